@@ -1,0 +1,25 @@
+//! Tensors between ranks.
+//!
+//! A [`Communicator`] sums, spreads and gathers tensors over the ranks of a run; [`connect`]
+//! picks the one that fits how the process was started. [`Reducer`] is the one flat buffer in
+//! which everything that a training step reduces travels together, and [`desync`] the check in
+//! it that notices ranks which no longer agree. System libraries and their `unsafe` stop here.
+//!
+//! Nothing here waits without a deadline: where a library call cannot time out, a [`Watchdog`]
+//! is armed around it and ends the process.
+#![allow(unsafe_code)] // MPI and `_exit`; each block says what must hold
+
+mod backend;
+mod bytes;
+mod config;
+pub mod desync;
+mod error;
+mod reducer;
+mod watchdog;
+
+pub use backend::{Communicator, InFlight, Mpi, Solo, Threads, connect};
+pub use bytes::{all_gather_bytes, broadcast_bytes};
+pub use config::CommConfig;
+pub use error::CommError;
+pub use reducer::{Piece, Reducer};
+pub use watchdog::{Hang, Watchdog, exit_now};

@@ -1,0 +1,266 @@
+//! The worker's end of the control connection.
+//!
+//! Two threads serve it, so that a worker stuck in a collective still speaks: one writes messages
+//! and a heartbeat a second, the other waits for the launcher to go away. The launcher never
+//! sends a byte; an end of file is the only thing it has to say, and a worker that hears it
+//! outlives its purpose.
+
+use std::io::{BufWriter, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Message, variables};
+
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long connecting and each write may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why the control connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The launcher's variables do not name an address.
+    #[error("environment variable {name} {problem}")]
+    Variable {
+        /// Name of the variable.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The launcher does not answer.
+    #[error("cannot reach the launcher at {address}: {source}")]
+    Connect {
+        /// Address from [`variables::CONTROL`].
+        address: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+/// What a worker's main thread is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Set-up, before the first step.
+    Start,
+    /// Waiting for a batch.
+    Data,
+    /// Forward and backward pass.
+    Compute,
+    /// A collective.
+    Reduce,
+    /// Evaluation.
+    Evaluate,
+    /// Writing a checkpoint.
+    Checkpoint,
+    /// Leaving.
+    Finish,
+}
+
+impl Phase {
+    const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Data,
+        Self::Compute,
+        Self::Reduce,
+        Self::Evaluate,
+        Self::Checkpoint,
+        Self::Finish,
+    ];
+}
+
+/// Where the main thread is, readable from any thread.
+#[derive(Debug, Default)]
+pub struct Activity {
+    phase: AtomicU8,
+    step: AtomicU64,
+}
+
+impl Activity {
+    /// Notes that the main thread enters `phase`.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that `step` optimiser steps are done.
+    pub fn set_step(&self, step: u64) {
+        self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// What the main thread is doing.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    /// Optimiser steps done.
+    pub fn step(&self) -> u64 {
+        self.step.load(Ordering::Relaxed)
+    }
+}
+
+/// A worker's connection to its launcher; [`Client::close`] is the orderly end of it.
+#[derive(Debug)]
+pub struct Client {
+    sender: Sender<Message>,
+    writer: JoinHandle<()>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Client {
+    /// Connects to the launcher named by the environment, or answers `None` without a launcher.
+    ///
+    /// `on_lost` runs on a thread of the client when the launcher is gone; it must end the process.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`] if the variables are there but no launcher answers.
+    pub fn from_env(
+        rank: usize,
+        world_size: usize,
+        activity: Arc<Activity>,
+        on_lost: impl FnOnce() + Send + 'static,
+    ) -> Result<Option<Self>, ControlError> {
+        let Ok(address) = std::env::var(variables::CONTROL) else { return Ok(None) };
+        let token = std::env::var(variables::CONTROL_TOKEN).map_err(|error| {
+            ControlError::Variable { name: variables::CONTROL_TOKEN, problem: error.to_string() }
+        })?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let hello = Message::Hello { token, rank, world_size, host, pid: std::process::id() };
+        Self::connect(&address, hello, activity, on_lost).map(Some)
+    }
+
+    fn connect(
+        address: &str,
+        hello: Message,
+        activity: Arc<Activity>,
+        on_lost: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::Connect { address: address.to_owned(), source };
+        let stream = dial(address).map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+        let reading = stream.try_clone().map_err(failed)?;
+
+        let closing = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = channel();
+        sender.send(hello).expect("the receiver is held right here");
+        let writer = std::thread::Builder::new()
+            .name("control-write".into())
+            .spawn(move || write_messages(stream, &receiver, &activity))
+            .map_err(failed)?;
+        let closed = Arc::clone(&closing);
+        std::thread::Builder::new()
+            .name("control-read".into())
+            .spawn(move || {
+                wait_for_end(reading);
+                if !closed.load(Ordering::Acquire) {
+                    on_lost();
+                }
+            })
+            .map_err(failed)?;
+        Ok(Self { sender, writer, closing })
+    }
+
+    /// Queues a message; never blocks, and a launcher that is gone is not an error here.
+    pub fn send(&self, message: Message) {
+        let _ = self.sender.send(message);
+    }
+
+    /// Sends what is queued and ends the connection.
+    pub fn close(self) {
+        self.closing.store(true, Ordering::Release);
+        drop(self.sender);
+        let _ = self.writer.join();
+    }
+}
+
+fn dial(address: &str) -> std::io::Result<TcpStream> {
+    let mut refused = std::io::Error::other("the name has no address");
+    for address in std::net::ToSocketAddrs::to_socket_addrs(address)? {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Writes each message as it comes and a heartbeat when none came, until the sender is dropped.
+fn write_messages(stream: TcpStream, receiver: &Receiver<Message>, activity: &Activity) {
+    let mut out = BufWriter::new(stream);
+    loop {
+        let message = match receiver.recv_timeout(HEARTBEAT) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                Message::Heartbeat { phase: activity.phase(), step: activity.step() }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let mut line = serde_json::to_vec(&message).expect("messages are plain data");
+        line.push(b'\n');
+        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+            return; // the reading thread notices the same and ends the process
+        }
+    }
+    if let Ok(stream) = out.into_inner() {
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Returns when the other side has closed the connection, or it broke.
+fn wait_for_end(mut stream: TcpStream) {
+    let mut byte = [0u8; 1];
+    while matches!(stream.read(&mut byte), Ok(1)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn hello() -> Message {
+        Message::Hello { token: "t".into(), rank: 1, world_size: 2, host: "h".into(), pid: 3 }
+    }
+
+    #[test]
+    fn messages_arrive_in_order_and_close_is_no_loss() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let lost = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&lost);
+        let client = Client::connect(&address, hello(), Arc::default(), move || {
+            noted.store(true, Ordering::Release);
+        })
+        .unwrap();
+        client.send(Message::Notice { text: "first".into() });
+        client.close();
+
+        let lines: Vec<Message> = BufReader::new(listener.accept().unwrap().0)
+            .lines()
+            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+            .collect();
+        assert_eq!(lines, [hello(), Message::Notice { text: "first".into() }]);
+        assert!(!lost.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_launcher_that_goes_away_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (told, hears) = channel();
+        let client =
+            Client::connect(&address, hello(), Arc::default(), move || told.send(()).unwrap())
+                .unwrap();
+        drop(listener.accept().unwrap());
+        hears.recv_timeout(Duration::from_secs(20)).expect("the loss is told");
+        client.close();
+    }
+}

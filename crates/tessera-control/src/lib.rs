@@ -1,0 +1,32 @@
+//! What the launcher and its workers say to one another.
+//!
+//! Four things, and nothing else: the exit codes ([`ExitCode`]), the variables that a worker is
+//! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`])
+//! and the outcome left in the run folder ([`RunStatus`]). The launcher links no torch and the
+//! worker draws nothing, so their common words live here, below both.
+//!
+//! The formats are written down in `docs/formats.md`.
+
+mod client;
+mod exit;
+mod message;
+mod status;
+
+pub use client::{Activity, Client, ControlError, Phase};
+pub use exit::ExitCode;
+pub use message::Message;
+pub use status::{RunState, RunStatus};
+
+/// Environment variables that the launcher sets for its workers.
+///
+/// One underscore after `TESSERA`: two (`TESSERA__`) mark configuration keys.
+pub mod variables {
+    /// `HOST:PORT` of the launcher's control connection.
+    pub const CONTROL: &str = "TESSERA_CONTROL";
+    /// Secret that the first line on the control connection repeats.
+    pub const CONTROL_TOKEN: &str = "TESSERA_CONTROL_TOKEN";
+    /// Number of workers that the launcher asked for.
+    pub const WORLD_SIZE: &str = "TESSERA_WORLD_SIZE";
+    /// The configuration as the launcher resolved it: one line of JSON, opaque to the launcher.
+    pub const RESOLVED: &str = "TESSERA_RESOLVED";
+}

@@ -1,0 +1,72 @@
+//! `RUN/status.json`: how the run stands, for whoever looks into the folder.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ExitCode;
+
+/// Name of the file in the run folder.
+const FILE_NAME: &str = "status.json";
+
+/// Whether a run still goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Workers are, or were when they last could write, at work.
+    Running,
+    /// All steps are done.
+    Done,
+    /// Stopped on request after a checkpoint.
+    Stopped,
+    /// Ended by an error.
+    Failed,
+}
+
+/// The content of `RUN/status.json`, written by rank 0, and by the launcher when rank 0 is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// How the run stands.
+    pub state: RunState,
+    /// Exit code, once the run has ended.
+    pub exit_code: Option<ExitCode>,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Number of workers.
+    pub world_size: usize,
+    /// Why it ended, in one line; empty while it runs.
+    pub message: String,
+}
+
+impl RunStatus {
+    /// Writes the status into `run_dir`, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system answers.
+    pub fn write(&self, run_dir: &Path) -> io::Result<()> {
+        let partial = run_dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
+        let mut file = std::fs::File::create(&partial)?;
+        let written = file
+            .write_all(&serde_json::to_vec_pretty(self)?)
+            .and_then(|()| std::fs::rename(&partial, run_dir.join(FILE_NAME)));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&partial);
+        }
+        written
+    }
+
+    /// Reads the status of `run_dir`; `None` where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// If the file is there but cannot be read as a status.
+    pub fn read(run_dir: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(run_dir.join(FILE_NAME)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

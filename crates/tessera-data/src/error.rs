@@ -1,0 +1,167 @@
+//! Why data could not be packed, opened or read: one enum for the crate.
+//!
+//! Messages are one line and say what to do. [`DataError::kind`] is what an exit code
+//! follows from: the same flipped bit is bad input when it is found before the run starts,
+//! and corruption when it is found in the middle of one.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why data could not be packed, opened or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A configuration value that could only fail later.
+    #[error("data.{key} {problem}")]
+    Config {
+        /// The key below `data`, with its dots.
+        key: &'static str,
+        /// What is wrong with it and what would be right.
+        problem: String,
+    },
+    /// There is no packed data set in this folder.
+    #[error(
+        "no data set at {}: pack one with `tessera data pack --format idx --input DIR --out {}`",
+        .path.display(), .path.display()
+    )]
+    NoDataset {
+        /// The folder that was asked for.
+        path: PathBuf,
+    },
+    /// The data set has no such split, or nothing in it.
+    #[error(
+        "the data set at {} has no samples in a split named {split:?}: it has {available}",
+        .path.display()
+    )]
+    NoSplit {
+        /// Folder of the data set.
+        path: PathBuf,
+        /// The split that was asked for.
+        split: String,
+        /// The splits that exist, for the message.
+        available: String,
+    },
+    /// The manifest is not one that this program can use.
+    #[error("{} {problem}: pack the data set again", .path.display())]
+    Manifest {
+        /// The manifest file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file ends before its end.
+    #[error(
+        "{} is cut short: expected {expected} {unit}, found {found}: copy or fetch it again",
+        .path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Length that its header or the manifest promises.
+        expected: u64,
+        /// Length that is there.
+        found: u64,
+        /// What is counted: bytes, or bytes after decompression.
+        unit: &'static str,
+    },
+    /// A shard that disagrees with the manifest.
+    #[error("shard {} {problem}: run `tessera data verify` on its folder, then pack or copy it again", .path.display())]
+    Shard {
+        /// The shard file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An IDX file that is not what its name promises.
+    #[error("{} {problem}", .path.display())]
+    Idx {
+        /// The IDX file, or the folder where one was looked for.
+        path: PathBuf,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// The output folder of a pack cannot be used.
+    #[error("cannot pack into {}: {problem}", .path.display())]
+    Output {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// A file could not be read before the run started.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file could not be written; nothing half-written is left.
+    #[error("cannot write {}: {source}: free some space or choose another folder", .path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A sample read in the middle of a run does not match its checksum.
+    #[error(
+        "sample {sample} of shard {} {problem}: run `tessera data verify {}`",
+        .shard.display(), folder_of(.shard)
+    )]
+    CorruptSample {
+        /// The shard file.
+        shard: PathBuf,
+        /// Index of the sample inside that shard.
+        sample: u64,
+        /// What did not match.
+        problem: String,
+    },
+    /// The system failed to read a sample in the middle of a run.
+    #[error("cannot read sample {sample} of shard {}: {source}: check the disk", .shard.display())]
+    ReadSample {
+        /// The shard file.
+        shard: PathBuf,
+        /// Index of the sample inside that shard.
+        sample: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The reader thread could not be started.
+    #[error("cannot start the reader thread: {source}: raise the limit on processes")]
+    Thread {
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// What an error means for the run; an exit code follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataErrorKind {
+    /// Found before anything was done: missing, malformed, truncated or damaged input, or
+    /// an output folder that cannot be written. Exit code 2.
+    BadInput,
+    /// A sample turned out to be damaged in the middle of a run. Exit code 6.
+    Corrupt,
+    /// The system failed in the middle of a run. Exit code 1.
+    Io,
+}
+
+impl DataError {
+    /// What the error means for the run.
+    pub fn kind(&self) -> DataErrorKind {
+        match self {
+            Self::CorruptSample { .. } => DataErrorKind::Corrupt,
+            Self::ReadSample { .. } | Self::Thread { .. } => DataErrorKind::Io,
+            _ => DataErrorKind::BadInput,
+        }
+    }
+}
+
+/// Folder of a shard, as it would be typed.
+fn folder_of(shard: &std::path::Path) -> String {
+    match shard.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.display().to_string(),
+        _ => ".".to_owned(),
+    }
+}

@@ -1,0 +1,37 @@
+//! From shards on disk to batches in memory.
+//!
+//! The order of samples is arithmetic, not state: [`Sampler`] maps a position in the run to
+//! a sample from the seed alone, so world size, read-ahead depth and restarts cannot change
+//! it. [`pack`] writes a data set once, with a checksum for each sample and each file;
+//! [`source::open`] checks it at the start of a run; [`Loader`] reads batches ahead on a
+//! thread of its own.
+//!
+//! This crate deliberately knows neither tensors nor ranks' transport nor the model: pixels
+//! leave it as bytes, height by width by channels, and a rank is two integers. It builds and
+//! passes its tests without libtorch and without MPI.
+
+mod batch;
+mod config;
+mod error;
+mod file;
+mod inspect;
+mod loader;
+mod manifest;
+mod pack;
+mod sampler;
+mod shard;
+pub mod source;
+mod verify;
+
+pub use batch::{Batch, BatchPlan, eval_plan, train_plan};
+pub use config::{DataConfig, DataKind, SyntheticConfig, VerifyMode};
+pub use error::{DataError, DataErrorKind};
+pub use inspect::{DatasetSummary, SplitSummary, inspect};
+pub use loader::{Loader, Order};
+pub use manifest::{
+    FORMAT_VERSION, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription, SplitEntry,
+};
+pub use pack::{DEFAULT_SHARD_SAMPLES, PackFormat, PackOptions, pack};
+pub use sampler::{SamplePosition, Sampler, part};
+pub use source::{SampleShape, Source};
+pub use verify::{Problem, VerifyReport, verify};

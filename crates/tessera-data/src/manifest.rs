@@ -1,0 +1,246 @@
+//! `manifest.json`: what a packed data set consists of.
+//!
+//! The manifest is written last, so a folder with a manifest is complete. It holds no time
+//! and no absolute path: packing the same input twice gives the same bytes, and its hash is
+//! the identity of the data set ([`crate::Source::fingerprint`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::file;
+use crate::source::SampleShape;
+
+/// Name of the manifest inside the folder of a data set.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Version of the format that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Value of `format` in every manifest.
+const FORMAT: &str = "tessera-dataset";
+
+/// What a packed data set consists of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always `tessera-dataset`.
+    pub format: String,
+    /// Version of the format, [`FORMAT_VERSION`].
+    pub version: u32,
+    /// Shape of every sample.
+    pub shape: SampleShape,
+    /// What was packed.
+    pub source: SourceDescription,
+    /// The splits by name.
+    pub splits: BTreeMap<String, SplitEntry>,
+}
+
+/// What was packed: for people, never read back by the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceDescription {
+    /// Format of the input, as given to `tessera data pack --format`.
+    pub format: String,
+    /// Names of the input files, without their folders.
+    pub files: Vec<String>,
+}
+
+/// One split of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SplitEntry {
+    /// Samples in all shards together.
+    pub num_samples: u64,
+    /// Whether the shards hold a label for each sample.
+    pub labels: bool,
+    /// Mean of the pixels of each channel, with bytes scaled to [0, 1].
+    pub pixel_mean: Vec<f64>,
+    /// Population variance of the pixels of each channel, with bytes scaled to [0, 1].
+    pub pixel_variance: Vec<f64>,
+    /// The shards in the order of their samples.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One shard file of a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Name of the file inside the folder of the data set, without any folder.
+    pub file: String,
+    /// Samples in this shard.
+    pub num_samples: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file, lower-case hex.
+    pub sha256: String,
+}
+
+/// What is read before anything else, so that a newer format is named as such.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u32,
+}
+
+impl Manifest {
+    /// A manifest of this version without splits.
+    pub(crate) fn new(shape: SampleShape, source: SourceDescription) -> Self {
+        let splits = BTreeMap::new();
+        Self { format: FORMAT.to_owned(), version: FORMAT_VERSION, shape, source, splits }
+    }
+
+    /// Bytes of all shard files together.
+    pub fn num_bytes(&self) -> u64 {
+        self.splits.values().map(SplitEntry::num_bytes).sum()
+    }
+
+    /// Reads and checks the manifest of the data set in `folder`; opens no shard.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoDataset`] if there is none, [`DataError::Manifest`] if it cannot be
+    /// used, [`DataError::Read`] if the system refuses.
+    pub fn read(folder: &Path) -> Result<Self, DataError> {
+        read_with_hash(folder).map(|(manifest, _)| manifest)
+    }
+
+    /// Writes the manifest into `folder`, which completes the data set.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), DataError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
+        text.push(b'\n');
+        file::write_synced(&folder.join(MANIFEST_FILE), &[&text]).map(|_| ())
+    }
+
+    /// Checks all that needs no other file; the error completes "manifest.json ...".
+    fn check(&self) -> Result<(), String> {
+        self.shape.check()?;
+        let mut files = BTreeSet::new();
+        for (name, split) in &self.splits {
+            let mut total = 0u64;
+            for shard in &split.shards {
+                if !is_plain_name(&shard.file) {
+                    return Err(format!("names a shard outside its folder: {:?}", shard.file));
+                }
+                if !files.insert(&shard.file) {
+                    return Err(format!("names shard {:?} twice", shard.file));
+                }
+                if shard.num_samples == 0 {
+                    return Err(format!("says that shard {:?} is empty", shard.file));
+                }
+                total = total.saturating_add(shard.num_samples);
+            }
+            if total != split.num_samples {
+                let promised = split.num_samples;
+                return Err(format!(
+                    "promises {promised} samples in split {name:?}, but its shards hold {total}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SplitEntry {
+    /// Bytes of this split's shard files together.
+    pub fn num_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add)
+    }
+}
+
+/// The manifest of `folder`, checked, and the SHA-256 of the file it came from.
+pub(crate) fn read_with_hash(folder: &Path) -> Result<(Manifest, String), DataError> {
+    let path = folder.join(MANIFEST_FILE);
+    let text = fs::read(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            DataError::NoDataset { path: folder.to_owned() }
+        }
+        _ => DataError::Read { path: path.clone(), source },
+    })?;
+    let manifest = parse(&text).map_err(|problem| DataError::Manifest { path, problem })?;
+    Ok((manifest, file::sha256_of(&text)))
+}
+
+/// Path of a shard; its name was checked when the manifest was read.
+pub(crate) fn shard_path(folder: &Path, shard: &ShardEntry) -> PathBuf {
+    folder.join(&shard.file)
+}
+
+fn parse(text: &[u8]) -> Result<Manifest, String> {
+    let head: Head =
+        serde_json::from_slice(text).map_err(|error| format!("is not a manifest ({error})"))?;
+    if head.format != FORMAT {
+        return Err(format!("has format {:?}, not {FORMAT:?}", head.format));
+    }
+    if head.version != FORMAT_VERSION {
+        let version = head.version;
+        return Err(format!("has version {version}, this program reads {FORMAT_VERSION}"));
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(text).map_err(|error| format!("is damaged ({error})"))?;
+    manifest.check()?;
+    Ok(manifest)
+}
+
+/// Whether `name` is one visible file name: it cannot lead out of the folder.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(file: &str) -> Manifest {
+        let shape = SampleShape { channels: 1, height: 2, width: 2 };
+        let source = SourceDescription { format: "idx".to_owned(), files: vec![] };
+        let mut manifest = Manifest::new(shape, source);
+        let shard =
+            ShardEntry { file: file.to_owned(), num_samples: 3, bytes: 100, sha256: String::new() };
+        let split = SplitEntry {
+            num_samples: 3,
+            labels: false,
+            pixel_mean: vec![0.1],
+            pixel_variance: vec![0.2],
+            shards: vec![shard],
+        };
+        manifest.splits.insert("train".to_owned(), split);
+        manifest
+    }
+
+    #[test]
+    fn a_written_manifest_is_read_back_equal() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = manifest("train-00000.safetensors");
+        written.write(folder.path()).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), written);
+    }
+
+    #[test]
+    fn names_that_lead_out_of_the_folder_are_refused() {
+        for name in ["../a", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "a\\b"] {
+            let problem = manifest(name).check().unwrap_err();
+            assert!(problem.starts_with("names a shard outside its folder"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn counts_that_do_not_add_up_are_refused() {
+        let mut wrong = manifest("a");
+        wrong.splits.get_mut("train").unwrap().num_samples = 4;
+        assert!(wrong.check().unwrap_err().contains("promises 4 samples"));
+        let mut twice = manifest("a");
+        let split = twice.splits["train"].clone();
+        twice.splits.insert("test".to_owned(), split);
+        assert!(twice.check().unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn another_version_or_format_is_named() {
+        let other = br#"{"format":"tessera-dataset","version":2,"new":[]}"#;
+        assert_eq!(parse(other).unwrap_err(), "has version 2, this program reads 1");
+        let foreign = br#"{"format":"else","version":1}"#;
+        assert!(parse(foreign).unwrap_err().starts_with("has format \"else\""));
+        assert!(parse(b"{").unwrap_err().starts_with("is not a manifest"));
+    }
+}

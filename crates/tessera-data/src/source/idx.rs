@@ -1,0 +1,274 @@
+//! IDX, the format of MNIST and its successors, plain or gzipped.
+//!
+//! Four bytes of magic (two zeros, the element type, the number of axes), one big-endian
+//! 32-bit length an axis, then the elements; described at
+//! <https://yann.lecun.com/exdb/mnist/>. Only unsigned bytes are read here. The length is
+//! checked exactly: a download that stopped early is refused, not packed.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::DataError;
+use crate::source::SampleShape;
+
+/// Magic of a file of images: unsigned bytes, three axes.
+const IMAGES_MAGIC: u32 = 0x0000_0803;
+
+/// Magic of a file of labels: unsigned bytes, one axis.
+const LABELS_MAGIC: u32 = 0x0000_0801;
+
+/// Splits of an IDX folder: what the files call them, what we call them.
+const SPLITS: [(&str, &str); 2] = [("train", "train"), ("t10k", "test")];
+
+/// One IDX file, read item after item from its beginning.
+pub struct IdxReader {
+    path: PathBuf,
+    reader: Box<dyn Read>,
+    unit: &'static str,
+    dims: Vec<u32>,
+    item_bytes: usize,
+    expected_bytes: u64,
+    read_bytes: u64,
+}
+
+impl IdxReader {
+    /// Opens a file of images `[n, height, width]`; gzip is recognized by its content.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Idx`], [`DataError::Truncated`] or [`DataError::Read`].
+    pub fn open_images(path: &Path) -> Result<Self, DataError> {
+        let reader = Self::open(path, IMAGES_MAGIC, 3)?;
+        reader.image_shape().check().map_err(|problem| reader.problem(problem))?;
+        Ok(reader)
+    }
+
+    /// Opens a file of labels `[n]`; gzip is recognized by its content.
+    ///
+    /// # Errors
+    ///
+    /// As [`IdxReader::open_images`].
+    pub fn open_labels(path: &Path) -> Result<Self, DataError> {
+        Self::open(path, LABELS_MAGIC, 1)
+    }
+
+    /// Number of images or labels.
+    pub fn num_items(&self) -> u64 {
+        u64::from(self.dims[0])
+    }
+
+    /// Shape of an image: one channel. A label is an image of one pixel.
+    pub fn image_shape(&self) -> SampleShape {
+        let [height, width] = [1, 2].map(|axis| self.dims.get(axis).copied().unwrap_or(1));
+        SampleShape { channels: 1, height, width }
+    }
+
+    /// Reads the next item into `out`, which must be of its size.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Truncated`] if the file ends too early.
+    pub fn read_item(&mut self, out: &mut [u8]) -> Result<(), DataError> {
+        assert_eq!(out.len(), self.item_bytes, "the buffer is not one item");
+        self.fill(out)
+    }
+
+    /// Checks that nothing follows the last item.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Idx`] if something does.
+    pub fn finish(mut self) -> Result<(), DataError> {
+        match self.reader.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.longer()),
+            Err(error) => Err(self.read_problem(error)),
+        }
+    }
+
+    fn open(path: &Path, magic: u32, num_axes: usize) -> Result<Self, DataError> {
+        let read_error = |source| DataError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read_error)?;
+        let file_bytes = file.metadata().map_err(read_error)?.len();
+        let mut buffered = BufReader::with_capacity(1 << 18, file);
+        let gzipped = buffered.fill_buf().map_err(read_error)?.starts_with(&[0x1f, 0x8b]);
+        let reader: Box<dyn Read> =
+            if gzipped { Box::new(MultiGzDecoder::new(buffered)) } else { Box::new(buffered) };
+        let mut idx = Self {
+            path: path.to_owned(),
+            reader,
+            unit: if gzipped { "bytes after decompression" } else { "bytes" },
+            dims: vec![0; num_axes],
+            item_bytes: 1,
+            expected_bytes: 4 + 4 * num_axes as u64,
+            read_bytes: 0,
+        };
+        let found = idx.read_u32()?;
+        if found != magic {
+            let problem = format!(
+                "is not the IDX file its name promises: it starts with {found:#010x}, expected {magic:#010x}"
+            );
+            return Err(idx.problem(problem));
+        }
+        for axis in 0..num_axes {
+            idx.dims[axis] = idx.read_u32()?;
+        }
+        idx.measure()?;
+        if !gzipped && file_bytes < idx.expected_bytes {
+            return Err(idx.truncated(file_bytes));
+        }
+        if !gzipped && file_bytes > idx.expected_bytes {
+            return Err(idx.longer());
+        }
+        Ok(idx)
+    }
+
+    /// Derives the sizes that the header promises.
+    fn measure(&mut self) -> Result<(), DataError> {
+        if self.dims[0] == 0 {
+            return Err(self.problem("holds no items".to_owned()));
+        }
+        let item_bytes = self.dims[1..].iter().try_fold(1usize, |bytes, &dim| {
+            bytes.checked_mul(dim as usize).filter(|&bytes| bytes <= 1 << 30)
+        });
+        let Some(item_bytes) = item_bytes else {
+            return Err(self.problem(format!("claims items of {:?} bytes", &self.dims[1..])));
+        };
+        self.item_bytes = item_bytes;
+        self.expected_bytes += u64::from(self.dims[0]) * item_bytes as u64;
+        Ok(())
+    }
+
+    fn read_u32(&mut self) -> Result<u32, DataError> {
+        let mut bytes = [0; 4];
+        self.fill(&mut bytes)?;
+        Ok(u32::from_be_bytes(bytes))
+    }
+
+    /// Fills `out`, counting what was there if the file ends inside it.
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), DataError> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.reader.read(&mut out[filled..]) {
+                Ok(0) => return Err(self.truncated(self.read_bytes)),
+                Ok(count) => {
+                    filled += count;
+                    self.read_bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.read_problem(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_problem(&self, error: io::Error) -> DataError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.truncated(self.read_bytes),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+                self.problem(format!("is damaged gzip ({error}): fetch it again"))
+            }
+            _ => DataError::Read { path: self.path.clone(), source: error },
+        }
+    }
+
+    fn truncated(&self, found: u64) -> DataError {
+        let (path, expected) = (self.path.clone(), self.expected_bytes);
+        DataError::Truncated { path, expected, found, unit: self.unit }
+    }
+
+    fn longer(&self) -> DataError {
+        let (expected, unit) = (self.expected_bytes, self.unit);
+        self.problem(format!("is longer than its header says ({expected} {unit}): fetch it again"))
+    }
+
+    fn problem(&self, problem: String) -> DataError {
+        DataError::Idx { path: self.path.clone(), problem }
+    }
+}
+
+/// The files of one split of an IDX folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdxSplit {
+    /// Name of the split: `train` or `test`.
+    pub name: &'static str,
+    /// The file of images.
+    pub images: PathBuf,
+    /// The file of labels, if there is one.
+    pub labels: Option<PathBuf>,
+}
+
+/// Finds `{train,t10k}-images-idx3-ubyte[.gz]` and their labels anywhere below `folder`.
+///
+/// Names with a dot for the second hyphen (`train-images.idx3-ubyte`) are found as well; a
+/// plain file goes before a gzipped one beside it. The split `train` must exist.
+///
+/// # Errors
+///
+/// [`DataError::Idx`] if there are no training images, or two candidates in two folders;
+/// [`DataError::Read`] if a folder cannot be read.
+pub fn find_splits(folder: &Path) -> Result<Vec<IdxSplit>, DataError> {
+    let mut files = Vec::new();
+    list_files(folder, &mut files)?;
+    files.sort();
+    let mut splits = Vec::new();
+    for (prefix, name) in SPLITS {
+        let images = find_one(folder, &files, &format!("{prefix}-images"), "idx3-ubyte")?;
+        let labels = find_one(folder, &files, &format!("{prefix}-labels"), "idx1-ubyte")?;
+        match images {
+            Some(images) => splits.push(IdxSplit { name, images, labels }),
+            None if name == "train" => {
+                let problem = "holds no train-images-idx3-ubyte or train-images-idx3-ubyte.gz, \
+                               here or below: give the folder of an MNIST-like data set"
+                    .to_owned();
+                return Err(DataError::Idx { path: folder.to_owned(), problem });
+            }
+            None => {}
+        }
+    }
+    Ok(splits)
+}
+
+/// The one file with this name, in any of its spellings.
+fn find_one(
+    folder: &Path,
+    files: &[PathBuf],
+    stem: &str,
+    kind: &str,
+) -> Result<Option<PathBuf>, DataError> {
+    let spellings = [format!("{stem}-{kind}"), format!("{stem}.{kind}")];
+    let matches = |path: &&PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.strip_suffix(".gz").unwrap_or(name);
+        spellings.iter().any(|spelling| spelling == name)
+    };
+    let mut found = files.iter().filter(matches);
+    let Some(first) = found.next() else { return Ok(None) };
+    if let Some(other) = found.find(|other| other.parent() != first.parent()) {
+        let problem = format!(
+            "holds {stem} twice, {} and {}: give the folder of one of them",
+            first.display(),
+            other.display()
+        );
+        return Err(DataError::Idx { path: folder.to_owned(), problem });
+    }
+    Ok(Some(first.clone()))
+}
+
+/// All files below `folder`; links to folders are not followed, so there are no cycles.
+fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let read_error = |source| DataError::Read { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        let path = entry.path();
+        if entry.file_type().map_err(read_error)?.is_dir() {
+            list_files(&path, files)?;
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

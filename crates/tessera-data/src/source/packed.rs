@@ -1,0 +1,98 @@
+//! Samples from a data set that `tessera data pack` wrote.
+//!
+//! All shards of the split stay open, one file descriptor each. Nothing is cached here: the
+//! page cache does that better, and for all ranks of a host at once.
+
+use std::path::Path;
+
+use crate::config::VerifyMode;
+use crate::error::DataError;
+use crate::file;
+use crate::manifest::{self, Manifest, ShardEntry};
+use crate::shard::Shard;
+use crate::source::{SampleShape, Source, assert_read};
+
+/// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.
+const AUTO_VERIFY_BYTES: u64 = 256 << 20;
+
+/// One split of a packed data set, opened and checked.
+pub struct PackedSource {
+    shape: SampleShape,
+    fingerprint: String,
+    shards: Vec<Shard>,
+    /// Number of the first sample of each shard, and at the end the number of samples.
+    starts: Vec<u64>,
+}
+
+impl PackedSource {
+    /// Opens `split` of the data set in `folder` and checks manifest, lengths and headers,
+    /// and the hash of each shard if `verify` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoDataset`], [`DataError::NoSplit`], [`DataError::Manifest`],
+    /// [`DataError::Truncated`], [`DataError::Shard`] or [`DataError::Read`].
+    pub fn open(folder: &Path, split: &str, verify: VerifyMode) -> Result<Self, DataError> {
+        let (manifest, fingerprint) = manifest::read_with_hash(folder)?;
+        let entry = match manifest.splits.get(split) {
+            Some(entry) if entry.num_samples > 0 => entry,
+            _ => return Err(no_split(folder, split, &manifest)),
+        };
+        let hashed = match verify {
+            VerifyMode::Auto => manifest.num_bytes() <= AUTO_VERIFY_BYTES,
+            VerifyMode::Always => true,
+            VerifyMode::Never => false,
+        };
+        let mut shards = Vec::with_capacity(entry.shards.len());
+        let mut starts = vec![0];
+        let mut total = 0;
+        for shard in &entry.shards {
+            let path = manifest::shard_path(folder, shard);
+            shards.push(Shard::open(path.clone(), shard, manifest.shape)?);
+            if hashed {
+                check_hash(&path, shard)?;
+            }
+            total += shard.num_samples;
+            starts.push(total);
+        }
+        tracing::debug!(split, num_samples = total, num_shards = shards.len(), hashed, "opened");
+        Ok(Self { shape: manifest.shape, fingerprint, shards, starts })
+    }
+}
+
+impl Source for PackedSource {
+    fn num_samples(&self) -> u64 {
+        self.starts[self.shards.len()]
+    }
+
+    fn shape(&self) -> SampleShape {
+        self.shape
+    }
+
+    fn read(&self, id: u64, out: &mut [u8]) -> Result<(), DataError> {
+        assert_read(self, id, out);
+        let shard = self.starts.partition_point(|&start| start <= id) - 1;
+        self.shards[shard].read(id - self.starts[shard], out)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}
+
+/// Compares the SHA-256 of a shard with the manifest's.
+pub(crate) fn check_hash(path: &Path, shard: &ShardEntry) -> Result<(), DataError> {
+    let found = file::sha256_of_file(path)?;
+    if found != shard.sha256 {
+        let expected = &shard.sha256;
+        let problem = format!("is damaged (sha256 {found}, packed as {expected})");
+        return Err(DataError::Shard { path: path.to_owned(), problem });
+    }
+    Ok(())
+}
+
+fn no_split(folder: &Path, split: &str, manifest: &Manifest) -> DataError {
+    let names: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
+    let available = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    DataError::NoSplit { path: folder.to_owned(), split: split.to_owned(), available }
+}

@@ -1,0 +1,88 @@
+//! Checking every byte of a packed data set, and telling all that is wrong at once.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::DataError;
+use crate::manifest::{self, Manifest, ShardEntry};
+use crate::shard::Shard;
+use crate::source::{SampleShape, packed};
+
+/// Damaged samples named for each shard; the rest is counted.
+const MAX_SAMPLES_NAMED: usize = 10;
+
+/// What a full check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Shards that the manifest names.
+    pub num_shards: u64,
+    /// Samples that the manifest promises.
+    pub num_samples: u64,
+    /// Bytes that the manifest promises.
+    pub num_bytes: u64,
+    /// All that is wrong; empty if the data set is whole.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong with a data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The shard file.
+    pub file: PathBuf,
+    /// What is wrong, one line that names the shard.
+    pub message: String,
+}
+
+/// Checks length, header, SHA-256 and every sample of every shard in `folder`.
+///
+/// # Errors
+///
+/// Only if there is no data set or its manifest cannot be used; damage to shards is reported.
+pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
+    let manifest = Manifest::read(folder)?;
+    let mut report = VerifyReport {
+        num_shards: 0,
+        num_samples: 0,
+        num_bytes: manifest.num_bytes(),
+        problems: Vec::new(),
+    };
+    for split in manifest.splits.values() {
+        report.num_samples += split.num_samples;
+        for entry in &split.shards {
+            report.num_shards += 1;
+            let path = manifest::shard_path(folder, entry);
+            for message in check_shard(&path, entry, manifest.shape) {
+                report.problems.push(Problem { file: path.clone(), message });
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Everything wrong with one shard.
+fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<String> {
+    let shard = match Shard::open(path.to_owned(), entry, shape) {
+        Ok(shard) => shard,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut messages = Vec::new();
+    if let Err(error) = packed::check_hash(path, entry) {
+        messages.push(error.to_string());
+    }
+    let mut sample = vec![0; shape.num_bytes()];
+    let mut num_damaged = 0;
+    for index in 0..shard.num_samples() {
+        if let Err(error) = shard.read(index, &mut sample) {
+            num_damaged += 1;
+            if num_damaged <= MAX_SAMPLES_NAMED {
+                messages.push(error.to_string());
+            }
+        }
+    }
+    if num_damaged > MAX_SAMPLES_NAMED {
+        let more = num_damaged - MAX_SAMPLES_NAMED;
+        messages.push(format!("{more} more samples of shard {} are damaged", path.display()));
+    }
+    messages
+}

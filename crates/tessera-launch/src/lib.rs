@@ -1,0 +1,99 @@
+//! The launcher: one worker per GPU through `mpirun`, watched from start to end.
+//!
+//! [`launch`] resolves the configuration once, starts `mpirun` in a session of its own, listens on
+//! the control connection, turns every stop into one SIGUSR1, and ends with a verdict: which code,
+//! why, and, when a worker was lost, which rank on which host in which phase. What a run ended
+//! with is what its workers said, never what `mpirun` answers: `mpirun` gives 1 for a SIGTERM and
+//! the first rank's code for everybody.
+//!
+//! No process outlives the launcher. `mpirun` is started through [`trampoline`], which asks the
+//! kernel for SIGKILL on the launcher's death; workers do the same, and leave when their control
+//! connection ends. What then still lives in `mpirun`'s session is killed before [`launch`]
+//! returns.
+//!
+//! Nothing here knows torch, MPI's library or the model: a worker is a program that speaks
+//! [`tessera_control::Message`].
+
+mod banner;
+mod display;
+mod error;
+mod gpus;
+mod listener;
+mod mpirun;
+mod nproc;
+mod processes;
+mod resolve;
+mod run;
+mod session;
+mod signals;
+mod supervision;
+mod worker;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tessera_control::ExitCode;
+
+pub use error::LaunchError;
+pub use gpus::{Gpus, find_gpus};
+pub use mpirun::{Mpirun, Vendor};
+pub use nproc::Nproc;
+pub use run::launch;
+pub use session::{TRAMPOLINE, trampoline};
+pub use worker::{find_worker, missing_libraries};
+
+/// Environment variable that names the worker's program, where it is not the sibling
+/// `tessera-worker` of this executable.
+pub const WORKER: &str = "TESSERA_WORKER";
+
+/// What the workers are asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Train: the configuration is resolved before anything starts.
+    Train,
+    /// Evaluate: rank 0 prints the result.
+    Eval,
+}
+
+impl Task {
+    /// The worker's command of this name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+        }
+    }
+}
+
+/// What to launch, and how.
+#[derive(Debug, Clone)]
+pub struct LaunchOptions {
+    /// The worker's command.
+    pub task: Task,
+    /// Arguments after the worker's command, passed on as they are.
+    pub args: Vec<OsString>,
+    /// Number of workers.
+    pub nproc: Nproc,
+    /// Hosts, in the format of `mpirun`; `None` is this host alone.
+    pub hostfile: Option<PathBuf>,
+    /// The `mpirun` to use; `None` takes the first one on the path.
+    pub mpirun: Option<PathBuf>,
+    /// `mpirun`'s `--bind-to`.
+    pub bind_to: String,
+    /// How long a worker may be silent before it counts as hung. Workers speak every second.
+    pub silence: Duration,
+    /// Shows `mpirun`'s command line and everything it prints.
+    pub verbose: bool,
+}
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// The run's exit code.
+    pub code: ExitCode,
+    /// What happened, in one line.
+    pub message: String,
+    /// The run folder, for a training run.
+    pub run_dir: Option<PathBuf>,
+}

@@ -1,0 +1,180 @@
+//! Which mpirun there is, and its command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::LaunchError;
+use crate::worker::on_path;
+
+/// Who made an `mpirun`: they share the name and little else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    /// Open MPI.
+    OpenMpi {
+        /// Major version; from 5 on the run-time is PRRTE.
+        major: u32,
+    },
+    /// MPICH and its descendants, with the Hydra process manager.
+    Mpich,
+}
+
+/// An `mpirun` that answered to `--version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mpirun {
+    /// Path of the program.
+    pub path: PathBuf,
+    /// Who made it.
+    pub vendor: Vendor,
+    /// The first line that tells its version.
+    pub version: String,
+}
+
+/// What `mpirun` is asked for.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) world_size: usize,
+    pub(crate) hostfile: Option<&'a Path>,
+    pub(crate) bind_to: &'a str,
+    /// Names of the environment variables that remote workers get.
+    pub(crate) exported: &'a [String],
+    /// The worker and its arguments.
+    pub(crate) command: &'a [OsString],
+}
+
+impl Mpirun {
+    /// Takes the `mpirun` named, or the first one on the path, and asks who made it.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::NoMpirun`] or [`LaunchError::BrokenMpirun`].
+    pub fn find(named: Option<&Path>) -> Result<Self, LaunchError> {
+        let path = match named {
+            Some(path) if path.is_file() => path.to_owned(),
+            Some(path) => {
+                return Err(LaunchError::NoMpirun { looked_for: path.display().to_string() });
+            }
+            None => on_path("mpirun")
+                .ok_or_else(|| LaunchError::NoMpirun { looked_for: "mpirun".into() })?,
+        };
+        let broken = |problem: String| LaunchError::BrokenMpirun { path: path.clone(), problem };
+        let output = Command::new(&path)
+            .arg("--version")
+            .envs(as_root())
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| broken(format!("cannot run ({error})")))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (vendor, version) =
+            parse_version(&text).ok_or_else(|| broken("names neither Open MPI nor MPICH".into()))?;
+        Ok(Self { path, vendor, version })
+    }
+
+    /// The arguments that start `job`.
+    pub(crate) fn arguments(&self, job: &Job<'_>) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["-n".into(), job.world_size.to_string().into()];
+        let mut push = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+        match self.vendor {
+            Vendor::OpenMpi { major } => {
+                push(&["--bind-to", job.bind_to, "--map-by", "slot:OVERSUBSCRIBE"]);
+                // mpirun kills ranks a second after its own SIGTERM: they may be saving.
+                if major < 5 {
+                    push(&["--mca", "odls_base_sigkill_timeout", "120", "--mca", "btl", "^openib"]);
+                } else {
+                    push(&["--prtemca", "odls_base_sigkill_timeout", "120"]);
+                }
+                for name in job.exported {
+                    push(&["-x", name]);
+                }
+            }
+            Vendor::Mpich => {
+                push(&["-bind-to", job.bind_to]);
+                if !job.exported.is_empty() {
+                    push(&["-genvlist", &job.exported.join(",")]);
+                }
+            }
+        }
+        if let Some(hostfile) = job.hostfile {
+            let flag = if self.vendor == Vendor::Mpich { "-f" } else { "--hostfile" };
+            arguments.extend([flag.into(), hostfile.into()]);
+        }
+        arguments.extend(job.command.iter().cloned());
+        arguments
+    }
+}
+
+/// Variables without which Open MPI refuses to run as root, as it would in any container.
+pub(crate) fn as_root() -> Vec<(&'static str, &'static str)> {
+    if !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    vec![
+        ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+        ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+        ("PRTE_ALLOW_RUN_AS_ROOT", "1"),
+        ("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+    ]
+}
+
+fn parse_version(text: &str) -> Option<(Vendor, String)> {
+    let line = |word: &str| text.lines().find(|line| line.contains(word)).map(str::trim);
+    if let Some(line) = line("Open MPI").or_else(|| line("OpenRTE")) {
+        let number = line.rsplit(' ').next()?;
+        let major = number.split('.').next()?.parse().ok()?;
+        return Some((Vendor::OpenMpi { major }, line.to_owned()));
+    }
+    if text.contains("HYDRA") || text.contains("MPICH") || text.contains("Intel(R) MPI") {
+        let version = line("Version:").unwrap_or("MPICH");
+        let version: Vec<&str> = version.split_whitespace().collect();
+        return Some((Vendor::Mpich, format!("MPICH {}", version.join(" "))));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(vendor: Vendor, hostfile: Option<&Path>) -> String {
+        let mpirun = Mpirun { path: "mpirun".into(), vendor, version: String::new() };
+        let job = Job {
+            world_size: 3,
+            hostfile,
+            bind_to: "none",
+            exported: &["TESSERA_CONTROL".into(), "RUST_LOG".into()],
+            command: &["w".into(), "train".into(), "--config".into(), "c d".into()],
+        };
+        let arguments = mpirun.arguments(&job);
+        arguments.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn vendors_are_told_apart_by_their_own_words() {
+        let open = "mpirun (Open MPI) 4.1.4\n\nReport bugs to http://www.open-mpi.org/\n";
+        assert_eq!(parse_version(open).unwrap().0, Vendor::OpenMpi { major: 4 });
+        assert_eq!(
+            parse_version("mpirun (Open MPI) 5.0.11\n").unwrap().0,
+            Vendor::OpenMpi { major: 5 }
+        );
+        let mpich = "HYDRA build details:\n    Version:                4.0.2\n";
+        assert_eq!(parse_version(mpich).unwrap(), (Vendor::Mpich, "MPICH Version: 4.0.2".into()));
+        assert_eq!(parse_version("srun 23.1"), None);
+    }
+
+    #[test]
+    fn open_mpi_is_told_not_to_bind_and_to_give_ranks_time() {
+        assert_eq!(
+            words(Vendor::OpenMpi { major: 4 }, None),
+            "-n|3|--bind-to|none|--map-by|slot:OVERSUBSCRIBE|--mca|odls_base_sigkill_timeout|120|\
+             --mca|btl|^openib|-x|TESSERA_CONTROL|-x|RUST_LOG|w|train|--config|c d"
+        );
+    }
+
+    #[test]
+    fn mpich_gets_its_own_spelling() {
+        assert_eq!(
+            words(Vendor::Mpich, Some(Path::new("hosts"))),
+            "-n|3|-bind-to|none|-genvlist|TESSERA_CONTROL,RUST_LOG|-f|hosts|w|train|--config|c d"
+        );
+    }
+}

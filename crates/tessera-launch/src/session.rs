@@ -1,0 +1,129 @@
+//! A child in a session of its own that dies with the launcher.
+//!
+//! `std` runs no code of ours between fork and exec without `unsafe`, so the launcher starts
+//! itself once more: [`trampoline`] sets what must be set and becomes the program.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{
+    Pid, Signal, getppid, kill_process, set_child_subreaper, set_parent_process_death_signal,
+    setsid,
+};
+
+use crate::{LaunchError, processes};
+
+/// Name of the hidden command that calls [`trampoline`]:
+/// `tessera __in-session --parent PID -- PROGRAM ARGS...`.
+pub const TRAMPOLINE: &str = "__in-session";
+
+/// Becomes `command` in a new session, to be killed when the launcher `parent` dies.
+///
+/// Returns only if that is impossible.
+///
+/// # Errors
+///
+/// [`LaunchError::NotLaunched`] if `parent` is not, or no longer, the parent of this process;
+/// [`LaunchError::System`] if the program cannot be started.
+pub fn trampoline(
+    parent: i32,
+    command: &[OsString],
+) -> Result<std::convert::Infallible, LaunchError> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(LaunchError::NotLaunched);
+    };
+    setsid().map_err(|error| LaunchError::system("start a session")(error.into()))?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| LaunchError::system("ask for the parent's death")(error.into()))?;
+    // A launcher that died before the line above sends no signal any more.
+    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+        return Err(LaunchError::NotLaunched);
+    }
+    let refused = Command::new(program).args(arguments).exec();
+    Err(LaunchError::system(format!("start {}", program.to_string_lossy()))(refused))
+}
+
+/// A running child and everything in its session.
+///
+/// Dropping it kills and reaps them all.
+#[derive(Debug)]
+pub(crate) struct Session {
+    child: Child,
+    pid: Pid,
+    status: Option<ExitStatus>,
+}
+
+impl Session {
+    /// Starts `program` in a session of its own.
+    ///
+    /// To be called from the main thread: the child dies with the *thread* that started it.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[OsString],
+        variables: &[(OsString, OsString)],
+        stderr: Stdio,
+    ) -> Result<Self, LaunchError> {
+        // Orphans of the session become ours, so that none is left unreaped.
+        set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| LaunchError::system("become a subreaper")(error.into()))?;
+        let executable =
+            std::env::current_exe().map_err(LaunchError::system("find the own executable"))?;
+        let child = Command::new(executable)
+            .args([TRAMPOLINE, "--parent", &std::process::id().to_string(), "--"])
+            .arg(program)
+            .args(arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(LaunchError::system(format!("start {}", program.display())))?;
+        let pid = Pid::from_child(&child);
+        Ok(Self { child, pid, status: None })
+    }
+
+    /// The child, for its pipes.
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// How the child ended; `None` while it runs.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Sends SIGUSR1 to the child alone; mpirun forwards it to the workers.
+    pub(crate) fn ask_to_stop(&mut self) {
+        if self.status().is_none() {
+            let _ = kill_process(self.pid, Signal::USR1);
+        }
+    }
+
+    /// Kills and reaps the child and all of its session.
+    pub(crate) fn end(&mut self) {
+        if self.status().is_none() {
+            let _ = self.child.kill(); // mpirun first, so that it reports nothing about the rest
+            self.status = self.child.wait().ok();
+        }
+        processes::end_session(self.pid);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An environment variable, owned.
+pub(crate) fn variable(
+    name: impl AsRef<OsStr>,
+    value: impl AsRef<OsStr>,
+) -> (OsString, OsString) {
+    (name.as_ref().to_owned(), value.as_ref().to_owned())
+}

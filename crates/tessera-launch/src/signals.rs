@@ -1,0 +1,123 @@
+//! Signals to the launcher, turned into events.
+
+use std::sync::mpsc::Sender;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::LaunchError;
+use crate::listener::Event;
+
+/// Turns signals into events until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SignalGuard(Handle);
+
+/// Catches SIGINT, SIGTERM, SIGUSR1 and SIGHUP from now on.
+///
+/// A SIGHUP that is ignored stays so: that is what `nohup` asks for.
+pub(crate) fn listen(events: Sender<Event>) -> Result<SignalGuard, LaunchError> {
+    let mut caught = vec![SIGINT, SIGTERM, SIGUSR1];
+    if !is_ignored(SIGHUP) {
+        caught.push(SIGHUP);
+    }
+    let mut signals = Signals::new(caught).map_err(LaunchError::system("catch signals"))?;
+    let guard = SignalGuard(signals.handle());
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(LaunchError::system("start a thread for signals"))?;
+    Ok(guard)
+}
+
+impl Drop for SignalGuard {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Name of a signal, for a person.
+pub(crate) fn name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal)
+        .map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// What a person's second and third wish to stop mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The first: checkpoint and leave.
+    Checkpoint,
+    /// The second SIGINT or SIGTERM: say what a third one does.
+    Warn,
+    /// The third: end at once.
+    Now,
+    /// A repetition without a meaning.
+    Ignore,
+}
+
+/// Counts the signals that ask for a stop.
+#[derive(Debug, Default)]
+pub(crate) struct StopCounter {
+    urgent: u32,
+    asked: bool,
+}
+
+impl StopCounter {
+    /// What the next signal means. Batch systems repeat SIGUSR1 and SIGHUP, persons SIGINT.
+    pub(crate) fn next(&mut self, signal: i32) -> Stop {
+        let urgent = matches!(signal, SIGINT | SIGTERM);
+        self.urgent += u32::from(urgent);
+        if !self.asked {
+            self.asked = true;
+            return Stop::Checkpoint;
+        }
+        match (urgent, self.urgent) {
+            (false, _) => Stop::Ignore,
+            (true, 0..=2) => Stop::Warn,
+            (true, _) => Stop::Now,
+        }
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_mask(&status).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+fn ignored_mask(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_urgent_signal_ends_the_run() {
+        let mut counter = StopCounter::default();
+        let stops: Vec<Stop> =
+            [SIGINT, SIGUSR1, SIGINT, SIGTERM].map(|signal| counter.next(signal)).into();
+        assert_eq!(stops, [Stop::Checkpoint, Stop::Ignore, Stop::Warn, Stop::Now]);
+    }
+
+    #[test]
+    fn a_batch_system_that_repeats_itself_does_not_kill() {
+        let mut counter = StopCounter::default();
+        assert_eq!(counter.next(SIGUSR1), Stop::Checkpoint);
+        for signal in [SIGUSR1, SIGHUP, SIGUSR1] {
+            assert_eq!(counter.next(signal), Stop::Ignore);
+        }
+    }
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_hexadecimal() {
+        // Bit 0 is signal 1, SIGHUP.
+        assert_eq!(ignored_mask("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(0x1001));
+    }
+}

@@ -1,0 +1,21 @@
+//! The mathematics of a VQ-VAE, usable on one device by anyone.
+//!
+//! [`VqVae`] is an encoder, a [`VectorQuantizer`] and a decoder over one flat buffer of
+//! [`Parameters`]. Nothing here knows of ranks, files, steps or clocks: statistics leave the
+//! quantiser, whoever trains sums them over ranks, and the update comes back in.
+//!
+//! Shape letters, used as name suffixes all over the crate: `n` images or vectors, `c` channels,
+//! `h` and `w` height and width, `k` codes, `d` channels per code.
+
+pub mod backbone;
+mod layers;
+pub mod loss;
+pub mod parameters;
+pub mod quantize;
+pub mod random;
+mod vqvae;
+
+pub use backbone::BackboneConfig;
+pub use parameters::Parameters;
+pub use quantize::{QuantizerConfig, VectorQuantizer};
+pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_vectors};

@@ -1,0 +1,92 @@
+//! Encoder, quantiser and decoder together.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::backbone::{Backbone, BackboneConfig};
+use crate::parameters::{Declarations, Parameters};
+use crate::quantize::{QuantizerConfig, VectorQuantizer};
+
+/// The `[model]` table.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Encoder and decoder.
+    pub backbone: BackboneConfig,
+    /// The quantiser between them.
+    pub quantizer: QuantizerConfig,
+}
+
+impl ModelConfig {
+    /// What is wrong with the values for images of `height` times `width`, if anything.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the key and says what it may be.
+    pub fn validate(&self, height: i64, width: i64) -> Result<(), String> {
+        self.backbone.validate(height, width)?;
+        self.quantizer.validate()
+    }
+}
+
+/// A vector-quantised autoencoder.
+#[derive(Debug)]
+pub struct VqVae {
+    backbone: Backbone,
+    /// All trainable tensors.
+    pub parameters: Parameters,
+    /// Codebook and its averages.
+    pub quantizer: VectorQuantizer,
+}
+
+impl VqVae {
+    /// A model for images of `channels`, with the initial values that `seed` stands for.
+    pub fn new(config: &ModelConfig, channels: i64, seed: u64, kind: Kind, device: Device) -> Self {
+        let ema = config.quantizer.ema();
+        let mut declarations = Declarations::default();
+        let backbone = Backbone::new(&config.backbone, channels, ema.code_dim, &mut declarations);
+        Self {
+            backbone,
+            parameters: declarations.allocate(seed, kind, device),
+            quantizer: VectorQuantizer::new(ema, seed, kind, device),
+        }
+    }
+
+    /// Images `[N, C, H, W]` to latents `[N, D, h, w]`, channels-last in memory.
+    pub fn encode(&self, images_nchw: &Tensor) -> Tensor {
+        self.backbone.encode(&self.parameters, images_nchw)
+    }
+
+    /// Quantised latents `[N, D, h, w]` to images `[N, C, H, W]`.
+    pub fn decode(&self, latents_ndhw: &Tensor) -> Tensor {
+        self.backbone.decode(&self.parameters, latents_ndhw)
+    }
+
+    /// Latent positions of one image of `height` times `width`.
+    pub fn num_positions(&self, height: i64, width: i64) -> i64 {
+        self.backbone.num_positions(height, width)
+    }
+}
+
+/// `[N, D, h, w]` to `[N h w, D]`, tokens in row-major order; no copy where it is channels-last.
+pub fn to_vectors(latents_ndhw: &Tensor) -> Tensor {
+    let dim = latents_ndhw.size()[1];
+    latents_ndhw.permute([0, 2, 3, 1]).reshape([-1, dim])
+}
+
+/// `[N h w, D]` to the shape of `like`, `[N, D, h, w]`, channels-last in memory.
+pub fn from_vectors(vectors_nd: &Tensor, like: &Tensor) -> Tensor {
+    let (num, dim, height, width) = like.size4().expect("latents are [N, D, h, w]");
+    vectors_nd.view([num, height, width, dim]).permute([0, 3, 1, 2])
+}
+
+/// Bytes in `[N, H, W, C]` order to images `[N, C, H, W]` in [0, 1], channels-last in memory.
+pub fn images_from_bytes(
+    pixels: &[u8],
+    shape_nhwc: [i64; 4],
+    kind: Kind,
+    device: Device,
+) -> Tensor {
+    let bytes = Tensor::from_slice(pixels).view(shape_nhwc).to(device);
+    (bytes.to_kind(kind) / 255.0).permute([0, 3, 1, 2])
+}

@@ -1,0 +1,141 @@
+//! Metrics as JSON lines: one object a row, each with the `step` it belongs to.
+//!
+//! A row is one `write` call on a file opened for appending, so a reader that follows the
+//! file (`tail -f`, pandas) sees whole rows, and a killed process leaves at most one torn row
+//! at the end. A resumed run cuts the rows past its checkpoint and so ends with the rows of a
+//! run that was never stopped. Rows are not synced one by one: the checkpoint is what must
+//! survive a power cut, and the rows after it are written again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::replace_file::replace_file;
+
+/// An append-only file of JSON rows.
+#[derive(Debug)]
+pub struct JsonLines {
+    file: File,
+}
+
+/// What decides whether a row stays. The other fields are only checked to be JSON.
+#[derive(serde::Deserialize)]
+struct RowStep {
+    step: u64,
+}
+
+impl JsonLines {
+    /// Opens `path` for appending, and creates it where it is missing.
+    ///
+    /// With `keep_through_step`, rows whose `step` is greater are cut; without it all rows stay.
+    /// A torn row, or one that is no JSON object with a `step`, is cut in either case. The cut
+    /// file replaces the old one as a whole; a file with nothing to cut is not touched.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn open(path: &Path, keep_through_step: Option<u64>) -> io::Result<Self> {
+        let last_step = keep_through_step.unwrap_or(u64::MAX);
+        match fs::read(path) {
+            Ok(bytes) => {
+                let kept = rows_through(&bytes, last_step);
+                if kept.len() != bytes.len() {
+                    let cut_bytes = bytes.len() - kept.len();
+                    tracing::info!(file = %path.display(), cut_bytes, last_step, "rows cut");
+                    replace_file(path, &kept)?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        Ok(Self { file })
+    }
+
+    /// Appends one row. Readers of the file see it when this returns.
+    ///
+    /// `row` must serialize to an object with an integer `step`: without one, the next
+    /// [`JsonLines::open`] cuts it. Floats that are not finite become `null`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system, and `InvalidData` if `row` cannot be expressed as JSON.
+    pub fn write(&mut self, row: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+}
+
+/// The whole rows of `bytes` whose step is at most `last_step`.
+fn rows_through(bytes: &[u8], last_step: u64) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let step = serde_json::from_slice::<RowStep>(line).map(|row| row.step);
+        if line.ends_with(b"\n") && step.is_ok_and(|step| step <= last_step) {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Row {
+        step: u64,
+        loss: f64,
+    }
+
+    fn file_with(content: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("metrics.jsonl");
+        fs::write(&path, content).expect("writable");
+        (dir, path)
+    }
+
+    #[test]
+    fn rows_past_the_checkpoint_are_cut_and_new_ones_follow() {
+        let (_dir, path) =
+            file_with("{\"step\":10,\"loss\":1.0}\n{\"loss\":0.5,\"step\":20}\n{\"step\":30}\n");
+        let mut lines = JsonLines::open(&path, Some(20)).expect("opens");
+        lines.write(&Row { step: 21, loss: 0.25 }).expect("writes");
+        let text = fs::read_to_string(&path).expect("readable");
+        let expected =
+            "{\"step\":10,\"loss\":1.0}\n{\"loss\":0.5,\"step\":20}\n{\"step\":21,\"loss\":0.25}\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_torn_last_row_is_cut_even_when_all_steps_stay() {
+        // The second one is whole JSON, but its newline is missing: more might have followed.
+        for torn in ["{\"step\":2", "{\"step\":2}", "{\"step\":2,\"loss\":0.\n", "\0\0\0"] {
+            let (_dir, path) = file_with(&format!("{{\"step\":1}}\n{torn}"));
+            drop(JsonLines::open(&path, None).expect("opens"));
+            let text = fs::read_to_string(&path).expect("readable");
+            assert_eq!(text, "{\"step\":1}\n", "after {torn:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_nothing_to_cut_is_not_rewritten() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, path) = file_with("{\"step\":1,\"nested\":{\"a\":[1,null]}}\n");
+        let inode = fs::metadata(&path).expect("exists").ino();
+        drop(JsonLines::open(&path, Some(1)).expect("opens"));
+        assert_eq!(fs::metadata(&path).expect("exists").ino(), inode);
+    }
+
+    #[test]
+    fn a_missing_file_is_created_and_not_a_number_becomes_null() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("metrics.jsonl");
+        let mut lines = JsonLines::open(&path, Some(0)).expect("creates");
+        lines.write(&Row { step: 0, loss: f64::NAN }).expect("writes");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "{\"step\":0,\"loss\":null}\n");
+    }
+}

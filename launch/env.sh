@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# Sourced by the scripts of this folder and by .ci/run: where things are, what mpirun asks of root.
+# Downloads and what is made from them are kept in tessera_cache, shared by all clones.
+
+tessera_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tessera_cache=${XDG_CACHE_HOME:-$HOME/.cache}/tessera
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+  say "error: $*"
+  exit 1
+}
+
+# A target folder outside the clone outlives it, and spares it the minutes of torch-sys' C++.
+# cargo compiles that anew when LIBTORCH changes, so there it must not name the clone.
+if [[ -z ${CARGO_TARGET_DIR:-} ]]; then
+  if [[ -d $tessera_cache/target ]]; then
+    CARGO_TARGET_DIR=$tessera_cache/target
+    if [[ -z ${LIBTORCH:-} && -e $tessera_root/.libtorch ]]; then
+      LIBTORCH=$(readlink -f "$tessera_root/.libtorch")
+      export LIBTORCH
+    fi
+  else
+    CARGO_TARGET_DIR=$tessera_root/target
+  fi
+fi
+export CARGO_TARGET_DIR
+
+# The Python with which tests read what we write; launch/python.sh makes it.
+if [[ -z ${TESSERA_PYTHON:-} && -e $tessera_cache/python/complete.txt ]]; then
+  export TESSERA_PYTHON=$tessera_cache/python/bin/python
+fi
+
+# Open MPI refuses to run as root, as in a container, unless it is told twice (4.x, then 5.x).
+if ((EUID == 0)); then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
