@@ -10,12 +10,16 @@ set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-kind=cpu
-[[ -e /proc/driver/nvidia/version ]] && kind=cuda
 case ${1:-} in
   --cpu) kind=cpu ;;
   --cuda) kind=cuda ;;
-  '') ;;
+  '') # What was chosen before stays.
+    case $(readlink "$tessera_root/.libtorch" || true) in
+      */libtorch-2.11.0-cpu) kind=cpu ;;
+      */libtorch-2.11.0-cuda/torch) kind=cuda ;;
+      *) if [[ -e /proc/driver/nvidia/version ]]; then kind=cuda; else kind=cpu; fi ;;
+    esac
+    ;;
   *) die "unknown option $1; usage: launch/setup.sh [--cpu|--cuda]" ;;
 esac
 
@@ -82,6 +86,8 @@ for wheel in sorted((prefix / "wheels").glob("*.whl")):
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             path = pathlib.PurePosixPath(name)
+            if name.endswith("/"):
+                continue
             if path.parts[:2] == ("torch", "include"):
                 target = prefix.joinpath(*path.parts[1:])
             elif path.name in libraries:
@@ -106,9 +112,9 @@ make_cuda_prefix() {
     --target "$1"
 }
 
-# Prints the folder of a whole libtorch, made first if need be.
-libtorch_prefix() {
-  local prefix=$tessera_cache/libtorch-2.11.0-$kind
+# Makes $1, the folder of a whole libtorch, unless it is there.
+make_prefix() {
+  local prefix=$1
   if [[ ! -d $prefix ]]; then
     [[ $(uname -sm) == "Linux x86_64" ]] ||
       die "no libtorch wheels are pinned for $(uname -sm); set LIBTORCH to a libtorch 2.11.0"
@@ -124,16 +130,14 @@ libtorch_prefix() {
     trap 'rm -rf "$unfinished"' EXIT
     chmod 755 "$unfinished"
     mapfile -t pip_options < <(wheel_options)
-    "make_${kind}_prefix" "$unfinished" >&2
+    "make_${kind}_prefix" "$unfinished"
     sync -f "$unfinished"
     mv -T "$unfinished" "$prefix"
   fi
-  if [[ $kind == cuda ]]; then prefix+=/torch; fi
-  printf '%s\n' "$prefix"
 }
 
 libtorch() {
-  local link=$tessera_root/.libtorch prefix
+  local link=$tessera_root/.libtorch prefix=$tessera_cache/libtorch-2.11.0-$kind
   if [[ -n ${LIBTORCH:-} ]]; then
     [[ -e $LIBTORCH/lib/libtorch_cpu.so ]] ||
       die "LIBTORCH is $LIBTORCH, but that holds no lib/libtorch_cpu.so; unset it to get one"
@@ -144,7 +148,8 @@ libtorch() {
     say "libtorch: $link, a folder of yours; left as it is"
     return
   fi
-  prefix=$(libtorch_prefix)
+  make_prefix "$prefix"
+  if [[ $kind == cuda ]]; then prefix+=/torch; fi
   ln -sfn "$prefix" "$link"
   say "libtorch: $prefix"
 }

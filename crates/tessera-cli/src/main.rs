@@ -1,2 +1,137 @@
-//! Placeholder.
-fn main() {}
+//! `tessera`: the command that a person types.
+//!
+//! Links neither libtorch nor MPI, so that it starts in milliseconds and works where those are
+//! missing: what needs them is done by its sibling `tessera-worker`, which `train` and `eval`
+//! become and which `launch` starts through mpirun.
+//!
+//! Results go to stdout, everything else to stderr, an error as one line `error: ...`.
+
+mod commands;
+mod failure;
+
+use clap::{Parser, Subcommand};
+use tessera_control::ExitCode;
+
+use crate::commands::{data, doctor, in_session, inspect, launch, watch, worker};
+use crate::failure::Failure;
+
+/// What every command may end with; see [`ExitCode`].
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  failed
+   2  bad input or config, nothing was changed
+   3  worker lost
+   4  hang or mismatch between workers
+   5  numeric: a value that must be finite was not
+   6  data corrupt
+  75  stopped on request and resumable: the same command goes on
+
+RUST_LOG sets what is logged to stderr, as in RUST_LOG=debug.";
+
+/// Trains vector-quantized autoencoders on one or many machines.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start workers with mpirun, watch them, and leave none behind.
+    Launch(launch::LaunchArgs),
+    /// Train in this process: one worker, or a rank of the mpirun that started it.
+    #[command(disable_help_flag = true)]
+    Train(worker::WorkerArgs),
+    /// Evaluate a run's checkpoint in this process.
+    #[command(disable_help_flag = true)]
+    Eval(worker::WorkerArgs),
+    /// Pack, check and describe data sets.
+    Data(data::DataArgs),
+    /// Describe a checkpoint and check its files; exits with 6 if one is corrupt.
+    Inspect(inspect::InspectArgs),
+    /// Follow a run until it ends; exits with the run's code.
+    Watch(watch::WatchArgs),
+    /// Say what is installed and what to do about what is missing.
+    Doctor(doctor::DoctorArgs),
+    /// Become a program in a session that ends with the launcher.
+    #[command(name = tessera_launch::TRAMPOLINE, hide = true)]
+    InSession(in_session::InSessionArgs),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match run(cli.command) {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("error: {}", failure.message);
+            }
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Launch(args) => launch::run(&args),
+        Command::Train(args) => worker::run("train", &args),
+        Command::Eval(args) => worker::run("eval", &args),
+        Command::Data(args) => data::run(args).map(|()| ExitCode::Done),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::InSession(args) => in_session::run(&args),
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_every_exit_code() {
+        for number in [0, 1, 2, 3, 4, 5, 6, 75] {
+            let line = format!("{number:>4}  {}", ExitCode::from(number).meaning());
+            assert!(EXIT_CODES.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn train_passes_everything_on_even_help() {
+        let words = ["tessera", "train", "--config", "a.toml", "--set", "x=1", "--help"];
+        let Command::Train(args) = Cli::parse_from(words).command else { panic!("not train") };
+        assert_eq!(args.args, ["--config", "a.toml", "--set", "x=1", "--help"]);
+    }
+
+    #[test]
+    fn launch_takes_the_workers_command_with_or_without_dashes() {
+        for words in [
+            &["tessera", "launch", "--nproc", "3", "--", "train", "--set", "a=b"][..],
+            &["tessera", "launch", "--nproc", "3", "train", "--set", "a=b"][..],
+        ] {
+            let Command::Launch(args) = Cli::parse_from(words).command else { panic!("no launch") };
+            assert_eq!(args.command, ["train", "--set", "a=b"]);
+        }
+    }
+}

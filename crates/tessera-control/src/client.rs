@@ -7,7 +7,7 @@
 
 use std::io::{BufWriter, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -107,8 +107,8 @@ impl Activity {
 /// A worker's connection to its launcher; [`Client::close`] is the orderly end of it.
 #[derive(Debug)]
 pub struct Client {
-    sender: Sender<Message>,
-    writer: JoinHandle<()>,
+    /// `None` once closed.
+    open: Mutex<Option<(Sender<Message>, JoinHandle<()>)>>,
     closing: Arc<AtomicBool>,
 }
 
@@ -164,19 +164,25 @@ impl Client {
                 }
             })
             .map_err(failed)?;
-        Ok(Self { sender, writer, closing })
+        Ok(Self { open: Mutex::new(Some((sender, writer))), closing })
     }
 
     /// Queues a message; never blocks, and a launcher that is gone is not an error here.
     pub fn send(&self, message: Message) {
-        let _ = self.sender.send(message);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sender, _)) = &*open {
+            let _ = sender.send(message);
+        }
     }
 
     /// Sends what is queued and ends the connection.
-    pub fn close(self) {
+    pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        drop(self.sender);
-        let _ = self.writer.join();
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((sender, writer)) = open {
+            drop(sender);
+            let _ = writer.join();
+        }
     }
 }
 

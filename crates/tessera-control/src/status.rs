@@ -24,6 +24,17 @@ pub enum RunState {
     Failed,
 }
 
+impl RunState {
+    /// The exit code that a state stands for by itself; a failure has one of its own.
+    pub fn exit_code(self) -> Option<ExitCode> {
+        match self {
+            Self::Running | Self::Failed => None,
+            Self::Done => Some(ExitCode::Done),
+            Self::Stopped => Some(ExitCode::Stopped),
+        }
+    }
+}
+
 /// The content of `RUN/status.json`, written by rank 0, and by the launcher when rank 0 is gone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStatus {

@@ -64,6 +64,10 @@ pub fn train_plan(
 ///
 /// Every rank has the same number of batches; the last one may be partial, and a rank's part
 /// of it empty.
+///
+/// # Panics
+///
+/// If `global_batch` is 0.
 pub fn eval_plan(
     num_samples: u64,
     global_batch: u64,

@@ -64,11 +64,11 @@ pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
 fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<String> {
     let shard = match Shard::open(path.to_owned(), entry, shape) {
         Ok(shard) => shard,
-        Err(error) => return vec![error.to_string()],
+        Err(error) => return vec![message_of(error)],
     };
     let mut messages = Vec::new();
     if let Err(error) = packed::check_hash(path, entry) {
-        messages.push(error.to_string());
+        messages.push(message_of(error));
     }
     let mut sample = vec![0; shape.num_bytes()];
     let mut num_damaged = 0;
@@ -76,7 +76,7 @@ fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<Strin
         if let Err(error) = shard.read(index, &mut sample) {
             num_damaged += 1;
             if num_damaged <= MAX_SAMPLES_NAMED {
-                messages.push(error.to_string());
+                messages.push(message_of(error));
             }
         }
     }
@@ -85,4 +85,15 @@ fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<Strin
         messages.push(format!("{more} more samples of shard {} are damaged", path.display()));
     }
     messages
+}
+
+/// The error without its advice to run the check that has just been run.
+fn message_of(error: DataError) -> String {
+    match error {
+        DataError::Shard { path, problem } => format!("shard {} {problem}", path.display()),
+        DataError::CorruptSample { shard, sample, problem } => {
+            format!("sample {sample} of shard {} {problem}", shard.display())
+        }
+        other => other.to_string(),
+    }
 }

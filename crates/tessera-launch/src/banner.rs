@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 
-/// Lines of mpirun and the workers that are kept for an error without another explanation.
+/// Lines held back that are kept for an error without another explanation.
 const TAIL: usize = 20;
 /// A block of mpirun's is not longer than this; what is longer belongs to a worker.
 const LONGEST_BLOCK: usize = 40;
 /// Words of which every block of mpirun's has one.
-const MARKS: [&str; 8] =
-    ["mpirun", "MPI", "orte", "ORTE", "prte", "PRTE", "Primary job", "Hydra"];
+const MARKS: [&str; 8] = ["mpirun", "MPI", "orte", "ORTE", "prte", "PRTE", "Primary job", "Hydra"];
 
 /// A filter over one stream of lines.
 #[derive(Debug, Default)]
@@ -25,14 +24,17 @@ pub(crate) struct BannerFilter {
 impl BannerFilter {
     /// Takes the next line and answers what is to be shown now.
     pub(crate) fn push(&mut self, line: &str) -> Vec<String> {
-        self.remember(line);
         let dashed = line.len() >= 60 && line.bytes().all(|byte| byte == b'-');
         if self.block.is_empty() {
             if dashed {
                 self.block.push(line.to_owned());
                 return Vec::new();
             }
-            return if is_noise(line) { Vec::new() } else { vec![line.to_owned()] };
+            if is_noise(line) {
+                self.remember(line);
+                return Vec::new();
+            }
+            return vec![line.to_owned()];
         }
         self.block.push(line.to_owned());
         if dashed || self.block.len() > LONGEST_BLOCK { self.end_of_block() } else { Vec::new() }
@@ -43,7 +45,7 @@ impl BannerFilter {
         self.end_of_block()
     }
 
-    /// The last lines of the stream, banners included.
+    /// The last lines that were held back.
     pub(crate) fn tail(&self) -> impl Iterator<Item = &str> {
         self.tail.iter().map(String::as_str)
     }
@@ -65,6 +67,9 @@ impl BannerFilter {
         if !block.iter().any(|line| MARKS.iter().any(|mark| line.contains(mark))) {
             return block;
         }
+        for line in &block {
+            self.remember(line);
+        }
         let text = block.join(" ");
         if let Some((_, after)) = text.split_once("exited on ")
             && let Some((signal, _)) = after.split_once('.')
@@ -78,6 +83,7 @@ impl BannerFilter {
 /// Lines that `mpirun` prints outside its blocks and that tell nothing.
 fn is_noise(line: &str) -> bool {
     line.contains("orte_base_help_aggregate")
+        || line.starts_with("mpirun: Forwarding signal")
         || (line.starts_with('[') && line.contains("sent help message"))
 }
 
@@ -112,7 +118,7 @@ mod tests {
         ]);
         assert_eq!(out, ["before", "between"]);
         assert_eq!(filter.killed_by(), Some("signal 9 (Killed)"));
-        assert_eq!(filter.tail().count(), 10);
+        assert_eq!(filter.tail().count(), 8);
     }
 
     #[test]

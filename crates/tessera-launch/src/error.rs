@@ -24,7 +24,9 @@ pub enum LaunchError {
         problem: String,
     },
     /// There is no mpirun.
-    #[error("{looked_for} not found: install it with `./launch/setup.sh` or `apt-get install openmpi-bin`, or name it with --mpirun PATH")]
+    #[error(
+        "{looked_for} not found: install it with `./launch/setup.sh` or `apt-get install openmpi-bin`, or name it with --mpirun PATH"
+    )]
     NoMpirun {
         /// What was looked for.
         looked_for: String,
@@ -38,7 +40,9 @@ pub enum LaunchError {
         problem: String,
     },
     /// The launcher is itself a rank.
-    #[error("tessera launch starts mpirun itself, but {variable} says that it runs under one: start it once, or use `mpirun -np N tessera {task}`")]
+    #[error(
+        "tessera launch starts mpirun itself, but {variable} says that it runs under one: start it once, or use `mpirun -np N tessera {task}`"
+    )]
     Nested {
         /// The variable that gave it away.
         variable: &'static str,
@@ -46,7 +50,9 @@ pub enum LaunchError {
         task: &'static str,
     },
     /// The worker's program is missing.
-    #[error("tessera-worker not found ({looked_at}): build it with `cargo build --release`, or name it in TESSERA_WORKER")]
+    #[error(
+        "tessera-worker not found ({looked_at}): build it with `cargo build --release`, or name it in TESSERA_WORKER"
+    )]
     NoWorker {
         /// Where it was looked for.
         looked_at: String,

@@ -27,6 +27,7 @@ mod run;
 mod session;
 mod signals;
 mod supervision;
+mod watch;
 mod worker;
 
 use std::ffi::OsString;
@@ -41,7 +42,7 @@ pub use mpirun::{Mpirun, Vendor};
 pub use nproc::Nproc;
 pub use run::launch;
 pub use session::{TRAMPOLINE, trampoline};
-pub use worker::{find_worker, missing_libraries};
+pub use worker::{check_libraries, find_worker, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling
 /// `tessera-worker` of this executable.

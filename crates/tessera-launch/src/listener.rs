@@ -165,8 +165,9 @@ mod tests {
 
     fn say(address: &str, token: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).unwrap();
-        let hello =
-            format!(r#"{{"type":"hello","token":"{token}","rank":1,"world_size":2,"host":"h","pid":3}}"#);
+        let hello = format!(
+            r#"{{"type":"hello","token":"{token}","rank":1,"world_size":2,"host":"h","pid":3}}"#
+        );
         writeln!(stream, "{hello}").unwrap();
         stream
     }

@@ -45,7 +45,7 @@ pub(crate) fn resolve(
     let mut arguments: Vec<OsString> =
         vec!["resolve".into(), "--nproc".into(), world_size.to_string().into()];
     arguments.extend(args.iter().cloned());
-    let mut session = Session::start(worker, &arguments, &[], Stdio::inherit())?;
+    let mut session = Session::start(worker, &arguments, &[], &[], Stdio::inherit())?;
     if let Some(stdout) = session.child().stdout.take() {
         forward_lines(stdout, Stream::Out, sender.clone())
             .map_err(LaunchError::system("start a thread"))?;
@@ -59,10 +59,8 @@ pub(crate) fn resolve(
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
-    let status = session
-        .child()
-        .wait()
-        .map_err(LaunchError::system("wait for `tessera-worker resolve`"))?;
+    let status =
+        session.child().wait().map_err(LaunchError::system("wait for `tessera-worker resolve`"))?;
     match status.code() {
         Some(0) => parse(last),
         Some(code) => Err(LaunchError::Refused { code: ExitCode::from(code) }),

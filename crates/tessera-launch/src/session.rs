@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::sys::signal::SigSet;
 use rustix::process::{
     Pid, Signal, getppid, kill_process, set_child_subreaper, set_parent_process_death_signal,
     setsid,
@@ -16,12 +17,12 @@ use rustix::process::{
 use crate::{LaunchError, processes};
 
 /// Name of the hidden command that calls [`trampoline`]:
-/// `tessera __in-session --parent PID -- PROGRAM ARGS...`.
+/// `tessera __in-session --parent PID [--block SIGNALS] -- PROGRAM ARGS...`.
 pub const TRAMPOLINE: &str = "__in-session";
 
 /// Becomes `command` in a new session, to be killed when the launcher `parent` dies.
 ///
-/// Returns only if that is impossible.
+/// `blocked` are numbers of signals that it will not hear. Returns only if that is impossible.
 ///
 /// # Errors
 ///
@@ -29,6 +30,7 @@ pub const TRAMPOLINE: &str = "__in-session";
 /// [`LaunchError::System`] if the program cannot be started.
 pub fn trampoline(
     parent: i32,
+    blocked: &[i32],
     command: &[OsString],
 ) -> Result<std::convert::Infallible, LaunchError> {
     let Some((program, arguments)) = command.split_first() else {
@@ -41,6 +43,12 @@ pub fn trampoline(
     if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
         return Err(LaunchError::NotLaunched);
     }
+    let refused = |error: nix::Error| LaunchError::system("block signals")(error.into());
+    let mut set = SigSet::empty();
+    for &signal in blocked {
+        set.add(nix::sys::signal::Signal::try_from(signal).map_err(refused)?);
+    }
+    set.thread_block().map_err(refused)?;
     let refused = Command::new(program).args(arguments).exec();
     Err(LaunchError::system(format!("start {}", program.to_string_lossy()))(refused))
 }
@@ -56,13 +64,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts `program` in a session of its own.
+    /// Starts `program` in a session of its own, with the signals `blocked` kept from it.
     ///
     /// To be called from the main thread: the child dies with the *thread* that started it.
     pub(crate) fn start(
         program: &Path,
         arguments: &[OsString],
         variables: &[(OsString, OsString)],
+        blocked: &[i32],
         stderr: Stdio,
     ) -> Result<Self, LaunchError> {
         // Orphans of the session become ours, so that none is left unreaped.
@@ -71,7 +80,9 @@ impl Session {
         let executable =
             std::env::current_exe().map_err(LaunchError::system("find the own executable"))?;
         let child = Command::new(executable)
-            .args([TRAMPOLINE, "--parent", &std::process::id().to_string(), "--"])
+            .args([TRAMPOLINE, "--parent", &std::process::id().to_string()])
+            .args(blocked.iter().flat_map(|signal| ["--block".to_owned(), signal.to_string()]))
+            .arg("--")
             .arg(program)
             .args(arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
@@ -121,9 +132,6 @@ impl Drop for Session {
 }
 
 /// An environment variable, owned.
-pub(crate) fn variable(
-    name: impl AsRef<OsStr>,
-    value: impl AsRef<OsStr>,
-) -> (OsString, OsString) {
+pub(crate) fn variable(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> (OsString, OsString) {
     (name.as_ref().to_owned(), value.as_ref().to_owned())
 }

@@ -38,7 +38,8 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| {
-        file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+        file.metadata()
+            .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
     })
 }
 
@@ -58,8 +59,12 @@ pub fn missing_libraries(program: &Path) -> Vec<String> {
     }
 }
 
-/// Refuses a worker that the loader cannot start.
-pub(crate) fn check_libraries(worker: &Path) -> Result<(), LaunchError> {
+/// Refuses a worker that the loader cannot start, before it is started many times.
+///
+/// # Errors
+///
+/// [`LaunchError::WorkerLibraries`] names what is missing.
+pub fn check_libraries(worker: &Path) -> Result<(), LaunchError> {
     let missing = missing_libraries(worker);
     if missing.is_empty() {
         return Ok(());

@@ -1,2 +1,120 @@
-//! Placeholder.
-fn main() {}
+//! `tessera-worker`: the process that mpirun starts, one a rank.
+//!
+//! `tessera train` and `tessera eval` become this program; `tessera launch` starts several and
+//! asks one to resolve the configuration first. Nothing here draws: it reports over the control
+//! connection, to the run folder, and, without a launcher, to stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // the answers of `eval` and `resolve`
+
+mod arguments;
+mod lifeline;
+mod logging;
+mod session;
+
+use std::sync::Arc;
+
+use clap::Parser;
+use tessera_control::{ExitCode, RunState};
+use tessera_train::{RunFolder, TrainError, agree_on, evaluate_run, train};
+
+use arguments::{Arguments, Command, EvalArguments, TrainArguments};
+use session::Session;
+
+fn main() {
+    let stop = lifeline::stop_on_signals();
+    let arguments = Arguments::parse();
+    let code = match arguments.command {
+        Command::Resolve { nproc, train } => resolve(&train, nproc),
+        Command::Train(train) => {
+            lifeline::end_with_parent();
+            run_train(&train, stop)
+        }
+        Command::Eval(eval) => {
+            lifeline::end_with_parent();
+            run_eval(&eval, stop)
+        }
+    };
+    tessera_comm::exit_now(code.code());
+}
+
+/// Checks all that can be checked before a worker is started, and prints the configuration.
+fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
+    let resolved = arguments.resolve().and_then(|resolved| {
+        tessera_train::check(&resolved, &arguments.resume)?;
+        Ok(resolved)
+    });
+    match resolved {
+        Ok(resolved) => {
+            let line = serde_json::to_string(&resolved).expect("a configuration is plain data");
+            println!("{line}");
+            ExitCode::Done
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            tracing::debug!(nproc, "refused");
+            error.code()
+        }
+    }
+}
+
+fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
+    let resolved = arguments.resolve();
+    let comm = resolved.as_ref().map(|resolved| resolved.config.comm.clone()).unwrap_or_default();
+    let session = match Session::start(&comm, stop) {
+        Ok(session) => session,
+        Err(error) => return session::refuse(&error),
+    };
+    let ended = agree_on(session.comm(), resolved).and_then(|resolved| {
+        session.watch_run(&resolved.run_dir);
+        let checked = match session.comm().rank() {
+            0 => tessera_train::check(&resolved, &arguments.resume),
+            _ => Ok(()),
+        };
+        agree_on(session.comm(), checked)?;
+        let folder = RunFolder::prepare(session.comm(), &resolved)?;
+        session.log_to(&folder)?;
+        train(session.comm(), session.worker(), &folder, &resolved, &arguments.resume)
+    });
+    match ended {
+        Ok(ending) => {
+            if arguments.profile && session.comm().rank() == 0 {
+                print!("{}", ending.profile);
+            }
+            let code = match ending.state {
+                RunState::Stopped => ExitCode::Stopped,
+                _ => ExitCode::Done,
+            };
+            session.finish(code, ending.step)
+        }
+        Err(error) => session.fail(&error),
+    }
+}
+
+fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
+    let session = match Session::start(&Default::default(), stop) {
+        Ok(session) => session,
+        Err(error) => return session::refuse(&error),
+    };
+    let evaluated: Result<_, TrainError> =
+        evaluate_run(session.comm(), &arguments.run, arguments.checkpoint);
+    match evaluated {
+        Ok(figures) => {
+            if session.comm().rank() == 0 {
+                if arguments.json {
+                    let line = serde_json::to_string(&figures).expect("figures are plain data");
+                    println!("{line}");
+                } else {
+                    println!("split       {}", figures.split);
+                    println!("step        {}", figures.step);
+                    println!("samples     {}", figures.samples);
+                    println!("mse         {:.6}", figures.mse);
+                    println!("psnr        {:.3} dB", figures.psnr);
+                    println!("ssim        {:.4}", figures.ssim);
+                    println!("perplexity  {:.1}", figures.perplexity);
+                    println!("codes used  {}", figures.codes_used);
+                }
+            }
+            session.finish(ExitCode::Done, figures.step)
+        }
+        Err(error) => session.fail(&error),
+    }
+}

@@ -1,0 +1,131 @@
+//! `tessera launch`: workers through mpirun, watched from start to end.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tessera_control::ExitCode;
+use tessera_launch::{Ending, LaunchError, LaunchOptions, Task};
+
+use crate::failure::Failure;
+
+/// How many workers, where, and what they do.
+///
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75;
+/// a third SIGINT or SIGTERM ends it at once. TESSERA_WORKER names another worker program than
+/// the sibling tessera-worker.
+#[derive(Debug, Args)]
+pub(crate) struct LaunchArgs {
+    /// Number of workers; auto is one a GPU, 2 on CPU without one, every slot of a host file.
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    nproc: String,
+    /// Hosts and their slots, in mpirun's own format.
+    #[arg(long, value_name = "FILE")]
+    hostfile: Option<PathBuf>,
+    /// The mpirun to use instead of the first one on the path.
+    #[arg(long, value_name = "PATH")]
+    mpirun: Option<PathBuf>,
+    /// What mpirun binds a worker to; none lets the worker's threads use their share of all cores.
+    #[arg(long, value_name = "UNIT", default_value = "none")]
+    bind_to: String,
+    /// Seconds that a worker may be silent before it counts as hung; workers speak every second.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(3..))]
+    silence: u64,
+    /// Show mpirun's command line and all that it prints.
+    #[arg(long)]
+    verbose: bool,
+    /// `train ARGS...` or `eval ARGS...`.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Launches, and says in one line how it ended.
+pub(crate) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
+    let options = options(args)?;
+    match tessera_launch::launch(&options) {
+        Ok(ending) => report(options.task, &ending),
+        Err(LaunchError::Refused { code }) => Err(Failure::new(code, "")), // The worker has said why.
+        Err(error) => Err(Failure::new(error.exit_code(), error.to_string())),
+    }
+}
+
+fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
+    let nproc = args
+        .nproc
+        .parse()
+        .map_err(|error: LaunchError| Failure::new(error.exit_code(), error.to_string()))?;
+    let (task, rest) = match args.command.split_first() {
+        Some((first, rest)) if first == "train" => (Task::Train, rest),
+        Some((first, rest)) if first == "eval" => (Task::Eval, rest),
+        _ => {
+            let message =
+                "nothing to launch: end the command with `-- train ARGS` or `-- eval ARGS`";
+            return Err(Failure::bad_input(message));
+        }
+    };
+    Ok(LaunchOptions {
+        task,
+        args: rest.to_vec(),
+        nproc,
+        hostfile: args.hostfile.clone(),
+        mpirun: args.mpirun.clone(),
+        bind_to: args.bind_to.clone(),
+        silence: Duration::from_secs(args.silence),
+        verbose: args.verbose,
+    })
+}
+
+fn report(task: Task, ending: &Ending) -> Result<ExitCode, Failure> {
+    let line = closing_line(ending);
+    match ending.code {
+        ExitCode::Done | ExitCode::Stopped => {
+            if task == Task::Train {
+                writeln!(std::io::stdout().lock(), "{line}")?;
+            }
+            Ok(ending.code)
+        }
+        code => Err(Failure::new(code, line)),
+    }
+}
+
+fn closing_line(ending: &Ending) -> String {
+    let mut line = match ending.message.as_str() {
+        "" => ending.code.meaning().to_owned(),
+        message => message.to_owned(),
+    };
+    if let Some(run_dir) = &ending.run_dir {
+        line.push_str(&format!("; run folder {}", run_dir.display()));
+        if matches!(ending.code, ExitCode::WorkerLost | ExitCode::Hang | ExitCode::Stopped) {
+            line.push_str("; the same command resumes from the newest checkpoint");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_names_the_run_folder_and_what_to_do() {
+        let mut ending = Ending {
+            code: ExitCode::WorkerLost,
+            message: "worker lost: rank 1".into(),
+            run_dir: Some("runs/a".into()),
+        };
+        let expected = "worker lost: rank 1; run folder runs/a; the same command resumes from the \
+                        newest checkpoint";
+        assert_eq!(closing_line(&ending), expected);
+        ending.code = ExitCode::Done;
+        ending.message.clear();
+        assert_eq!(closing_line(&ending), "done; run folder runs/a");
+    }
+}

@@ -1,0 +1,9 @@
+//! One module a command.
+
+pub(crate) mod data;
+pub(crate) mod doctor;
+pub(crate) mod in_session;
+pub(crate) mod inspect;
+pub(crate) mod launch;
+pub(crate) mod watch;
+pub(crate) mod worker;

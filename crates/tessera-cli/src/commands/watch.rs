@@ -1,0 +1,102 @@
+//! `tessera watch`: following a run from its folder, from any shell or host that sees it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use tessera_control::{ExitCode, RunState, RunStatus};
+
+use crate::failure::Failure;
+
+/// Time between two looks at the run folder.
+const EVERY: Duration = Duration::from_millis(500);
+/// The end of `metrics.jsonl` that holds its last row.
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// Which run to follow.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The run folder.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+}
+
+/// The columns of a metrics row that are shown.
+#[derive(Debug, PartialEq, Deserialize)]
+struct Row {
+    step: u64,
+    loss: f64,
+    perplexity: f64,
+    samples_per_second: f64,
+}
+
+/// Prints each new row until the run has ended, and ends with the run's code.
+pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
+    let run_dir = args.run.as_path();
+    if !["status.json", "config.toml"].iter().any(|name| run_dir.join(name).is_file()) {
+        let message = format!("{} is no run folder: name one with --run DIR", run_dir.display());
+        return Err(Failure::bad_input(message));
+    }
+    let mut shown = None;
+    loop {
+        let status = read_status(run_dir)?; // Before the row, so that the last row is not missed.
+        let row = last_row(run_dir);
+        if row.is_some() && row != shown {
+            if let Some(Row { step, loss, perplexity, samples_per_second: speed }) = &row {
+                let mut out = std::io::stdout().lock();
+                writeln!(
+                    out,
+                    "step {step} loss {loss:.5} perplexity {perplexity:.1} {speed:.0} samples/s"
+                )?;
+            }
+            shown = row;
+        }
+        if let Some(status) = status.filter(|status| status.state != RunState::Running) {
+            let code = status.exit_code.unwrap_or(ExitCode::Failed);
+            let meaning = code.meaning();
+            let RunStatus { step, message, .. } = status;
+            writeln!(std::io::stdout().lock(), "{meaning} after step {step}: {message}")?;
+            return Ok(code);
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
+fn read_status(run_dir: &Path) -> Result<Option<RunStatus>, Failure> {
+    RunStatus::read(run_dir).map_err(|error| {
+        let path = run_dir.join("status.json");
+        let message = format!("{} cannot be read: {error}; is it a run folder?", path.display());
+        Failure::bad_input(message)
+    })
+}
+
+/// The last whole row, if there is one.
+fn last_row(run_dir: &Path) -> Option<Row> {
+    let mut file = File::open(run_dir.join("metrics.jsonl")).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    parse_last_row(&String::from_utf8_lossy(&tail))
+}
+
+fn parse_last_row(tail: &str) -> Option<Row> {
+    let whole = &tail[..tail.rfind('\n')?];
+    serde_json::from_str(whole.lines().next_back()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_still_being_written_is_not_shown() {
+        let row = r#"{"step":10,"loss":0.5,"perplexity":3.0,"samples_per_second":9.0,"more":1}"#;
+        let tail = format!("{row}\n{{\"step\":20,\"lo");
+        assert_eq!(parse_last_row(&tail).map(|row| row.step), Some(10));
+        assert_eq!(parse_last_row("{\"step\""), None);
+    }
+}

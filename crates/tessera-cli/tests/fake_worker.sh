@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Stands in for tessera-worker in tests/launch.rs: speaks the launcher's protocol and trains nothing.
+# FAKE_RUN is the run folder, FAKE_MODE what to do; ranks leave traces in the folder for the test.
+set -u
+
+if [[ $1 == resolve ]]; then
+  echo "$*" >"$FAKE_RUN/resolve.args"
+  if [[ $FAKE_MODE == refuse ]]; then
+    echo 'error: unknown key trian.steps, did you mean train.steps?' >&2
+    exit 2
+  fi
+  printf '{"run_dir":"%s","steps":30,"config":{"note":"it'\''s; a \\"test\\""}}\n' "$FAKE_RUN"
+  exit 0
+fi
+
+rank=$OMPI_COMM_WORLD_RANK
+echo "$*" >"$FAKE_RUN/args.$rank"
+echo "${TESSERA_RESOLVED-}" >"$FAKE_RUN/resolved.$rank"
+if [[ $FAKE_MODE == crash ]]; then
+  echo "rank $rank cannot load its libraries" >&2
+  exit 7
+fi
+if [[ $FAKE_MODE == late ]]; then # without a handler: SIGUSR1 would kill it here
+  echo $$ >"$FAKE_RUN/early.$rank"
+  until [[ -e $FAKE_RUN/go ]]; do read -r -t 0.02 <> <(:); done
+fi
+
+stopping=0
+trap 'stopping=1' USR1
+exec 3<>"/dev/tcp/${TESSERA_CONTROL%:*}/${TESSERA_CONTROL##*:}"
+say() { printf '%s\n' "$1" >&3; }
+# Does nothing for 0.05 s, or until a signal, and ends the worker when the launcher is gone.
+tick() {
+  read -r -t 0.05 -u 3
+  (($? > 128)) || exit 1
+}
+# All ranks leave together: mpirun ends the others when one leaves with a code.
+leave() {
+  say "{\"type\":\"outcome\",\"code\":$1,\"message\":\"$2\",\"step\":20}"
+  touch "$FAKE_RUN/left.$rank"
+  until (($(compgen -G "$FAKE_RUN/left.*" | wc -l) == TESSERA_WORLD_SIZE)); do tick; done
+  exit "$1"
+}
+
+say "{\"type\":\"hello\",\"token\":\"$TESSERA_CONTROL_TOKEN\",\"rank\":$rank,\"world_size\":$TESSERA_WORLD_SIZE,\"host\":\"$(uname -n)\",\"pid\":$$}"
+say '{"type":"heartbeat","phase":"compute","step":12}'
+if ((rank == 0)); then
+  say '{"type":"notice","text":"resumed from nothing"}'
+  for step in 10 20; do
+    say "{\"type\":\"progress\",\"step\":$step,\"steps\":30,\"loss\":0.5,\"perplexity\":9.5,\"samples_per_second\":100}"
+  done
+fi
+echo "a line of rank $rank" >&2
+echo $$ >"$FAKE_RUN/pid.$rank.new" && mv "$FAKE_RUN/pid.$rank.new" "$FAKE_RUN/pid.$rank"
+
+case $FAKE_MODE in
+  end)
+    ((rank == 0)) && [[ $1 == eval ]] && echo '{"mse":0.25}'
+    leave 0 "done after 30 steps"
+    ;;
+  numeric)
+    if ((rank == 1)); then
+      say '{"type":"outcome","code":5,"message":"loss is NaN at step 13","step":13}'
+      exit 5
+    fi
+    ;;
+  stubborn) trap '' USR1 ;;
+esac
+beat=0
+until ((stopping)); do
+  tick
+  ((++beat % 10)) || say '{"type":"heartbeat","phase":"compute","step":12}'
+done
+if [[ $FAKE_MODE == slow ]]; then # saves for longer than mpirun waits after a SIGTERM
+  for _ in {1..60}; do tick; done
+fi
+leave 75 "stopped at step 20"

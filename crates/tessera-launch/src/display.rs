@@ -1,0 +1,147 @@
+//! What a person sees while workers run: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Rank 0's progress, as it tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) step: u64,
+    pub(crate) steps: u64,
+    pub(crate) loss: f64,
+    pub(crate) perplexity: f64,
+    pub(crate) samples_per_second: f64,
+}
+
+/// Draws on stderr; what workers print on stdout passes through.
+#[derive(Debug)]
+pub(crate) struct Display {
+    bar: Option<ProgressBar>,
+    first: Option<(Instant, u64)>,
+    printed: Option<Instant>,
+    /// The newest progress line that was not printed yet.
+    pending: Option<String>,
+}
+
+impl Display {
+    /// A display for a run of `steps` steps; `None` draws no progress at all.
+    pub(crate) fn new(steps: Option<u64>) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = steps.filter(|_| terminal).map(|steps| {
+            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            let template = "{bar:24} {pos}/{len} {msg}";
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
+            );
+            bar.set_message("starting");
+            bar
+        });
+        Self { bar, first: None, printed: None, pending: None }
+    }
+
+    /// Shows how far the run is.
+    pub(crate) fn progress(&mut self, progress: &Progress, now: Instant) {
+        let (start, first_step) = *self.first.get_or_insert((now, progress.step));
+        let left = time_left(now - start, first_step, progress.step, progress.steps);
+        let text = describe(progress, left);
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.steps);
+            bar.set_position(progress.step);
+            bar.set_message(text);
+            return;
+        }
+        let line = format!("step {}/{} {text}", progress.step, progress.steps);
+        if self.printed.is_none_or(|at| now - at >= LINE_EVERY) {
+            self.printed = Some(now);
+            self.pending = None;
+            self.say(&line);
+        } else {
+            self.pending = Some(line);
+        }
+    }
+
+    /// Prints a line on stderr, above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.above_bar(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        });
+    }
+
+    /// Prints a line of a worker's result on stdout.
+    pub(crate) fn result(&self, line: &str) {
+        self.above_bar(|| {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        });
+    }
+
+    /// Leaves the last state of the progress on the screen.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+        if let Some(line) = self.pending.take() {
+            self.say(&line);
+        }
+    }
+
+    fn above_bar(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+/// Time for the remaining steps at the mean speed since the first progress was told.
+fn time_left(elapsed: Duration, first: u64, step: u64, steps: u64) -> Option<Duration> {
+    let done = step.checked_sub(first).filter(|&done| done > 0)?;
+    let left = steps.saturating_sub(step);
+    #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
+    let ratio = left as f64 / done as f64;
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * ratio).ok()
+}
+
+fn describe(progress: &Progress, left: Option<Duration>) -> String {
+    let Progress { loss, perplexity, samples_per_second, .. } = progress;
+    let left = left.map_or_else(|| "?".into(), clock);
+    format!(
+        "loss {loss:.5} perplexity {perplexity:.1} {samples_per_second:.0} samples/s ETA {left}"
+    )
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_counts_from_where_the_run_was_resumed() {
+        // 10 of the steps from 500 took 5 s, 490 are left: 245 s.
+        let left = time_left(Duration::from_secs(5), 500, 510, 1000);
+        assert_eq!(left, Some(Duration::from_secs(245)));
+        assert_eq!(time_left(Duration::from_secs(5), 500, 500, 1000), None);
+    }
+
+    #[test]
+    fn a_line_names_every_figure() {
+        let progress =
+            Progress { step: 1, steps: 2, loss: 0.5, perplexity: 12.34, samples_per_second: 987.6 };
+        assert_eq!(
+            describe(&progress, Some(Duration::from_secs(3725))),
+            "loss 0.50000 perplexity 12.3 988 samples/s ETA 1h02m"
+        );
+    }
+}

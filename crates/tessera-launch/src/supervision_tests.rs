@@ -1,0 +1,171 @@
+use super::*;
+
+fn hello(rank: usize) -> Message {
+    Message::Hello {
+        token: String::new(),
+        rank,
+        world_size: 3,
+        host: "node".into(),
+        pid: 100 + u32::try_from(rank).unwrap(),
+    }
+}
+
+fn outcome(code: ExitCode, message: &str) -> Message {
+    Message::Outcome { code, message: message.into(), step: 9 }
+}
+
+/// Three workers that have said hello, and the time at which they did.
+fn three() -> (Supervision, Instant) {
+    let now = Instant::now();
+    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    for rank in 0..3 {
+        run.hear(rank, &hello(rank), now);
+    }
+    (run, now)
+}
+
+#[test]
+fn the_code_on_which_all_agree_is_the_runs() {
+    for code in [ExitCode::Done, ExitCode::Stopped] {
+        let (mut run, now) = three();
+        for rank in 0..3 {
+            assert!(!run.all_told());
+            run.hear(rank, &outcome(code, "well"), now);
+            run.close(rank);
+        }
+        run.end();
+        let verdict = run.verdict();
+        assert_eq!((verdict.code, verdict.message.as_str(), verdict.step), (code, "well", 9));
+        assert!(verdict.agreed && !run.failed());
+    }
+}
+
+#[test]
+fn a_rank_that_closes_without_an_outcome_is_named_with_phase_and_step() {
+    let (mut run, now) = three();
+    run.hear(2, &Message::Heartbeat { phase: Phase::Reduce, step: 41 }, now);
+    run.close(2);
+    // Its peers notice afterwards, each in its own words: echoes.
+    run.hear(0, &outcome(ExitCode::Failed, "MPI_Allreduce failed"), now);
+    run.close(1);
+    run.explain("signal 9 (Killed)".into());
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::WorkerLost);
+    assert_eq!(
+        verdict.message,
+        "worker lost: rank 2 on host node, pid 102, phase reduce, step 41 (signal 9 (Killed))"
+    );
+    assert_eq!(verdict.step, 41);
+    assert!(!verdict.agreed);
+}
+
+#[test]
+fn the_first_failure_that_a_rank_tells_goes_before_later_losses() {
+    let (mut run, now) = three();
+    run.hear(1, &outcome(ExitCode::Numeric, "loss is NaN at step 9"), now);
+    run.close(1);
+    run.close(0);
+    run.close(2);
+    run.mpirun_killed(9);
+    run.end();
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::Numeric);
+    assert_eq!(verdict.message, "rank 1: loss is NaN at step 9");
+}
+
+#[test]
+fn a_peer_that_reports_a_loss_gives_way_to_the_rank_that_is_lost() {
+    let (mut run, now) = three();
+    run.hear(0, &outcome(ExitCode::WorkerLost, "a peer is gone"), now);
+    run.close(2);
+    let message = run.verdict().message;
+    assert!(message.starts_with("worker lost: rank 2 on host node"), "{message}");
+}
+
+#[test]
+fn silence_of_an_open_connection_is_a_hang_and_noise_is_not() {
+    let (mut run, now) = three();
+    let later = now + Duration::from_secs(59);
+    run.check(later);
+    assert!(!run.failed());
+    run.hear(0, &Message::Heartbeat { phase: Phase::Data, step: 1 }, later);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Data, step: 1 }, later);
+    run.check(now + Duration::from_secs(61));
+    assert_eq!(run.silent_worker(), Some(("node", 102)));
+    assert!(run.hopeless());
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::Hang);
+    assert_eq!(
+        verdict.message,
+        "hang: nothing heard for 61 s from rank 2 on host node, pid 102, before its first step"
+    );
+}
+
+#[test]
+fn a_launcher_that_was_asleep_accuses_nobody() {
+    let (mut run, now) = three();
+    let later = now + Duration::from_secs(3600);
+    run.forgive(later);
+    run.check(later + Duration::from_secs(1));
+    assert!(!run.failed());
+}
+
+#[test]
+fn a_rank_that_has_told_its_outcome_may_be_silent() {
+    let (mut run, now) = three();
+    let later = now + Duration::from_secs(90);
+    run.hear(0, &outcome(ExitCode::Done, "done"), now);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Finish, step: 9 }, later);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Finish, step: 9 }, later);
+    run.check(later);
+    assert!(!run.failed());
+}
+
+#[test]
+fn who_never_says_hello_is_named() {
+    let now = Instant::now();
+    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    run.hear(1, &hello(1), now + Duration::from_secs(100));
+    run.check(now + Duration::from_secs(119));
+    assert!(!run.failed() && !run.all_ready());
+    run.check(now + Duration::from_secs(121));
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::WorkerLost);
+    assert_eq!(verdict.message, "worker lost: rank 0, 2 never reached the launcher");
+    assert!(verdict.unexplained);
+}
+
+#[test]
+fn a_killed_mpirun_explains_the_losses_but_not_a_run_that_was_over() {
+    let (mut run, _) = three();
+    run.close(0);
+    run.mpirun_killed(9);
+    assert!(run.verdict().message.contains("mpirun was killed by signal 9"));
+
+    let (mut run, now) = three();
+    for rank in 0..3 {
+        run.hear(rank, &outcome(ExitCode::Done, "done"), now);
+    }
+    run.mpirun_killed(9);
+    assert_eq!(run.verdict().code, ExitCode::Done);
+}
+
+#[test]
+fn worlds_of_one_are_refused() {
+    let now = Instant::now();
+    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    let alone =
+        Message::Hello { token: String::new(), rank: 0, world_size: 1, host: "h".into(), pid: 1 };
+    run.hear(0, &alone, now);
+    assert_eq!(run.verdict().code, ExitCode::BadInput);
+}
+
+#[test]
+fn ranks_that_part_ways_are_a_mismatch() {
+    let (mut run, now) = three();
+    run.hear(0, &outcome(ExitCode::Done, "done"), now);
+    run.hear(1, &outcome(ExitCode::Stopped, "stopped"), now);
+    run.hear(2, &outcome(ExitCode::Done, "done"), now);
+    run.end();
+    assert_eq!(run.verdict().code, ExitCode::Hang);
+}

@@ -1,0 +1,247 @@
+//! The launcher's main loop: takes events in, passes stops on, and knows when it is over.
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tessera_control::Message;
+
+use crate::banner::BannerFilter;
+use crate::display::{Display, Progress};
+use crate::listener::{Event, Stream, host_name};
+use crate::processes::state_of;
+use crate::session::Session;
+use crate::signals::{Stop, StopCounter, name};
+use crate::supervision::{Supervision, Verdict};
+use crate::{LaunchOptions, Task};
+
+/// Longest time between two looks at the clock and at mpirun.
+const TICK: Duration = Duration::from_millis(100);
+/// After a pause of this length it was the launcher that did not run.
+const ASLEEP: Duration = Duration::from_secs(5);
+/// How long the others may take to leave after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long workers and mpirun may take to leave after every outcome was told.
+const AFTER_OUTCOMES: Duration = Duration::from_secs(30);
+/// How long lines may still come after mpirun has ended.
+const AFTER_MPIRUN: Duration = Duration::from_secs(2);
+
+/// A run that is being watched.
+pub(crate) struct Watch<'a> {
+    events: &'a Receiver<Event>,
+    session: &'a mut Session,
+    supervision: Supervision,
+    display: Display,
+    filters: [BannerFilter; 2],
+    stops: StopCounter,
+    task: Task,
+    verbose: bool,
+    /// A stop was asked for and not yet passed on.
+    stop_waits: bool,
+    open_streams: usize,
+    mpirun_ended: Option<Instant>,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches `session`, from which and about which `events` come.
+    pub(crate) fn new(
+        options: &LaunchOptions,
+        world_size: usize,
+        steps: Option<u64>,
+        events: &'a Receiver<Event>,
+        session: &'a mut Session,
+    ) -> Self {
+        Self {
+            events,
+            session,
+            supervision: Supervision::new(world_size, options.silence, Instant::now()),
+            display: Display::new(steps),
+            filters: Default::default(),
+            stops: StopCounter::default(),
+            task: options.task,
+            verbose: options.verbose,
+            stop_waits: false,
+            open_streams: 2,
+            mpirun_ended: None,
+            deadline: None,
+        }
+    }
+
+    /// Returns when the run is over and none of its processes lives.
+    pub(crate) fn until_over(&mut self) {
+        let mut last = Instant::now();
+        loop {
+            let event = self.events.recv_timeout(TICK);
+            let now = Instant::now();
+            if now - last > ASLEEP {
+                self.supervision.forgive(now);
+            }
+            last = now;
+            if let Ok(event) = event {
+                self.take(event, now);
+            }
+            self.supervision.check(now);
+            self.look_at_mpirun(now);
+            self.pass_stop_on();
+            if self.is_over(now) {
+                break;
+            }
+        }
+        self.look_at_silent_worker();
+        self.session.end();
+        self.drain();
+        self.supervision.end();
+    }
+
+    /// The verdict, and `mpirun`'s own exit code.
+    pub(crate) fn into_verdict(mut self) -> (Verdict, Option<i32>) {
+        for stream in [Stream::Out, Stream::Err] {
+            let rest = self.filters[stream as usize].finish();
+            self.show(stream, &rest);
+        }
+        self.display.finish();
+        if self.supervision.lost_a_worker()
+            && let Some(signal) = self.filters.iter().find_map(BannerFilter::killed_by)
+        {
+            let signal = signal.to_owned();
+            self.supervision.explain(signal);
+        }
+        let verdict = self.supervision.verdict();
+        if verdict.unexplained && !self.verbose {
+            for line in self.filters.iter().flat_map(BannerFilter::tail) {
+                self.display.say(line);
+            }
+        }
+        (verdict, self.session.status().and_then(|status| status.code()))
+    }
+
+    fn take(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Message { rank, message } => {
+                self.supervision.hear(rank, &message, now);
+                self.show_message(rank, message, now);
+            }
+            Event::Closed { rank } => self.supervision.close(rank),
+            Event::Line { stream, text } => {
+                let lines = if self.verbose {
+                    vec![text]
+                } else {
+                    self.filters[stream as usize].push(&text)
+                };
+                self.show(stream, &lines);
+            }
+            Event::EndOfStream => self.open_streams = self.open_streams.saturating_sub(1),
+            Event::Signal(signal) => self.stop(signal),
+        }
+    }
+
+    fn show(&self, stream: Stream, lines: &[String]) {
+        for line in lines {
+            match stream {
+                Stream::Out => self.display.result(line),
+                Stream::Err => self.display.say(line),
+            }
+        }
+    }
+
+    fn show_message(&mut self, rank: usize, message: Message, now: Instant) {
+        match message {
+            Message::Hello { host, pid, .. } => tracing::debug!(rank, host, pid, "worker is here"),
+            Message::Notice { text } if rank == 0 => self.display.say(&text),
+            Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
+                let progress = Progress { step, steps, loss, perplexity, samples_per_second };
+                self.display.progress(&progress, now);
+            }
+            Message::Outcome { code, message, step } => {
+                tracing::debug!(rank, code = code.code(), message, step, "worker leaves");
+            }
+            Message::Notice { .. } | Message::Heartbeat { .. } => {}
+        }
+    }
+
+    fn stop(&mut self, signal: i32) {
+        if self.task == Task::Eval {
+            return self.supervision.interrupt(); // There is nothing to save.
+        }
+        match self.stops.next(signal) {
+            Stop::Checkpoint => {
+                let signal = name(signal);
+                self.display.say(&format!("{signal}: the workers write a checkpoint and leave"));
+                self.stop_waits = true;
+            }
+            Stop::Warn => {
+                self.display.say("still saving; again to end at once without a checkpoint");
+            }
+            Stop::Now => self.supervision.interrupt(),
+            Stop::Ignore => {}
+        }
+    }
+
+    /// A worker that has not said hello may have no handler yet, and SIGUSR1 would kill it.
+    fn pass_stop_on(&mut self) {
+        if self.stop_waits && self.supervision.all_ready() {
+            self.stop_waits = false;
+            self.session.ask_to_stop();
+        }
+    }
+
+    fn look_at_mpirun(&mut self, now: Instant) {
+        if self.mpirun_ended.is_some() {
+            return;
+        }
+        let Some(status) = self.session.status() else { return };
+        self.mpirun_ended = Some(now);
+        if let Some(signal) = status.signal() {
+            self.supervision.mpirun_killed(signal);
+        }
+    }
+
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.supervision.hopeless() {
+            return true;
+        }
+        if let Some(ended) = self.mpirun_ended {
+            let heard_all = self.open_streams == 0 && !self.supervision.any_connected();
+            return heard_all || now - ended > AFTER_MPIRUN;
+        }
+        if self.deadline.is_none() {
+            if self.supervision.failed() {
+                self.deadline = Some(now + AFTER_FAILURE);
+            } else if self.supervision.all_told() {
+                self.deadline = Some(now + AFTER_OUTCOMES);
+            }
+        }
+        self.deadline.is_some_and(|deadline| now > deadline)
+    }
+
+    /// Says of a silent worker on this host whether somebody stopped it; to be asked before the end.
+    fn look_at_silent_worker(&mut self) {
+        let Some((host, pid)) = self.supervision.silent_worker() else { return };
+        if host != host_name() {
+            return;
+        }
+        let Ok(pid) = i32::try_from(pid) else { return };
+        let detail = match state_of(pid).map(|state| state.letter) {
+            Some('T' | 't') => "the process is stopped: SIGSTOP or a debugger",
+            Some('D') => "the process waits for a disk or a device",
+            Some('Z') | None => "the process is gone",
+            Some(_) => "the process runs",
+        };
+        self.supervision.explain(detail.into());
+    }
+
+    /// Takes what was said before everything ended.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + AFTER_MPIRUN;
+        while self.open_streams > 0 || self.supervision.any_connected() {
+            let now = Instant::now();
+            let Some(left) = deadline.checked_duration_since(now) else { return };
+            match self.events.recv_timeout(left) {
+                Ok(Event::Signal(_)) => {}
+                Ok(event) => self.take(event, now),
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Where the time of a step goes.
+//!
+//! The main thread laps the clock at the end of each phase. On a CPU the phases are the work
+//! itself; on a GPU they are what the host waits for.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tessera_control::{Activity, Phase};
+
+/// A part of a training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lap {
+    /// Waiting for the loader.
+    DataWait,
+    /// Bytes to a channels-last tensor.
+    Input,
+    /// Encoder, forward.
+    Encode,
+    /// Nearest codes and look-up.
+    Quantize,
+    /// Counts and sums of latents.
+    Statistics,
+    /// Decoder and loss, forward.
+    Decode,
+    /// Decoder, backward.
+    DecoderBackward,
+    /// Encoder, backward.
+    EncoderBackward,
+    /// The reduction over ranks, waiting for slower ranks included.
+    Reduce,
+    /// AdamW.
+    Optimizer,
+    /// The codebook's moving average.
+    CodebookUpdate,
+    /// Rows, pictures, evaluation and checkpoints.
+    Other,
+}
+
+impl Lap {
+    const ALL: [(Self, &'static str); 12] = [
+        (Self::DataWait, "data wait"),
+        (Self::Input, "input to tensor"),
+        (Self::Encode, "encoder forward"),
+        (Self::Quantize, "nearest code"),
+        (Self::Statistics, "codebook statistics"),
+        (Self::Decode, "decoder forward, loss"),
+        (Self::DecoderBackward, "decoder backward"),
+        (Self::EncoderBackward, "encoder backward"),
+        (Self::Reduce, "all-reduce, peers"),
+        (Self::Optimizer, "AdamW"),
+        (Self::CodebookUpdate, "codebook update"),
+        (Self::Other, "logs, eval, checkpoint"),
+    ];
+}
+
+/// Sums the time spent in each [`Lap`].
+#[derive(Debug)]
+pub struct Clock {
+    activity: Arc<Activity>,
+    last: Instant,
+    total: [Duration; Lap::ALL.len()],
+    window: [Duration; Lap::ALL.len()],
+    num_steps: u64,
+    window_steps: u64,
+}
+
+/// Milliseconds a step, mean over a logging interval.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTimes {
+    /// The whole step; without rows, pictures, evaluation and checkpoints.
+    pub step_ms: f64,
+    /// Its reduction over ranks.
+    pub comm_ms: f64,
+    /// Its wait for data.
+    pub data_wait_ms: f64,
+}
+
+impl Clock {
+    /// A clock that runs from now; `activity` hears of the phases.
+    pub fn start(activity: Arc<Activity>) -> Self {
+        Self {
+            activity,
+            last: Instant::now(),
+            total: Default::default(),
+            window: Default::default(),
+            num_steps: 0,
+            window_steps: 0,
+        }
+    }
+
+    /// Tells the launcher what the time from now on is spent on.
+    pub fn enter(&self, phase: Phase) {
+        self.activity.enter(phase);
+    }
+
+    /// Books the time since the last lap.
+    pub fn lap(&mut self, lap: Lap) {
+        let now = Instant::now();
+        let spent = now - self.last;
+        self.last = now;
+        self.total[lap as usize] += spent;
+        self.window[lap as usize] += spent;
+    }
+
+    /// Notes that `step` optimiser steps are done.
+    pub fn step_done(&mut self, step: u64) {
+        self.num_steps += 1;
+        self.window_steps += 1;
+        self.activity.set_step(step);
+    }
+
+    /// The means since the last call, and starts the next interval.
+    pub fn take_window(&mut self) -> StepTimes {
+        let steps = self.window_steps.max(1) as f64;
+        let ms = |lap: Lap| self.window[lap as usize].as_secs_f64() * 1e3 / steps;
+        let all = self.window.iter().sum::<Duration>().as_secs_f64() * 1e3 / steps;
+        let times = StepTimes {
+            step_ms: all - ms(Lap::Other),
+            comm_ms: ms(Lap::Reduce),
+            data_wait_ms: ms(Lap::DataWait),
+        };
+        self.window = Default::default();
+        self.window_steps = 0;
+        times
+    }
+
+    /// A table of milliseconds a step and shares, over all steps so far.
+    pub fn table(&self) -> String {
+        let steps = self.num_steps.max(1) as f64;
+        let all = self.total.iter().sum::<Duration>().as_secs_f64().max(f64::MIN_POSITIVE);
+        let mut text = format!("{:<24}{:>12}{:>9}\n", "phase", "ms a step", "share");
+        for (lap, name) in Lap::ALL {
+            let seconds = self.total[lap as usize].as_secs_f64();
+            let (ms, share) = (seconds * 1e3 / steps, 100.0 * seconds / all);
+            let _ = writeln!(text, "{name:<24}{ms:>12.3}{share:>8.1}%");
+        }
+        let _ = writeln!(text, "{:<24}{:>12.3}{:>8.1}%", "total", all * 1e3 / steps, 100.0);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_every_lap_in_order() {
+        for (place, (lap, _)) in Lap::ALL.into_iter().enumerate() {
+            assert_eq!(lap as usize, place);
+        }
+        let mut clock = Clock::start(Arc::default());
+        clock.lap(Lap::Reduce);
+        clock.step_done(1);
+        let times = clock.take_window();
+        assert!((times.step_ms - times.comm_ms).abs() < 1e-9);
+        assert_eq!(clock.table().lines().count(), 2 + Lap::ALL.len());
+    }
+}

@@ -1,0 +1,169 @@
+//! Everything that decides a run, in one struct.
+//!
+//! Each key is documented at its field; `docs/configuration.md` lists them with their defaults.
+//! Where values come from (defaults, file, environment, `--set`) is `resolve.rs`'s business.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::Kind;
+use tessera_comm::CommConfig;
+use tessera_data::DataConfig;
+use tessera_nn::ModelConfig;
+
+use crate::error::TrainError;
+use crate::optim::OptimizerConfig;
+use crate::schedule::ScheduleConfig;
+
+/// The whole configuration of a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Key of all randomness: initial values, order of samples.
+    pub seed: u64,
+    /// Where samples come from.
+    pub data: DataConfig,
+    /// Encoder, quantiser, decoder.
+    pub model: ModelConfig,
+    /// AdamW.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over steps.
+    pub schedule: ScheduleConfig,
+    /// Length and size of the training.
+    pub train: LoopConfig,
+    /// What is kept for a resume.
+    pub checkpoint: CheckpointConfig,
+    /// Evaluation on the test split.
+    pub eval: EvalConfig,
+    /// What is written down.
+    pub metrics: MetricsConfig,
+    /// How ranks talk to one another.
+    pub comm: CommConfig,
+}
+
+/// The `[train]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoopConfig {
+    /// Optimiser steps of the whole run: the length of the schedule.
+    pub steps: u64,
+    /// Not 0: checkpoint after this step and leave with exit code 75.
+    pub stop_at: u64,
+    /// Samples a step, over all ranks together.
+    pub global_batch: u64,
+    /// Kind of parameters and activations.
+    pub precision: Precision,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self { steps: 2000, stop_at: 0, global_batch: 256, precision: Precision::Fp32 }
+    }
+}
+
+/// Kind of parameters and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32.
+    Fp32,
+    /// float64, for tests of exactness.
+    Fp64,
+}
+
+impl Precision {
+    /// libtorch's name for it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Fp64 => Kind::Double,
+        }
+    }
+}
+
+/// The `[checkpoint]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Steps between two checkpoints; 0: only at the end or when stopped.
+    pub every: u64,
+    /// Newest checkpoints to keep, at least 1.
+    pub keep: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 500, keep: 3 }
+    }
+}
+
+/// The `[eval]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Steps between two evaluations on the test split; 0: none during training.
+    pub every: u64,
+    /// Samples a batch, over all ranks together. It does not change the result.
+    pub batch: u64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { every: 500, batch: 500 }
+    }
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Steps between two rows of metrics; each row is the mean over its interval.
+    pub every: u64,
+    /// Steps between two pictures of reconstructions; 0: none.
+    pub images_every: u64,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { every: 10, images_every: 500 }
+    }
+}
+
+impl TrainConfig {
+    /// Rejects values that would only fail later. Looks at no file.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] or [`TrainError::Data`] with the key and what it may be.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        self.data.validate()?;
+        self.model.quantizer.validate().map_err(TrainError::BadInput)?;
+        self.optimizer.validate().map_err(TrainError::BadInput)?;
+        self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;
+        self.comm.validate().map_err(TrainError::BadInput)?;
+        for (key, value) in [
+            ("train.steps", self.train.steps),
+            ("train.global_batch", self.train.global_batch),
+            ("checkpoint.keep", self.checkpoint.keep),
+            ("eval.batch", self.eval.batch),
+            ("metrics.every", self.metrics.every),
+        ] {
+            if !(1..=1 << 40).contains(&value) {
+                return Err(TrainError::BadInput(format!(
+                    "{key} should be from 1 to 2^40, found {value}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of the configuration as JSON, in hex: what ranks compare at start.
+    pub fn hash(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a configuration is plain data");
+        hex(&Sha256::digest(json))
+    }
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

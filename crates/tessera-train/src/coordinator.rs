@@ -1,0 +1,178 @@
+//! Rank 0's extra duty, and what all ranks have to agree on before and around the steps.
+//!
+//! The coordinator is a role, not a process: it fixes which data set, configuration and program
+//! the run is about, says from which checkpoint it goes on, and makes a checkpoint visible after
+//! every rank has written its part. Each decision is one that all ranks hear at the same place.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
+use tessera_control::ExitCode;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::run_folder::Resume;
+
+/// What a rank reports when ranks agree on whether all of them succeeded.
+#[derive(Debug, Serialize, Deserialize)]
+enum Report {
+    Ok(Vec<u8>),
+    Failed { code: ExitCode, message: String },
+}
+
+/// Exchanges `mine` over all ranks: everybody's bytes, or an error on every rank if one failed.
+///
+/// # Errors
+///
+/// The rank's own error, or [`TrainError::Peer`] with that of the first rank that failed.
+pub(crate) fn agree(
+    comm: &dyn Communicator,
+    mine: Result<Vec<u8>, TrainError>,
+) -> Result<Vec<Vec<u8>>, TrainError> {
+    let report = match &mine {
+        Ok(bytes) => Report::Ok(bytes.clone()),
+        Err(error) => Report::Failed { code: error.code(), message: error.to_string() },
+    };
+    let reports =
+        all_gather_bytes(comm, &serde_json::to_vec(&report).expect("a report is plain data"))?;
+    mine?;
+    let mut all = Vec::with_capacity(reports.len());
+    for (rank, report) in reports.iter().enumerate() {
+        match serde_json::from_slice(report).expect("every rank sends a report") {
+            Report::Ok(bytes) => all.push(bytes),
+            Report::Failed { code, message } => {
+                return Err(TrainError::Peer { rank, code, message });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Lets all ranks know whether each of them could do its part: the rank's own value, or an error
+/// on every rank if one failed. Collective.
+///
+/// # Errors
+///
+/// The rank's own error, or [`TrainError::Peer`] with that of the first rank that failed.
+pub fn agree_on<T>(
+    comm: &dyn Communicator,
+    mine: Result<T, TrainError>,
+) -> Result<T, TrainError> {
+    match mine {
+        Ok(value) => agree(comm, Ok(Vec::new())).map(|_| value),
+        Err(error) => Err(agree(comm, Err(error)).expect_err("this rank failed")),
+    }
+}
+
+/// Compares configuration, program and data over ranks.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] that names the first rank that differs from rank 0, and in what.
+pub(crate) fn agree_on_run(
+    comm: &dyn Communicator,
+    config: &TrainConfig,
+    data_fingerprint: &str,
+) -> Result<(), TrainError> {
+    let mine = [
+        ("configuration", config.hash()),
+        ("tessera-worker program", program_hash()),
+        ("data set", data_fingerprint.to_owned()),
+    ];
+    let all = agree(comm, Ok(serde_json::to_vec(&mine.clone().map(|(_, hash)| hash)).expect("plain")))?;
+    let parse = |bytes: &[u8]| -> [String; 3] {
+        serde_json::from_slice(bytes).expect("every rank sends three hashes")
+    };
+    let first = parse(&all[0]);
+    for (rank, bytes) in all.iter().enumerate() {
+        for ((what, _), (theirs, root)) in mine.iter().zip(parse(bytes).iter().zip(&first)) {
+            if theirs != root {
+                return Err(TrainError::BadInput(format!(
+                    "rank {rank} has another {what} than rank 0: give all hosts the same"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hash of the running program; empty where the system does not show it.
+fn program_hash() -> String {
+    let Ok(mut program) = std::fs::File::open("/proc/self/exe") else { return String::new() };
+    let mut hash = Xxh3::new();
+    let mut block = vec![0u8; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut program, &mut block) {
+            Ok(0) => return format!("{:016x}", hash.digest()),
+            Ok(len) => hash.update(&block[..len]),
+            Err(_) => return String::new(),
+        }
+    }
+}
+
+/// The checkpoint that the run goes on from, the same on every rank, and rank 0's words about it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Choice {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Rank 0 looks for the checkpoint to go on from; all ranks hear its choice.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] if the checkpoint asked for is damaged, or is about another run.
+pub(crate) fn choose_checkpoint(
+    comm: &dyn Communicator,
+    checkpoints: &Path,
+    resume: &Resume,
+    config: &TrainConfig,
+    data_fingerprint: &str,
+) -> Result<Choice, TrainError> {
+    let choice = match comm.rank() {
+        0 => look_for_checkpoint(checkpoints, resume).and_then(|choice| {
+            if let Some(path) = &choice.path {
+                let manifest = Checkpoint::read_manifest(path)?;
+                checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
+                checkpoint::supersede_after(checkpoints, manifest.step)?;
+            }
+            Ok(choice)
+        }),
+        _ => Ok(Choice { path: None, notices: Vec::new() }),
+    };
+    let choice = agree_on(comm, choice)?;
+    let bytes =
+        broadcast_bytes(comm, &serde_json::to_vec(&choice).expect("a choice is plain data"))?;
+    Ok(serde_json::from_slice(&bytes).expect("rank 0 sends a choice"))
+}
+
+fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, TrainError> {
+    let mut notices = Vec::new();
+    match resume {
+        Resume::Never => {}
+        Resume::From(path) => {
+            Checkpoint::verify(path)?;
+            notices.push(format!("resuming from {} as asked", path.display()));
+            return Ok(Choice { path: Some(path.clone()), notices });
+        }
+        Resume::Auto => {
+            for (step, path) in checkpoint::list(checkpoints)?.into_iter().rev() {
+                match Checkpoint::verify(&path) {
+                    Ok(_) => {
+                        let why = if notices.is_empty() { "the newest" } else { "the newest good" };
+                        notices.push(format!("resuming from step {step}, {why} checkpoint"));
+                        return Ok(Choice { path: Some(path), notices });
+                    }
+                    Err(error) => notices.push(format!("checkpoint skipped: {error}")),
+                }
+            }
+            if !notices.is_empty() {
+                notices.push("no good checkpoint is left: starting from step 0".into());
+            }
+        }
+    }
+    Ok(Choice { path: None, notices })
+}

@@ -1,0 +1,188 @@
+//! Reconstruction and codebook figures over a whole split, each sample counted exactly once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+use tessera_comm::Communicator;
+use tessera_data::{Loader, Order, Source, eval_plan};
+use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::coordinator::agree_on;
+use crate::error::TrainError;
+use crate::optim::AdamW;
+use crate::resolve::Resolved;
+use crate::run_folder::RunFolder;
+use crate::step::{Training, batch_images};
+
+/// Figures over a whole split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Name of the split.
+    pub split: String,
+    /// Samples counted, each once.
+    pub samples: u64,
+    /// Mean squared error over all pixels, in [0, 1]².
+    pub mse: f64,
+    /// Peak signal-to-noise ratio of that error, in decibels.
+    pub psnr: f64,
+    /// Structural similarity, mean over samples.
+    pub ssim: f64,
+    /// Perplexity of the codes over all tokens of the split.
+    pub perplexity: f64,
+    /// Codes taken at least once.
+    pub codes_used: u64,
+}
+
+/// Where an evaluation reads its samples.
+#[derive(Clone)]
+pub struct Split {
+    /// Name of the split.
+    pub name: String,
+    /// Its samples.
+    pub source: Arc<dyn Source>,
+    /// Samples a batch, over all ranks.
+    pub batch: u64,
+    /// Batches read ahead.
+    pub prefetch: usize,
+}
+
+/// Measures `model` after `step` steps. Collective: one all-reduce, at the end.
+///
+/// # Errors
+///
+/// [`TrainError::Data`] or [`TrainError::Comm`].
+pub fn evaluate(
+    comm: &dyn Communicator,
+    model: &VqVae,
+    split: &Split,
+    step: u64,
+) -> Result<Evaluation, TrainError> {
+    let _no_grad = tch::no_grad_guard();
+    let codes_kd = model.quantizer.codes_kd();
+    let (kind, device) = (codes_kd.kind(), codes_kd.device());
+    let num_codes = codes_kd.size()[0];
+    let options = (Kind::Double, device);
+    // Squared error, similarity, samples; then how often each code was taken.
+    let sums = Tensor::zeros([3 + num_codes], options);
+    let mut counts_k = sums.narrow(0, 3, num_codes);
+    let plan =
+        eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
+    let mut loader =
+        Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.prefetch)?;
+    while let Some(batch) = loader.next() {
+        let batch = batch?;
+        if batch.num_samples() > 0 {
+            let images_nchw = batch_images(&batch, kind, device);
+            let (outputs_nchw, indices_n) = reconstruct(model, &images_nchw);
+            let error = loss::squared_error(&outputs_nchw, &images_nchw).to_kind(Kind::Double);
+            let similarity = loss::ssim_sum(&outputs_nchw, &images_nchw);
+            let samples = Tensor::from(batch.num_samples() as f64).to(device);
+            let _ = sums.narrow(0, 0, 3).g_add_(&Tensor::stack(&[error, similarity, samples], 0));
+            counts_k += indices_n.bincount(None::<Tensor>, num_codes);
+        }
+        loader.recycle(batch);
+    }
+    let sums: Vec<f64> = Vec::try_from(comm.all_reduce(sums)?.wait()?)?;
+    let (samples, counts) = (sums[2], &sums[3..]);
+    let mse = sums[0] / (samples * split.source.shape().num_bytes() as f64);
+    Ok(Evaluation {
+        step,
+        split: split.name.clone(),
+        samples: samples as u64,
+        mse,
+        psnr: loss::psnr(mse),
+        ssim: sums[1] / samples,
+        perplexity: loss::perplexity(counts),
+        codes_used: counts.iter().filter(|&&count| count > 0.0).count() as u64,
+    })
+}
+
+/// Images through the whole model: outputs clamped to [0, 1], and the code of each token.
+pub fn reconstruct(model: &VqVae, images_nchw: &Tensor) -> (Tensor, Tensor) {
+    let latents_ndhw = model.encode(images_nchw);
+    let indices_n = model.quantizer.assign(&to_vectors(&latents_ndhw));
+    let codes_nd = model.quantizer.look_up(&indices_n);
+    (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_n)
+}
+
+/// Which checkpoint of a run to evaluate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The newest one whose hashes hold.
+    Latest,
+    /// That of this step.
+    Step(u64),
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            step => step
+                .parse()
+                .map(Self::Step)
+                .map_err(|_| format!("expected 'latest' or a step, found '{step}'")),
+        }
+    }
+}
+
+/// Evaluates a checkpoint of a run on its test split. Collective.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint.
+pub fn evaluate_run(
+    comm: &dyn Communicator,
+    run_dir: &Path,
+    which: Which,
+) -> Result<Evaluation, TrainError> {
+    let loaded = agree_on(comm, load(run_dir, which))?;
+    let (resolved, checkpoint) = loaded;
+    let config = &resolved.config;
+    let source = tessera_data::source::open(&config.data, "test")?;
+    let kind = config.train.precision.kind();
+    let channels = i64::from(source.shape().channels);
+    let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
+    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    let training = Training::new(model, optimizer);
+    checkpoint.restore(&training)?;
+    let (batch, prefetch) = (config.eval.batch, config.data.prefetch);
+    let split = Split { name: "test".into(), source, batch, prefetch };
+    evaluate(comm, &training.model, &split, checkpoint.manifest.step)
+}
+
+fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {
+    let resolved = Resolved::of_run(run_dir)?;
+    let checkpoints = RunFolder { root: run_dir.to_owned() }.checkpoints();
+    let all = checkpoint::list(&checkpoints)?;
+    let asked: Vec<_> = all
+        .iter()
+        .rev()
+        .filter(|(step, _)| which == Which::Latest || which == Which::Step(*step))
+        .collect();
+    let mut refusal = None;
+    for (_, path) in asked {
+        match Checkpoint::verify(path) {
+            Ok(checkpoint) => return Ok((resolved, checkpoint)),
+            Err(error) => {
+                tracing::warn!(%error, "checkpoint skipped");
+                refusal.get_or_insert(error);
+            }
+        }
+    }
+    let steps: Vec<_> = all.iter().map(|(step, _)| step.to_string()).collect();
+    Err(refusal.unwrap_or_else(|| {
+        TrainError::BadInput(format!(
+            "{} has no such checkpoint; there {}",
+            checkpoints.display(),
+            if steps.is_empty() { "is none".into() } else { format!("are {}", steps.join(", ")) }
+        ))
+    }))
+}

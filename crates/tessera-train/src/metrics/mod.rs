@@ -1,0 +1,78 @@
+//! What a run writes down while it goes, and where to.
+
+pub mod image_grid;
+pub mod jsonl;
+mod replace_file;
+mod sinks;
+pub mod tensorboard;
+pub mod window;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::sinks::open;
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use image_grid::EncodedPng;
+
+/// A row of `metrics.jsonl`: means over a logging interval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsRow {
+    /// Optimiser steps done at the end of the interval.
+    pub step: u64,
+    /// Epoch of the last sample, from 0.
+    pub epoch: u64,
+    /// Samples trained on so far.
+    pub samples_seen: u64,
+    /// Reconstruction plus commitment.
+    pub loss: f64,
+    /// Mean squared error, pixels in [0, 1].
+    pub recon_mse: f64,
+    /// Weighted commitment loss.
+    pub commitment: f64,
+    /// Perplexity of the codes taken in the interval, over all ranks.
+    pub perplexity: f64,
+    /// Codes taken at least once in the interval, over all ranks.
+    pub codes_used: u64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// Samples a second over all ranks; rows, pictures, evaluation and checkpoints not counted.
+    pub samples_per_second: f64,
+    /// Milliseconds a step.
+    pub step_ms: f64,
+    /// Milliseconds a step in the reduction over ranks.
+    pub comm_ms: f64,
+    /// Milliseconds a step waiting for data.
+    pub data_wait_ms: f64,
+    /// Number of ranks.
+    pub world_size: usize,
+}
+
+/// Somewhere that rank 0 reports to.
+pub trait MetricSink {
+    /// A logging interval has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError>;
+
+    /// An evaluation has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn evaluation(&mut self, _evaluation: &Evaluation) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// A picture of reconstructions was made after `step` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn picture(&mut self, _step: u64, _picture: &EncodedPng) -> Result<(), TrainError> {
+        Ok(())
+    }
+}

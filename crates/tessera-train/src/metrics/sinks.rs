@@ -1,0 +1,151 @@
+//! The places that rank 0 reports to: the launcher, JSON lines, TensorBoard.
+
+use std::path::PathBuf;
+
+use tessera_control::{Client, Message};
+
+use super::image_grid::EncodedPng;
+use super::jsonl::JsonLines;
+use super::tensorboard::EventWriter;
+use super::{MetricSink, MetricsRow};
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use crate::run_folder::{RunFolder, cut_pictures};
+
+/// Opens all sinks of a run that goes on after `last_step` steps; what they hold of later steps
+/// is cut.
+///
+/// # Errors
+///
+/// [`TrainError::File`] if one cannot be opened.
+pub fn open<'a>(
+    folder: &RunFolder,
+    last_step: u64,
+    control: Option<&'a Client>,
+    steps: u64,
+) -> Result<Vec<Box<dyn MetricSink + 'a>>, TrainError> {
+    let lines = |path: PathBuf| {
+        JsonLines::open(&path, Some(last_step)).map_err(TrainError::file("open", &path))
+    };
+    cut_pictures(&folder.reconstructions(), last_step)?;
+    let path = folder.tensorboard();
+    let events =
+        EventWriter::open_after(&path, last_step).map_err(TrainError::file("open", &path))?;
+    let mut sinks: Vec<Box<dyn MetricSink + 'a>> = vec![
+        Box::new(Rows {
+            metrics: lines(folder.metrics())?,
+            evaluations: lines(folder.evaluations())?,
+            folder: folder.clone(),
+        }),
+        Box::new(TensorBoard { events, path }),
+    ];
+    if let Some(control) = control {
+        sinks.push(Box::new(Launcher { control, steps }));
+    }
+    Ok(sinks)
+}
+
+/// `metrics.jsonl` and `eval.jsonl`.
+struct Rows {
+    metrics: JsonLines,
+    evaluations: JsonLines,
+    folder: RunFolder,
+}
+
+impl MetricSink for Rows {
+    fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
+        self.metrics.write(row).map_err(TrainError::file("write", &self.folder.metrics()))
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        let path = self.folder.evaluations();
+        self.evaluations.write(evaluation).map_err(TrainError::file("write", &path))
+    }
+}
+
+/// The event file.
+struct TensorBoard {
+    events: EventWriter,
+    path: PathBuf,
+}
+
+impl TensorBoard {
+    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
+        let mut written = Ok(());
+        for (tag, value) in values {
+            written = written.and_then(|()| self.events.scalar(step, tag, *value as f32));
+        }
+        written.and_then(|()| self.events.flush()).map_err(TrainError::file("write", &self.path))
+    }
+}
+
+impl MetricSink for TensorBoard {
+    fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
+        self.scalars(
+            row.step,
+            &[
+                ("train/loss", row.loss),
+                ("train/recon_mse", row.recon_mse),
+                ("train/commitment", row.commitment),
+                ("train/perplexity", row.perplexity),
+                ("train/codes_used", row.codes_used as f64),
+                ("train/learning_rate", row.learning_rate),
+                ("train/grad_norm", row.grad_norm),
+                ("speed/samples_per_second", row.samples_per_second),
+                ("speed/step_ms", row.step_ms),
+                ("speed/comm_ms", row.comm_ms),
+                ("speed/data_wait_ms", row.data_wait_ms),
+            ],
+        )
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        self.scalars(
+            evaluation.step,
+            &[
+                ("eval/mse", evaluation.mse),
+                ("eval/psnr", evaluation.psnr),
+                ("eval/ssim", evaluation.ssim),
+                ("eval/perplexity", evaluation.perplexity),
+                ("eval/codes_used", evaluation.codes_used as f64),
+            ],
+        )
+    }
+
+    fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
+        self.events
+            .image(step, "reconstructions", picture)
+            .and_then(|()| self.events.flush())
+            .map_err(TrainError::file("write", &self.path))
+    }
+}
+
+/// The launcher, which draws the progress bar.
+struct Launcher<'a> {
+    control: &'a Client,
+    steps: u64,
+}
+
+impl MetricSink for Launcher<'_> {
+    fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
+        self.control.send(Message::Progress {
+            step: row.step,
+            steps: self.steps,
+            loss: row.loss,
+            perplexity: row.perplexity,
+            samples_per_second: row.samples_per_second,
+        });
+        Ok(())
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        let Evaluation { step, mse, psnr, ssim, perplexity, codes_used, .. } = evaluation;
+        self.control.send(Message::Notice {
+            text: format!(
+                "step {step}: test mse {mse:.5}, psnr {psnr:.2} dB, ssim {ssim:.4}, perplexity \
+                 {perplexity:.1}, codes used {codes_used}"
+            ),
+        });
+        Ok(())
+    }
+}

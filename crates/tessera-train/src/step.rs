@@ -1,0 +1,210 @@
+//! One optimiser step; every collective of a step, in order. There is one:
+//!
+//! 1. encoder forward, nearest codes, codebook statistics (into the buffer)
+//! 2. decoder forward on a leaf: the straight-through estimator cuts the graph in two
+//! 3. decoder backward: decoder gradients, and the gradient at the cut
+//! 4. encoder backward from that gradient plus the commitment's, which is 2 beta (z - e) / N
+//! 5. **all-reduce** of statistics, gradients, loss, stop flag and desync check: one SUM
+//! 6. AdamW on the flat parameters, moving average of the codebook
+//!
+//! A rank's loss is its sum over the *global* count, so sums over ranks are exact means, and
+//! parts may be unequal or empty. The reduced scalars of step s are looked at after step s + 1,
+//! at the same place on every rank, so no rank waits for them.
+
+use tch::{Device, Kind, Tensor};
+use tessera_comm::{Communicator, Piece, Reducer, desync};
+use tessera_data::Batch;
+use tessera_nn::parameters::Stage;
+use tessera_nn::{VectorQuantizer, VqVae, from_vectors, images_from_bytes, loss, to_vectors};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::clock::{Clock, Lap};
+use crate::error::TrainError;
+use crate::metrics::window::Window;
+use crate::optim::AdamW;
+use tessera_control::Phase;
+
+/// Scalars in the buffer before the desync numbers: reconstruction, commitment, stop flag.
+const HEAD: usize = 3;
+
+/// What a training step reads and writes.
+#[derive(Debug)]
+pub struct Training {
+    /// The replica.
+    pub model: VqVae,
+    /// Its optimiser.
+    pub optimizer: AdamW,
+    /// Sums of the current logging interval.
+    pub window: Window,
+    reducer: Reducer,
+}
+
+/// The reduced scalars of a step, the same on every rank.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reduced {
+    /// The step they belong to, from 0.
+    pub step: u64,
+    /// Mean squared error over the global batch.
+    pub recon_mse: f64,
+    /// Weighted commitment loss over the global batch.
+    pub commitment: f64,
+    /// Whether any rank asked to stop.
+    pub stop: bool,
+}
+
+/// What differs from step to step, apart from the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInput {
+    /// The step, from 0.
+    pub step: u64,
+    /// Factor of the schedule on the learning rate.
+    pub factor: f64,
+    /// Whether this rank was asked to stop.
+    pub stop: bool,
+    /// Whether ranks compare their whole state in this step.
+    pub compare_state: bool,
+}
+
+impl Training {
+    /// A training of `model` from its first step.
+    pub fn new(model: VqVae, optimizer: AdamW) -> Self {
+        let codes_kd = model.quantizer.codes_kd();
+        let (num_codes, dim) = codes_kd.size2().expect("codes are [K, D]");
+        let (kind, device) = (codes_kd.kind(), codes_kd.device());
+        let pieces = vec![
+            Piece { name: "counts", len: num_codes },
+            Piece { name: "sums", len: num_codes * dim },
+            Piece { name: "gradients", len: model.parameters.len() },
+            Piece { name: "scalars", len: (HEAD + desync::NUMBERS) as i64 },
+        ];
+        let reducer = Reducer::new(pieces, kind, device);
+        Self { window: Window::new(num_codes, device), model, optimizer, reducer }
+    }
+
+    /// Runs one step on this rank's part of a global batch. Returns the reduced scalars, still a
+    /// tensor: [`read_scalars`] reads them a step later.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Comm`]; the run is over then.
+    pub fn step(
+        &mut self,
+        comm: &dyn Communicator,
+        batch: &Batch,
+        input: StepInput,
+        clock: &mut Clock,
+    ) -> Result<Tensor, TrainError> {
+        let Self { model, optimizer, window, reducer } = self;
+        let (kind, device) = (reducer.piece("scalars").kind(), reducer.piece("scalars").device());
+        let global = (batch.global.end - batch.global.start) as f64;
+        clock.enter(Phase::Compute);
+        let images_nchw = batch_images(batch, kind, device);
+        clock.lap(Lap::Input);
+
+        let latents_ndhw = model.encode(&images_nchw);
+        clock.lap(Lap::Encode);
+        let latents_nd = to_vectors(&latents_ndhw.detach());
+        let indices_n = model.quantizer.assign(&latents_nd);
+        let codes_nd = model.quantizer.look_up(&indices_n);
+        clock.lap(Lap::Quantize);
+        let (mut counts_k, sums) = (reducer.piece("counts"), reducer.piece("sums"));
+        let mut sums_kd = sums.view(model.quantizer.codes_kd().size().as_slice());
+        let statistics = VectorQuantizer::write_statistics;
+        statistics(&latents_nd, &indices_n, &mut counts_k, &mut sums_kd);
+        clock.lap(Lap::Statistics);
+
+        let cut_ndhw = from_vectors(&codes_nd, &latents_ndhw).set_requires_grad(true);
+        let num_pixels = global * batch.shape.num_bytes() as f64;
+        let recon = loss::squared_error(&model.decode(&cut_ndhw), &images_nchw) / num_pixels;
+        clock.lap(Lap::Decode);
+        let mut inputs = model.parameters.leaves_of(Stage::Decoder);
+        inputs.push(&cut_ndhw);
+        let mut gradients = Tensor::f_run_backward(&[&recon], &inputs, false, false)?;
+        let at_cut_ndhw = gradients.pop().expect("one gradient an input");
+        let flat = reducer.piece("gradients");
+        model.parameters.store_gradients(Stage::Decoder, &gradients, &flat);
+        clock.lap(Lap::DecoderBackward);
+
+        let config = model.quantizer.config();
+        let positions = model
+            .num_positions(i64::from(batch.shape.height), i64::from(batch.shape.width)) as f64;
+        let weight = config.commitment / (global * positions * config.code_dim as f64);
+        let error_nd = latents_nd - codes_nd;
+        let commitment = error_nd.square().sum(kind) * weight;
+        let at_latents_ndhw = at_cut_ndhw + from_vectors(&(error_nd * (2.0 * weight)), &latents_ndhw);
+        let root = (&latents_ndhw * at_latents_ndhw).sum(kind);
+        let inputs = model.parameters.leaves_of(Stage::Encoder);
+        let gradients = Tensor::f_run_backward(&[root], &inputs, false, false)?;
+        model.parameters.store_gradients(Stage::Encoder, &gradients, &flat);
+        clock.lap(Lap::EncoderBackward);
+
+        clock.enter(Phase::Reduce);
+        let mut hash = Xxh3::new();
+        hash.update(&[input.step, reducer.layout_hash()].map(u64::to_le_bytes).concat());
+        if input.compare_state {
+            hash_state(model, &mut hash);
+        }
+        let mut scalars = reducer.piece("scalars");
+        let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop))]
+            .into_iter()
+            .chain(desync::encode(hash.digest()))
+            .collect();
+        scalars.copy_(&Tensor::from_slice(&host));
+        scalars.get(0).copy_(&recon.detach());
+        scalars.get(1).copy_(&commitment);
+        reducer.all_reduce(comm)?;
+        clock.lap(Lap::Reduce);
+
+        clock.enter(Phase::Compute);
+        let mut parameters = model.parameters.flat().shallow_clone();
+        let norm = optimizer.step(input.step, input.factor, &mut parameters, &flat);
+        clock.lap(Lap::Optimizer);
+        model.quantizer.update(&counts_k, &sums_kd);
+        window.add(&scalars, &norm, &counts_k);
+        clock.lap(Lap::CodebookUpdate);
+        Ok(scalars.copy())
+    }
+}
+
+/// A batch as images `[N, C, H, W]` in [0, 1], channels-last in memory.
+pub fn batch_images(batch: &Batch, kind: Kind, device: Device) -> Tensor {
+    let shape = [
+        batch.num_samples() as i64,
+        i64::from(batch.shape.height),
+        i64::from(batch.shape.width),
+        i64::from(batch.shape.channels),
+    ];
+    images_from_bytes(&batch.pixels, shape, kind, device)
+}
+
+/// Reads the scalars that [`Training::step`] returned for `step`.
+///
+/// # Errors
+///
+/// [`TrainError::Mismatch`] if ranks do not agree on step, layout or state, and
+/// [`TrainError::NotFinite`] if the loss is not a number. All ranks return the same.
+pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Reduced, TrainError> {
+    let host: Vec<f64> = Vec::try_from(scalars.to_kind(Kind::Double))?;
+    if !desync::agree(&host[HEAD..], world_size) {
+        return Err(TrainError::Mismatch(format!(
+            "ranks disagree in step {}: their parameters, codebook or step count are no longer the \
+             same; different kinds of processors, or different builds, in one run can cause this",
+            step + 1
+        )));
+    }
+    for (what, value) in [("reconstruction loss", host[0]), ("commitment loss", host[1])] {
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite { what, step: step + 1, value });
+        }
+    }
+    Ok(Reduced { step, recon_mse: host[0], commitment: host[1], stop: host[2] > 0.0 })
+}
+
+/// Hashes codebook and parameters, bit for bit.
+fn hash_state(model: &VqVae, hash: &mut Xxh3) {
+    for tensor in [model.quantizer.codes_kd(), model.parameters.flat()] {
+        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        hash.update(&bytes);
+    }
+}

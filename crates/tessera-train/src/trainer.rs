@@ -1,0 +1,350 @@
+//! A run: set-up, the loop over steps, evaluation, checkpoints, the end.
+//!
+//! Everything that ranks must decide alike hangs on numbers they share: the step, the
+//! configuration, and the reduced scalars. A stop that any rank was asked for travels in the
+//! reduction of step s and is acted on after step s + 1, everywhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tch::{Device, Kind, Tensor};
+use tessera_comm::Communicator;
+use tessera_control::{Activity, Client, Message, Phase, RunState, RunStatus};
+use tessera_data::source::Source;
+use tessera_data::{Batch, Loader, Order, Sampler, train_plan};
+use tessera_nn::VqVae;
+
+use crate::checkpoint::{self, Checkpoint, Manifest};
+use crate::clock::{Clock, Lap};
+use crate::codebook;
+use crate::config::TrainConfig;
+use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
+use crate::error::TrainError;
+use crate::evaluate::{Split, evaluate, reconstruct};
+use crate::metrics::image_grid::{ImageShape, write_reconstruction_png};
+use crate::metrics::{self, MetricSink, MetricsRow};
+use crate::optim::AdamW;
+use crate::resolve::Resolved;
+use crate::run_folder::{self, Resume, RunFolder};
+use crate::step::{StepInput, Training, batch_images, read_scalars};
+
+/// Pictures of reconstructions show this many samples of the test split.
+const NUM_PICTURED: u64 = 16;
+
+/// What a worker brings to a run.
+#[derive(Debug)]
+pub struct Worker {
+    /// Connection to the launcher, where there is one.
+    pub control: Option<Arc<Client>>,
+    /// Where the main thread is, for the heartbeat.
+    pub activity: Arc<Activity>,
+    /// Set when this process was asked to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How a run ended well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// Done, or stopped on request after a checkpoint.
+    pub state: RunState,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Where the time went.
+    pub profile: String,
+}
+
+/// The two splits of a run's data set.
+struct Data {
+    train: Arc<dyn Source>,
+    test: Arc<dyn Source>,
+}
+
+/// Everything that can be found wrong before anything is written: data, model and run folder.
+///
+/// # Errors
+///
+/// [`TrainError`] with exit code 2.
+pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
+    open_data(&resolved.config)?;
+    run_folder::check(&resolved.run_dir, resume)
+}
+
+fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
+    let train = tessera_data::source::open(&config.data, "train")?;
+    let test = tessera_data::source::open(&config.data, "test")?;
+    let shape = train.shape();
+    config
+        .model
+        .validate(i64::from(shape.height), i64::from(shape.width))
+        .map_err(TrainError::BadInput)?;
+    Ok(Data { train, test })
+}
+
+/// Trains. Collective: every rank calls it with the same configuration.
+///
+/// # Errors
+///
+/// [`TrainError`]; its code is the process's exit code.
+pub fn train(
+    comm: &dyn Communicator,
+    worker: &Worker,
+    folder: &RunFolder,
+    resolved: &Resolved,
+    resume: &Resume,
+) -> Result<Ending, TrainError> {
+    let config = &resolved.config;
+    let data = agree_on(comm, open_data(config))?;
+    let fingerprint = format!("{} {}", data.train.fingerprint(), data.test.fingerprint());
+    agree_on_run(comm, config, &fingerprint)?;
+
+    let channels = i64::from(data.train.shape().channels);
+    let kind = config.train.precision.kind();
+    let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
+    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    let training = Training::new(model, optimizer);
+    let choice =
+        choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
+    let mut step = 0;
+    if let Some(path) = &choice.path {
+        let loaded = Checkpoint::verify(path)?;
+        loaded.restore(&training)?;
+        step = loaded.manifest.step;
+    }
+    checkpoint::broadcast_state(comm, &training)?;
+    let mut run = Run {
+        comm,
+        worker,
+        folder,
+        config,
+        fingerprint,
+        training,
+        test: Split {
+            name: "test".into(),
+            source: data.test,
+            batch: config.eval.batch,
+            prefetch: config.data.prefetch,
+        },
+        num_train: data.train.num_samples(),
+        sinks: Vec::new(),
+        clock: Clock::start(Arc::clone(&worker.activity)),
+        step,
+        stop_seen: false,
+    };
+    for notice in choice.notices {
+        run.notice(notice);
+    }
+    let opened = match comm.rank() {
+        0 => metrics::open(folder, step, worker.control.as_deref(), config.train.steps)
+            .map(|sinks| run.sinks = sinks),
+        _ => Ok(()),
+    };
+    agree_on(comm, opened)?;
+    run.status(RunState::Running, "")?;
+    run.steps(data.train)
+}
+
+/// A run between its set-up and its end.
+struct Run<'a> {
+    comm: &'a dyn Communicator,
+    worker: &'a Worker,
+    folder: &'a RunFolder,
+    config: &'a TrainConfig,
+    fingerprint: String,
+    training: Training,
+    test: Split,
+    /// Samples of the train split.
+    num_train: u64,
+    sinks: Vec<Box<dyn MetricSink + 'a>>,
+    clock: Clock,
+    /// Steps done.
+    step: u64,
+    /// Whether reduced scalars told of a stop.
+    stop_seen: bool,
+}
+
+impl Run<'_> {
+    fn steps(mut self, source: Arc<dyn Source>) -> Result<Ending, TrainError> {
+        let TrainConfig { seed, train, metrics, eval, checkpoint, schedule, .. } = self.config;
+        if self.step >= train.steps {
+            self.notice(format!("nothing to do: all {} steps are done", train.steps));
+            return self.end(RunState::Done);
+        }
+        let (rank, world_size) = (self.comm.rank(), self.comm.world_size());
+        let order = Order::Shuffled(Sampler::new(*seed, source.num_samples()));
+        let plan = train_plan(self.step, train.steps, train.global_batch, rank, world_size);
+        let mut loader = Loader::new(source, order, plan, self.config.data.prefetch)?;
+        let mut pending: Option<(u64, Tensor)> = None;
+        self.clock.enter(Phase::Data);
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            self.clock.lap(Lap::DataWait);
+            if self.step == 0 {
+                codebook::initialize(self.comm, &mut self.training.model, &batch, *seed)?;
+                self.clock.lap(Lap::Other);
+            }
+            let input = StepInput {
+                step: self.step,
+                factor: schedule.factor(self.step, train.steps),
+                stop: self.worker.stop.load(Ordering::Relaxed),
+                compare_state: self.step.is_multiple_of(metrics.every),
+            };
+            let scalars = self.training.step(self.comm, &batch, input, &mut self.clock)?;
+            self.look_at(pending.replace((self.step, scalars)))?;
+            self.step += 1;
+            self.clock.step_done(self.step);
+            let is_last = self.step == train.steps;
+            let is_stop = self.stop_seen || self.step == train.stop_at;
+
+            if self.is_due(metrics.every) {
+                self.look_at(pending.take())?;
+                self.report(&batch)?;
+            }
+            if self.is_due(eval.every) {
+                self.clock.enter(Phase::Evaluate);
+                let figures = evaluate(self.comm, &self.training.model, &self.test, self.step)?;
+                for sink in &mut self.sinks {
+                    sink.evaluation(&figures)?;
+                }
+            }
+            if self.is_due(metrics.images_every) && rank == 0 {
+                self.picture()?;
+            }
+            if self.is_due(checkpoint.every) || is_last || is_stop {
+                self.look_at(pending.take())?;
+                self.save()?;
+            }
+            loader.recycle(batch);
+            self.clock.lap(Lap::Other);
+            if is_last || is_stop {
+                let state = if is_last { RunState::Done } else { RunState::Stopped };
+                return self.end(state);
+            }
+            self.clock.enter(Phase::Data);
+        }
+        unreachable!("the plan goes to the last step")
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        every > 0 && self.step.is_multiple_of(every)
+    }
+
+    /// Reads the scalars of an earlier step; every rank does so at the same place.
+    fn look_at(&mut self, scalars: Option<(u64, Tensor)>) -> Result<(), TrainError> {
+        if let Some((step, scalars)) = scalars {
+            self.stop_seen |= read_scalars(step, &scalars, self.comm.world_size())?.stop;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        let means = self.training.window.take();
+        let times = self.clock.take_window();
+        let global = self.config.train.global_batch;
+        let samples_seen = self.step * global;
+        let factor = self.config.schedule.factor(self.step - 1, self.config.train.steps);
+        let row = MetricsRow {
+            step: self.step,
+            epoch: (batch.global.end - 1) / self.num_train,
+            samples_seen,
+            loss: means.recon_mse + means.commitment,
+            recon_mse: means.recon_mse,
+            commitment: means.commitment,
+            perplexity: means.perplexity,
+            codes_used: means.codes_used,
+            learning_rate: self.config.optimizer.learning_rate * factor,
+            grad_norm: means.grad_norm,
+            samples_per_second: global as f64 * 1e3 / times.step_ms,
+            step_ms: times.step_ms,
+            comm_ms: times.comm_ms,
+            data_wait_ms: times.data_wait_ms,
+            world_size: self.comm.world_size(),
+        };
+        let MetricsRow { step, loss, perplexity, learning_rate, samples_per_second, .. } = row;
+        tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
+        for sink in &mut self.sinks {
+            sink.row(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Inputs over outputs for the first samples of the test split; rank 0's business.
+    fn picture(&mut self) -> Result<(), TrainError> {
+        let _no_grad = tch::no_grad_guard();
+        let source = &self.test.source;
+        let shape = source.shape();
+        let num = NUM_PICTURED.min(source.num_samples());
+        let mut pixels = vec![0u8; num as usize * shape.num_bytes()];
+        for (id, out) in pixels.chunks_exact_mut(shape.num_bytes()).enumerate() {
+            source.read(id as u64, out)?;
+        }
+        let ids = (0..num).collect();
+        let batch = Batch { step: 0, global: 0..num, positions: 0..num, ids, pixels, shape };
+        let codes_kd = self.training.model.quantizer.codes_kd();
+        let images = batch_images(&batch, codes_kd.kind(), codes_kd.device());
+        let (outputs, _) = reconstruct(&self.training.model, &images);
+        let bytes = (outputs.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
+        let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
+        let size = ImageShape {
+            height: shape.height as usize,
+            width: shape.width as usize,
+            channels: shape.channels as usize,
+        };
+        if !matches!(size.channels, 1 | 3) {
+            return Ok(()); // no picture format for it
+        }
+        let path = self.folder.reconstructions().join(format!("step-{}.png", self.step));
+        let picture = write_reconstruction_png(&path, &batch.pixels, &outputs, size, 8)
+            .map_err(TrainError::file("write", &path))?;
+        for sink in &mut self.sinks {
+            sink.picture(self.step, &picture)?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.clock.enter(Phase::Checkpoint);
+        let draft = Manifest::draft(
+            self.step,
+            self.comm.world_size(),
+            self.config.clone(),
+            self.fingerprint.clone(),
+        );
+        let (folder, keep) = (self.folder.checkpoints(), self.config.checkpoint.keep);
+        let path = checkpoint::save(self.comm, &folder, &self.training, draft, keep)?;
+        tracing::info!(step = self.step, path = %path.display(), "checkpoint saved");
+        self.status(RunState::Running, "")
+    }
+
+    fn end(self, state: RunState) -> Result<Ending, TrainError> {
+        self.clock.enter(Phase::Finish);
+        let message = match state {
+            RunState::Done => format!("done after {} steps", self.step),
+            _ => format!("stopped after step {}; the same command resumes", self.step),
+        };
+        self.status(state, &message)?;
+        tracing::info!(step = self.step, "{}", message);
+        // All durable work is done; after this ranks only leave.
+        self.comm.barrier()?;
+        Ok(Ending { state, step: self.step, profile: self.clock.table() })
+    }
+
+    fn status(&self, state: RunState, message: &str) -> Result<(), TrainError> {
+        if self.comm.rank() != 0 {
+            return Ok(());
+        }
+        let exit_code = state.exit_code();
+        let world_size = self.comm.world_size();
+        RunStatus { state, exit_code, step: self.step, world_size, message: message.into() }
+            .write(&self.folder.root)
+            .map_err(TrainError::file("write the status of", &self.folder.root))
+    }
+
+    fn notice(&self, text: String) {
+        if self.comm.rank() == 0 {
+            tracing::warn!("{text}"); // to the log, and to stderr where there is no launcher
+            if let Some(control) = &self.worker.control {
+                control.send(Message::Notice { text });
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line of a worker. `tessera` passes its own through unread.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tessera_control::variables;
+use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
+
+/// One worker of a training or an evaluation.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad input or config, 3 worker lost, \
+                          4 hang or mismatch, 5 numeric, 6 data corrupt, 75 stopped on request \
+                          and resumable.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a VQ-VAE; under mpirun or `tessera launch`, as one of several ranks.
+    #[command(after_help = EXIT_CODES)]
+    Train(TrainArguments),
+    /// Measure a checkpoint on the test split.
+    #[command(after_help = EXIT_CODES)]
+    Eval(EvalArguments),
+    /// Check and print the configuration as one line of JSON; for `tessera launch`.
+    #[command(hide = true)]
+    Resolve {
+        /// Workers that will be started.
+        #[arg(long, default_value_t = 1)]
+        nproc: usize,
+        #[command(flatten)]
+        train: TrainArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    /// Configuration file (TOML); without one, every value is its default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a key over file and environment, as often as wanted: --set train.steps=100
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of the run [default: runs/ and the name of the configuration file]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Go on from: auto (the newest good checkpoint in the run folder, else the start), never
+    /// (the run folder must be empty), or the folder of a checkpoint.
+    #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Print where a step's time went, at the end.
+    #[arg(long)]
+    pub(crate) profile: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArguments {
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which checkpoint: latest (the newest good one), or the step of one.
+    #[arg(long, value_name = "latest|STEP", default_value = "latest")]
+    pub(crate) checkpoint: Which,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl TrainArguments {
+    /// The configuration: the launcher's, where there is one, else resolved here.
+    pub(crate) fn resolve(&self) -> Result<Resolved, TrainError> {
+        if let Ok(line) = std::env::var(variables::RESOLVED) {
+            return serde_json::from_str(&line).map_err(|error| {
+                TrainError::BadInput(format!(
+                    "environment variable {} is not what this version's launcher sets: {error}",
+                    variables::RESOLVED
+                ))
+            });
+        }
+        let run_dir = self.run_dir.clone();
+        resolve(self.config.as_deref(), std::env::vars(), &self.set, run_dir)
+    }
+}

@@ -1,0 +1,85 @@
+//! `logs/rank-R.jsonl`: one JSON object a line, `rank` on each, from every thread.
+
+use std::fmt;
+use std::io;
+
+use serde_json::{Map, Value, json};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Sends this process's log to `file`, and to stderr too where `to_stderr`.
+///
+/// `RUST_LOG` sets the level, `info` without it.
+pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(JsonLine { rank })
+        .with_writer(std::sync::Mutex::new(file))
+        .with_filter(filter());
+    let terminal = to_stderr.then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .with_target(false)
+            .with_filter(filter())
+    });
+    // A second call in one process keeps the first; the worker makes one.
+    let _ = tracing_subscriber::registry().with(lines).with(terminal).try_init();
+}
+
+/// Formats an event as one JSON object.
+struct JsonLine {
+    rank: usize,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let mut object = Map::new();
+        object.insert("unix_seconds".into(), json!(since.map_or(0.0, |since| since.as_secs_f64())));
+        object.insert("rank".into(), json!(self.rank));
+        object.insert("level".into(), json!(event.metadata().level().as_str()));
+        object.insert("target".into(), json!(event.metadata().target()));
+        event.record(&mut Fields(&mut object));
+        writeln!(writer, "{}", Value::Object(object))
+    }
+}
+
+/// Copies an event's fields into a JSON object.
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().into(), json!(format!("{value:?}")));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), json!(value));
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.insert(field.name().into(), json!(value));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().into(), json!(value));
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().into(), json!(value));
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().into(), json!(value));
+    }
+}

@@ -1,0 +1,163 @@
+//! A worker's connections, to its peers and to its launcher, from start to end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use tessera_comm::{CommConfig, Communicator, Hang, connect};
+use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus};
+use tessera_train::{RunFolder, TrainError, Worker};
+
+/// What a thread needs to tell how the worker ends when the main thread cannot.
+#[derive(Debug, Default)]
+struct LastWords {
+    control: OnceLock<Arc<Client>>,
+    activity: Arc<Activity>,
+    rank: OnceLock<(usize, usize)>,
+    run_dir: OnceLock<PathBuf>,
+}
+
+impl LastWords {
+    fn say(&self, code: ExitCode, message: &str) {
+        let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
+        let step = self.activity.step();
+        if let (0, Some(run_dir)) = (rank, self.run_dir.get()) {
+            let message = message.to_owned();
+            let state = RunState::Failed;
+            let status = RunStatus { state, exit_code: Some(code), step, world_size, message };
+            let _ = status.write(run_dir);
+        }
+        if let Some(control) = self.control.get() {
+            control.send(Message::Outcome { code, message: message.into(), step });
+            control.close();
+        }
+    }
+}
+
+/// A worker's connections.
+pub(crate) struct Session {
+    comm: Box<dyn Communicator>,
+    worker: Worker,
+    last_words: Arc<LastWords>,
+}
+
+impl Session {
+    /// Connects to the peers and to the launcher, where there are any.
+    pub(crate) fn start(config: &CommConfig, stop: Arc<AtomicBool>) -> Result<Self, TrainError> {
+        let last_words = Arc::new(LastWords::default());
+        let theirs = Arc::clone(&last_words);
+        let comm = connect(config, move |hang| report_hang(hang, &theirs))?;
+        let (rank, world_size) = (comm.rank(), comm.world_size());
+        let _ = last_words.rank.set((rank, world_size));
+        end_on_panic(Arc::clone(&last_words));
+
+        let activity = Arc::clone(&last_words.activity);
+        let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
+        let control = Client::from_env(rank, world_size, Arc::clone(&activity), lost)
+            .map_err(|error| TrainError::BadInput(error.to_string()))?
+            .map(Arc::new);
+        if let Some(control) = &control {
+            let _ = last_words.control.set(Arc::clone(control));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let threads = (cores / comm.local_size()).max(1);
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+        tch::set_num_interop_threads(1);
+        Ok(Self { comm, worker: Worker { control, activity, stop }, last_words })
+    }
+
+    pub(crate) fn comm(&self) -> &dyn Communicator {
+        &*self.comm
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// From now on a failure is written into this run folder, once it is there.
+    pub(crate) fn watch_run(&self, run_dir: &Path) {
+        let _ = self.last_words.run_dir.set(run_dir.to_owned());
+    }
+
+    /// Starts the log of this rank, and says how many threads compute.
+    pub(crate) fn log_to(&self, folder: &RunFolder) -> Result<(), TrainError> {
+        let rank = self.comm.rank();
+        let path = folder.log(rank);
+        let file = File::options().append(true).create(true).open(&path).map_err(|source| {
+            TrainError::File { action: "open", path, source }
+        })?;
+        crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
+        let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
+        tracing::info!(world_size, threads, device = "cpu", "worker started");
+        if let (0, Some(control)) = (rank, &self.worker.control) {
+            let text =
+                format!("{world_size} workers on cpu, {threads} threads each (cores / workers)");
+            control.send(Message::Notice { text });
+        }
+        Ok(())
+    }
+
+    /// Leaves in good order.
+    pub(crate) fn finish(self, code: ExitCode, step: u64) -> ExitCode {
+        let message = code.meaning().to_owned();
+        if let Some(control) = &self.worker.control {
+            control.send(Message::Outcome { code, message, step });
+        }
+        let finished = self.comm.finish();
+        if let Some(control) = &self.worker.control {
+            control.close();
+        }
+        match finished {
+            Ok(()) => code,
+            Err(error) => refuse(&error.into()),
+        }
+    }
+
+    /// Reports an error and leaves without waiting for anybody.
+    pub(crate) fn fail(self, error: &TrainError) -> ExitCode {
+        let message = error.to_string();
+        tracing::error!(error = message, "run failed");
+        // A peer's error is told by that peer; the launcher tells what it hears.
+        if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
+            eprintln!("error: {message}");
+        }
+        self.last_words.say(error.code(), &message);
+        error.code()
+    }
+}
+
+/// Tells an error that came before there was anybody else to tell.
+pub(crate) fn refuse(error: &TrainError) -> ExitCode {
+    eprintln!("error: {error}");
+    error.code()
+}
+
+fn report_hang(hang: &Hang, last_words: &LastWords) {
+    let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
+    let message = format!(
+        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: a peer is stuck \
+         or gone; raise comm.timeout_seconds if it is only slow",
+        hang.waited.as_secs_f64(),
+        hang.op,
+        hang.sequence,
+        last_words.activity.step()
+    );
+    tracing::error!(error = message, "hang");
+    eprintln!("error: {message}");
+    last_words.say(ExitCode::Hang, &message);
+}
+
+/// A panic of the main thread ends the process, after it has been told.
+fn end_on_panic(last_words: Arc<LastWords>) {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        if std::thread::current().name() == Some("main") {
+            let message = panic.to_string().replace('\n', " ");
+            tracing::error!(error = message, "panic");
+            last_words.say(ExitCode::Failed, &message);
+            tessera_comm::exit_now(ExitCode::Failed.code());
+        }
+    }));
+}

@@ -1,0 +1,147 @@
+"""The sides that speed.py and quality.py compare: how each is started, and on what machine.
+
+Every command is run with one thread for each core that its rank has, and waited for to the end.
+"""
+import argparse, datetime, json, os, pathlib, platform, shlex, subprocess, sys, tempfile, time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that both scripts have."""
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--peer-python", required=True,
+                      help="a Python with torch 2.11.0, numpy and vector-quantize-pytorch 1.32.0")
+    made.add_argument("--idx", type=pathlib.Path, required=True,
+                      help="folder of the four Fashion-MNIST IDX files, for the peer")
+    made.add_argument("--packed", type=pathlib.Path, default=ROOT / "data" / "fashion_mnist",
+                      help="the same packed by `tessera data pack`, for Tessera")
+    made.add_argument("--tessera", type=pathlib.Path, default=target / "release" / "tessera")
+    made.add_argument("--ranks", type=int, default=2)
+    made.add_argument("--batch", type=int, default=128, help="images a step and rank")
+    made.add_argument("--codes", type=int, default=512, help="K, codes in the codebook")
+    made.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
+    return made
+
+
+def environment(args) -> dict:
+    threads = max(1, len(os.sched_getaffinity(0)) // args.ranks)
+    return os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+
+def run(args, *commands: list) -> list:
+    """Runs the commands side by side; returns what each printed. Ends this script if one fails."""
+    started = []
+    for command in commands:
+        out, log = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=out,
+                                   stderr=log, env=environment(args))
+        started.append((process, out, log, command))
+    codes = [process.wait() for process, *_ in started]
+    for code, (_, _, log, command) in zip(codes, started):
+        if code != 0:
+            log.seek(0)
+            fail(log, code, command)
+    printed = []
+    for _, out, _, _ in started:
+        out.seek(0)
+        printed.append(out.read())
+    return printed
+
+
+def train_tessera(args, steps: int, run_dir: str, *settings: str):
+    """Trains without pause for evaluation, checkpoints or pictures, unless `settings` say so."""
+    values = [f"train.steps={steps}", f"train.global_batch={args.batch * args.ranks}",
+              f"data.path={args.packed.resolve()}", f"model.quantizer.num_codes={args.codes}",
+              "eval.every=0", "checkpoint.every=0", "metrics.images_every=0", *settings]
+    overrides = [part for value in values for part in ("--set", value)]
+    run(args, [args.tessera, "launch", "--nproc", args.ranks, "--", "train", "--config",
+               "configs/fashion_mnist.toml", "--run-dir", run_dir, "--resume", "never", *overrides])
+
+
+def train_peer(args, steps: int, *options) -> tuple[dict, float]:
+    """Trains and evaluates the peer; returns its figures and the seconds until it printed them.
+
+    Its clock stops there and it is ended: after the last line, one of its ranks has been seen to
+    wait for ever in the shutdown of gloo.
+    """
+    # Its own rate leaves out `warmup` steps and fails if there are no others.
+    command = [args.peer_python, "-m", "torch.distributed.run", "--standalone",
+               "--nproc-per-node", args.ranks, HERE / "peer_ddp.py", "--data", args.idx,
+               "--steps", steps, "--warmup", 1, "--batch", args.batch, "--codes", args.codes,
+               *options]
+    figures, start = None, time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
+                                   stdout=subprocess.PIPE, stderr=log, env=environment(args))
+        for line in process.stdout:
+            if line.startswith("{"):
+                figures, seconds = json.loads(line), time.perf_counter() - start
+                break
+        process.terminate()  # torchrun passes it on to its ranks and waits for them
+        code = process.wait()
+        if figures is None:
+            log.seek(0)
+            fail(log, code, command)
+    return figures, seconds
+
+
+def fail(log, code: int, command: list):
+    """Ends this script with the last lines of a command's log."""
+    tail = "".join(log.readlines()[-20:])
+    sys.exit(f"{tail}{shlex.join(map(str, command))}\nended with {code}")
+
+
+def output(*command) -> str:
+    """What a command prints, or a dash if it cannot be run."""
+    try:
+        done = subprocess.run([str(part) for part in command], cwd=ROOT, text=True,
+                              capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "-"
+    return done.stdout.strip() or "-"
+
+
+def processor() -> str:
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def write_report(args, name: str, title: str, body: str):
+    """Writes a dated page with `body` and all that is needed to repeat it."""
+    versions = ("import torch, importlib.metadata as m; "
+                "print(torch.__version__, m.version('vector-quantize-pytorch'))")
+    torch, _, quantizer = output(args.peer_python, "-c", versions).partition(" ")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    # The paths of one machine mean nothing on another.
+    places = {"--peer-python": "PYTHON", "--idx": "DIR", "--packed": "PACKED",
+              "--tessera": "TESSERA", "--results": "RESULTS"}
+    said = list(sys.argv[1:])
+    for index, word in enumerate(said):
+        option, equals, _ = word.partition("=")
+        if option in places and equals:
+            said[index] = f"{option}={places[option]}"
+        elif option in places and index + 1 < len(said):
+            said[index + 1] = places[option]
+    changed = " with uncommitted changes" if output("git", "status", "--porcelain") != "-" else ""
+    today = datetime.date.today().isoformat()
+    page = f"""# {title}
+
+- date: {today}
+- command: `python3 launch/bench/{pathlib.Path(sys.argv[0]).name} {shlex.join(said)}`
+- machine: {processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, \
+{args.ranks} ranks of {environment(args)["OMP_NUM_THREADS"]} thread(s)
+- commit: {output("git", "rev-parse", "--short", "HEAD")}{changed}
+- versions: {output("rustc", "--version")}; {output("mpirun", "--version").splitlines()[0]}; \
+the peer on torch {torch} with vector-quantize-pytorch {quantizer or "-"}
+
+{body}"""
+    args.results.mkdir(parents=True, exist_ok=True)
+    path = args.results / f"{today}-{name}.md"
+    path.write_text(page)
+    print(body)
+    print(f"written to {path}", file=sys.stderr)
