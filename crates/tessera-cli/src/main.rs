@@ -9,6 +9,8 @@
 mod commands;
 mod failure;
 
+use std::io::IsTerminal;
+
 use clap::{Parser, Subcommand};
 use tessera_control::ExitCode;
 
@@ -93,6 +95,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

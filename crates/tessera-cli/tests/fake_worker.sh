@@ -25,12 +25,15 @@ if [[ $FAKE_MODE == late ]]; then # without a handler: SIGUSR1 would kill it her
   until [[ -e $FAKE_RUN/go ]]; do read -r -t 0.02 <> <(:); done
 fi
 
+heartbeat='{"type":"heartbeat","phase":"compute","step":20}'
+beat=0
 stopping=0
 trap 'stopping=1' USR1
 exec 3<>"/dev/tcp/${TESSERA_CONTROL%:*}/${TESSERA_CONTROL##*:}"
 say() { printf '%s\n' "$1" >&3; }
-# Does nothing for 0.05 s, or until a signal, and ends the worker when the launcher is gone.
+# Waits 0.05 s, or until a signal, gives a heartbeat now and then, and ends the worker when the launcher is gone.
 tick() {
+  ((++beat % 10)) || say "$heartbeat"
   read -r -t 0.05 -u 3
   (($? > 128)) || exit 1
 }
@@ -43,7 +46,7 @@ leave() {
 }
 
 say "{\"type\":\"hello\",\"token\":\"$TESSERA_CONTROL_TOKEN\",\"rank\":$rank,\"world_size\":$TESSERA_WORLD_SIZE,\"host\":\"$(uname -n)\",\"pid\":$$}"
-say '{"type":"heartbeat","phase":"compute","step":12}'
+say "$heartbeat"
 if ((rank == 0)); then
   say '{"type":"notice","text":"resumed from nothing"}'
   for step in 10 20; do
@@ -66,11 +69,7 @@ case $FAKE_MODE in
     ;;
   stubborn) trap '' USR1 ;;
 esac
-beat=0
-until ((stopping)); do
-  tick
-  ((++beat % 10)) || say '{"type":"heartbeat","phase":"compute","step":12}'
-done
+until ((stopping)); do tick; done
 if [[ $FAKE_MODE == slow ]]; then # saves for longer than mpirun waits after a SIGTERM
   for _ in {1..60}; do tick; done
 fi

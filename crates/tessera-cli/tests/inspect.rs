@@ -1,5 +1,7 @@
 //! `tessera inspect`, `tessera watch` and `tessera doctor` on folders made by hand.
 
+#![allow(clippy::unwrap_used)] // clippy takes helpers outside a test function for no test
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,6 +11,9 @@ use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tessera_control::{ExitCode, RunState, RunStatus};
+
+/// Something that happens to a file.
+type Damage = fn(&Path);
 
 fn tessera(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tessera")).args(words).env("RUST_LOG", "off").output().unwrap()
@@ -73,7 +78,7 @@ fn a_run_folder_stands_for_its_newest_whole_checkpoint() {
 
 #[test]
 fn one_flipped_bit_one_lost_byte_and_one_lost_file_are_found() {
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("sha256 differs", |file| {
             let mut bytes = fs::read(file).unwrap();
             *bytes.last_mut().unwrap() ^= 1;

@@ -3,6 +3,8 @@
 //! What is promised: the run's own exit code, the culprit by name, and no process left behind,
 //! whoever of worker, mpirun and launcher is killed.
 
+#![allow(clippy::unwrap_used)] // clippy takes helpers outside a test function for no test
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -207,7 +209,7 @@ fn a_killed_worker_is_named_and_written_into_the_run_folder() {
     assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
     let error = stderr.lines().last().unwrap();
     assert!(error.starts_with("error: worker lost: rank 1 on host "), "{stderr}");
-    let told = format!("pid {victim}, phase compute, step 12 (signal 9 (Killed)); run folder ");
+    let told = format!("pid {victim}, phase compute, step 20 (signal 9 (Killed)); run folder ");
     assert!(error.contains(&told), "{stderr}");
     assert!(!stderr.contains("-----"), "mpirun's banner is held back: {stderr}");
 

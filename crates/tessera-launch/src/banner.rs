@@ -11,26 +11,40 @@ const TAIL: usize = 20;
 /// A block of mpirun's is not longer than this; what is longer belongs to a worker.
 const LONGEST_BLOCK: usize = 40;
 /// Words of which every block of mpirun's has one.
-const MARKS: [&str; 8] = ["mpirun", "MPI", "orte", "ORTE", "prte", "PRTE", "Primary job", "Hydra"];
+const MARKS: [&str; 8] =
+    ["mpirun", "MPI", "orte", "ORTE", "prte", "PRTE", "Primary job", "BAD TERMINATION"];
+
+/// How the first rank ended, as `mpirun` noticed it.
+#[derive(Debug, PartialEq, Eq)]
+struct Cause {
+    /// The rank, where `mpirun` names it.
+    rank: Option<usize>,
+    /// `signal 9 (Killed)` or `exit code 7`.
+    how: String,
+}
 
 /// A filter over one stream of lines.
 #[derive(Debug, Default)]
 pub(crate) struct BannerFilter {
     block: Vec<String>,
     tail: VecDeque<String>,
-    killed_by: Option<String>,
+    cause: Option<Cause>,
 }
 
 impl BannerFilter {
     /// Takes the next line and answers what is to be shown now.
     pub(crate) fn push(&mut self, line: &str) -> Vec<String> {
-        let dashed = line.len() >= 60 && line.bytes().all(|byte| byte == b'-');
+        let dashed = line.len() >= 60
+            && (line.bytes().all(|byte| byte == b'-') || line.bytes().all(|byte| byte == b'='));
         if self.block.is_empty() {
             if dashed {
                 self.block.push(line.to_owned());
                 return Vec::new();
             }
             if is_noise(line) {
+                if self.cause.is_none() {
+                    self.cause = cause_in(line);
+                }
                 self.remember(line);
                 return Vec::new();
             }
@@ -50,9 +64,10 @@ impl BannerFilter {
         self.tail.iter().map(String::as_str)
     }
 
-    /// How the first rank ended, as `mpirun` noticed it: `signal 9 (Killed)`.
-    pub(crate) fn killed_by(&self) -> Option<&str> {
-        self.killed_by.as_deref()
+    /// How `rank` ended, if it is the rank that `mpirun` noticed first.
+    pub(crate) fn cause(&self, rank: usize) -> Option<&str> {
+        let cause = self.cause.as_ref()?;
+        cause.rank.is_none_or(|named| named == rank).then_some(cause.how.as_str())
     }
 
     fn remember(&mut self, line: &str) {
@@ -71,20 +86,41 @@ impl BannerFilter {
             self.remember(line);
         }
         let text = block.join(" ");
-        if let Some((_, after)) = text.split_once("exited on ")
-            && let Some((signal, _)) = after.split_once('.')
-        {
-            self.killed_by.get_or_insert_with(|| signal.to_owned());
+        if self.cause.is_none() {
+            self.cause = cause_in(&text);
         }
         Vec::new()
     }
 }
 
-/// Lines that `mpirun` prints outside its blocks and that tell nothing.
+/// Lines that the `mpirun`s print outside their blocks.
 fn is_noise(line: &str) -> bool {
+    const STARTS: [&str; 4] = [
+        "mpirun: Forwarding signal",
+        "YOUR APPLICATION TERMINATED WITH THE EXIT STRING",
+        "This typically refers to a problem with your application.",
+        "Please see the FAQ page for debugging suggestions",
+    ];
     line.contains("orte_base_help_aggregate")
-        || line.starts_with("mpirun: Forwarding signal")
         || (line.starts_with('[') && line.contains("sent help message"))
+        || STARTS.iter().any(|start| line.starts_with(start))
+}
+
+/// Reads who ended how in the words of Open MPI 4 and 5, or of MPICH, which names nobody.
+fn cause_in(text: &str) -> Option<Cause> {
+    let number = |text: &str| text.split_whitespace().next()?.parse::<usize>().ok();
+    if let Some((before, after)) = text.split_once("exited on ") {
+        let rank = before.split_once("process rank ").and_then(|(_, rest)| number(rest));
+        return Some(Cause { rank, how: after.split('.').next()?.to_owned() });
+    }
+    if let Some((before, after)) = text.split_once("Exit code:") {
+        let code = number(after)?;
+        let rank = before.rsplit_once(',').and_then(|(_, rest)| rest.split_once(']'));
+        let rank = rank.and_then(|(rank, _)| number(rank));
+        return Some(Cause { rank, how: format!("exit code {code}") });
+    }
+    let (_, how) = text.split_once("EXIT STRING: ")?;
+    Some(Cause { rank: None, how: how.trim().to_owned() })
 }
 
 #[cfg(test)]
@@ -117,7 +153,8 @@ mod tests {
             "[vm:1] 3 more processes have sent help message help-mpi.txt / x",
         ]);
         assert_eq!(out, ["before", "between"]);
-        assert_eq!(filter.killed_by(), Some("signal 9 (Killed)"));
+        assert_eq!(filter.cause(1), Some("signal 9 (Killed)"));
+        assert_eq!(filter.cause(0), None, "nothing is known about another rank");
         assert_eq!(filter.tail().count(), 8);
     }
 
@@ -125,5 +162,25 @@ mod tests {
     fn a_workers_own_dashes_are_shown() {
         let lines = [DASHES, "a table", DASHES, "after", DASHES, "open end"];
         assert_eq!(shown(&lines).0, lines);
+    }
+
+    #[test]
+    fn the_other_mpiruns_are_understood_too() {
+        let five = "thus causing the job to be terminated. The first process to do so was:   \
+                    Process name: [prterun-vm-28308@1,2]   Exit code:    7 ---";
+        let cause = Cause { rank: Some(2), how: "exit code 7".into() };
+        assert_eq!(cause_in(five), Some(cause));
+        let equals = "=".repeat(83);
+        let mpich = [
+            equals.as_str(),
+            "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES",
+            "=   EXIT CODE: 9",
+            equals.as_str(),
+            "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)",
+            "This typically refers to a problem with your application.",
+        ];
+        let (out, filter) = shown(&mpich);
+        assert_eq!(out, [""; 0]);
+        assert_eq!(filter.cause(5), Some("Killed (signal 9)"));
     }
 }

@@ -82,7 +82,8 @@ impl Display {
     /// Leaves the last state of the progress on the screen.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.abandon();
+            bar.abandon(); // leaves the cursor behind the bar
+            self.say("");
         }
         if let Some(line) = self.pending.take() {
             self.say(&line);

@@ -201,9 +201,12 @@ impl Supervision {
         matches!(self.fault, Some(Fault::Silent { .. } | Fault::Absent { .. } | Fault::Interrupted))
     }
 
-    /// Whether a worker was lost without a word.
-    pub(crate) fn lost_a_worker(&self) -> bool {
-        matches!(self.fault, Some(Fault::Lost { .. }))
+    /// The rank that was lost without a word.
+    pub(crate) fn lost_worker(&self) -> Option<usize> {
+        match self.fault {
+            Some(Fault::Lost { rank }) => Some(rank),
+            _ => None,
+        }
     }
 
     /// Host and process id of the worker that is silent.

@@ -101,11 +101,10 @@ impl<'a> Watch<'a> {
             self.show(stream, &rest);
         }
         self.display.finish();
-        if self.supervision.lost_a_worker()
-            && let Some(signal) = self.filters.iter().find_map(BannerFilter::killed_by)
+        if let Some(rank) = self.supervision.lost_worker()
+            && let Some(how) = self.filters.iter().find_map(|filter| filter.cause(rank))
         {
-            let signal = signal.to_owned();
-            self.supervision.explain(signal);
+            self.supervision.explain(how.to_owned());
         }
         let verdict = self.supervision.verdict();
         if verdict.unexplained && !self.verbose {
