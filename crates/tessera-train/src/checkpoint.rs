@@ -440,7 +440,8 @@ impl Checkpoint {
     ///
     /// [`TrainError::BadInput`] if a tensor is missing, or has another shape or kind.
     pub fn restore(&self, training: &Training) -> Result<(), TrainError> {
-        let bad = |what: String| TrainError::BadInput(format!("the checkpoint cannot be used: {what}"));
+        let bad =
+            |what: String| TrainError::BadInput(format!("the checkpoint cannot be used: {what}"));
         let mut files = Vec::with_capacity(self.contents.len());
         for bytes in &self.contents {
             files.push(SafeTensors::deserialize(bytes).map_err(|error| bad(error.to_string()))?);

@@ -25,8 +25,7 @@ pub(crate) fn initialize(
 ) -> Result<(), TrainError> {
     let _no_grad = tch::no_grad_guard();
     let shape = batch.shape;
-    let positions =
-        model.num_positions(i64::from(shape.height), i64::from(shape.width)) as usize;
+    let positions = model.num_positions(i64::from(shape.height), i64::from(shape.width)) as usize;
     let num_tokens = (batch.global.end - batch.global.start) as usize * positions;
     let Some(tokens) = model.quantizer.first_batch_tokens(seed, num_tokens) else { return Ok(()) };
 

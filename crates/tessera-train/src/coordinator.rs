@@ -57,10 +57,7 @@ pub(crate) fn agree(
 /// # Errors
 ///
 /// The rank's own error, or [`TrainError::Peer`] with that of the first rank that failed.
-pub fn agree_on<T>(
-    comm: &dyn Communicator,
-    mine: Result<T, TrainError>,
-) -> Result<T, TrainError> {
+pub fn agree_on<T>(comm: &dyn Communicator, mine: Result<T, TrainError>) -> Result<T, TrainError> {
     match mine {
         Ok(value) => agree(comm, Ok(Vec::new())).map(|_| value),
         Err(error) => Err(agree(comm, Err(error)).expect_err("this rank failed")),
@@ -82,7 +79,8 @@ pub(crate) fn agree_on_run(
         ("tessera-worker program", program_hash()),
         ("data set", data_fingerprint.to_owned()),
     ];
-    let all = agree(comm, Ok(serde_json::to_vec(&mine.clone().map(|(_, hash)| hash)).expect("plain")))?;
+    let all =
+        agree(comm, Ok(serde_json::to_vec(&mine.clone().map(|(_, hash)| hash)).expect("plain")))?;
     let parse = |bytes: &[u8]| -> [String; 3] {
         serde_json::from_slice(bytes).expect("every rank sends three hashes")
     };

@@ -22,7 +22,9 @@ pub enum TrainError {
     #[error("{0}")]
     Mismatch(String),
     /// A loss or gradient is not finite.
-    #[error("the {what} of step {step} is {value}: lower optimizer.learning_rate or set optimizer.clip_grad_norm, then resume from the last checkpoint")]
+    #[error(
+        "the {what} of step {step} is {value}: lower optimizer.learning_rate or set optimizer.clip_grad_norm, then resume from the last checkpoint"
+    )]
     NotFinite {
         /// Which number.
         what: &'static str,

@@ -70,8 +70,7 @@ pub fn evaluate(
     // Squared error, similarity, samples; then how often each code was taken.
     let sums = Tensor::zeros([3 + num_codes], options);
     let mut counts_k = sums.narrow(0, 3, num_codes);
-    let plan =
-        eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
+    let plan = eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
     let mut loader =
         Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.prefetch)?;
     while let Some(batch) = loader.next() {

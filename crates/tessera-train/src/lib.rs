@@ -19,9 +19,7 @@ mod schedule;
 mod step;
 mod trainer;
 
-pub use config::{
-    CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig,
-};
+pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
 pub use coordinator::agree_on;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Split, Which, evaluate, evaluate_run, reconstruct};

@@ -74,11 +74,7 @@ pub struct AdamW {
 impl AdamW {
     /// Moments of zero for parameters like `flat`.
     pub fn new(config: &OptimizerConfig, flat: &Tensor) -> Self {
-        Self {
-            config: config.clone(),
-            exp_avg: flat.zeros_like(),
-            exp_avg_sq: flat.zeros_like(),
-        }
+        Self { config: config.clone(), exp_avg: flat.zeros_like(), exp_avg_sq: flat.zeros_like() }
     }
 
     /// Step size before the schedule's factor.
@@ -88,7 +84,13 @@ impl AdamW {
 
     /// One step on `flat` with these gradients; `step` counts from 0. Returns the norm of the
     /// gradient before clipping, a scalar tensor: nothing is copied to the host.
-    pub fn step(&mut self, step: u64, factor: f64, flat: &mut Tensor, gradients: &Tensor) -> Tensor {
+    pub fn step(
+        &mut self,
+        step: u64,
+        factor: f64,
+        flat: &mut Tensor,
+        gradients: &Tensor,
+    ) -> Tensor {
         let OptimizerConfig { beta1, beta2, epsilon, weight_decay, clip_grad_norm, .. } =
             self.config;
         let rate = self.config.learning_rate * factor;
@@ -158,6 +160,5 @@ mod tests {
         assert!((optimizer.exp_avg.double_value(&[0]) - 0.06).abs() < 1e-8);
     }
 
-    const PYTORCH_ADAMW: [f64; 3] =
-        [0.4990213840066041, -1.4962740177385871, 0.006478474410055404];
+    const PYTORCH_ADAMW: [f64; 3] = [0.4990213840066041, -1.4962740177385871, 0.006478474410055404];
 }

@@ -134,10 +134,9 @@ fn plain(value: &DeValue<'_>) -> Value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::String(number.to_string()), Value::Integer),
-        DeValue::Float(number) => number
-            .as_str()
-            .parse()
-            .map_or_else(|_| Value::String(number.to_string()), Value::Float),
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or_else(|_| Value::String(number.to_string()), Value::Float)
+        }
         DeValue::Datetime(date) => Value::Datetime(*date),
         DeValue::Array(_) | DeValue::Table(_) => Value::Array(Vec::new()),
     }
@@ -316,7 +315,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest() {
         let message = refusal("[train]\nsteps = 7\n\n[model.quantizer]\nnum_code = 5\n", &[]);
-        assert!(message.contains("run.toml:5: unknown key 'model.quantizer.num_code'"), "{message}");
+        assert!(
+            message.contains("run.toml:5: unknown key 'model.quantizer.num_code'"),
+            "{message}"
+        );
         assert!(message.contains("'model.quantizer.num_codes'"), "{message}");
         let message = refusal("", &["train.learning_rate=0.1"]);
         assert!(message.contains("'optimizer.learning_rate'"), "{message}");
@@ -327,7 +329,9 @@ mod tests {
         let message = refusal("[train]\nsteps = 2.5\n", &[]);
         assert!(message.contains("run.toml:2: train.steps should be a whole number"), "{message}");
         assert!(refusal("train = 5", &[]).contains("keys below it"));
-        assert!(refusal("", &["train.steps=many"]).contains("--set: train.steps should be a whole"));
+        assert!(
+            refusal("", &["train.steps=many"]).contains("--set: train.steps should be a whole")
+        );
         assert!(refusal("", &["train.steps"]).contains("KEY=VALUE"));
         assert!(refusal("a = [", &[]).contains("run.toml:1: not TOML"));
     }
@@ -345,8 +349,7 @@ mod tests {
     #[test]
     fn what_is_written_to_the_run_folder_reads_back_the_same() {
         let (folder, path) = write("data.kind = 'synthetic'\noptimizer.learning_rate = 1\n");
-        let resolved =
-            resolve(Some(&path), [], &[], Some(folder.path().to_owned())).unwrap();
+        let resolved = resolve(Some(&path), [], &[], Some(folder.path().to_owned())).unwrap();
         let text = resolved.to_toml();
         let origin = format!("learning_rate = 1.0 # {}:2", path.display());
         assert!(text.contains(&origin), "{text}");

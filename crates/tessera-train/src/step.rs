@@ -126,13 +126,15 @@ impl Training {
         clock.lap(Lap::DecoderBackward);
 
         let config = model.quantizer.config();
-        let positions = model
-            .num_positions(i64::from(batch.shape.height), i64::from(batch.shape.width)) as f64;
+        let positions =
+            model.num_positions(i64::from(batch.shape.height), i64::from(batch.shape.width)) as f64;
         let weight = config.commitment / (global * positions * config.code_dim as f64);
+        let passed_nd =
+            config.gradient.to_latents(&latents_nd, &codes_nd, &to_vectors(&at_cut_ndhw));
         let error_nd = latents_nd - codes_nd;
         let commitment = error_nd.square().sum(kind) * weight;
-        let at_latents_ndhw = at_cut_ndhw + from_vectors(&(error_nd * (2.0 * weight)), &latents_ndhw);
-        let root = (&latents_ndhw * at_latents_ndhw).sum(kind);
+        let at_latents_nd = passed_nd + error_nd * (2.0 * weight);
+        let root = (&latents_ndhw * from_vectors(&at_latents_nd, &latents_ndhw)).sum(kind);
         let inputs = model.parameters.leaves_of(Stage::Encoder);
         let gradients = Tensor::f_run_backward(&[root], &inputs, false, false)?;
         model.parameters.store_gradients(Stage::Encoder, &gradients, &flat);

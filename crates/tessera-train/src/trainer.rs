@@ -102,8 +102,7 @@ pub fn train(
     let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
-    let choice =
-        choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
+    let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
     let mut step = 0;
     if let Some(path) = &choice.path {
         let loaded = Checkpoint::verify(path)?;

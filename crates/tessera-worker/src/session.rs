@@ -84,9 +84,11 @@ impl Session {
     pub(crate) fn log_to(&self, folder: &RunFolder) -> Result<(), TrainError> {
         let rank = self.comm.rank();
         let path = folder.log(rank);
-        let file = File::options().append(true).create(true).open(&path).map_err(|source| {
-            TrainError::File { action: "open", path, source }
-        })?;
+        let file = File::options()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|source| TrainError::File { action: "open", path, source })?;
         crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
         tracing::info!(world_size, threads, device = "cpu", "worker started");

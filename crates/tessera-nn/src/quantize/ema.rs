@@ -25,7 +25,7 @@ impl VectorQuantizer {
     /// code counted once.
     pub fn new(config: &EmaConfig, seed: u64, kind: Kind, device: Device) -> Self {
         let (num_codes, dim) = (config.num_codes, config.code_dim);
-        let bound = (3.0 / dim as f64).sqrt();
+        let bound = (6.0 / (num_codes * dim) as f64).sqrt();
         let values =
             draws(seed, Purpose::Codebook, 0, 0).uniform(bound, (num_codes * dim) as usize);
         let codes_kd = Tensor::from_slice(&values).view([num_codes, dim]).to_kind(kind).to(device);

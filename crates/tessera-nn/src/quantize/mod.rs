@@ -1,11 +1,13 @@
 //! From latents to codes.
 
 mod ema;
+mod gradient;
 mod nearest;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::ema::VectorQuantizer;
+pub use self::gradient::Passage;
 pub use self::nearest::nearest_code;
 
 /// Which quantiser, chosen by `kind`.
@@ -46,6 +48,8 @@ pub struct EmaConfig {
     pub epsilon: f64,
     /// Weight of the commitment loss, mean |z - sg e|^2; 0 or more.
     pub commitment: f64,
+    /// How the gradient passes the quantiser: "straight_through", or "rotation".
+    pub gradient: Passage,
     /// "data": codes start as latents of the first global batch; "uniform": as random numbers.
     pub codebook_init: CodebookInit,
 }
@@ -58,6 +62,7 @@ impl Default for EmaConfig {
             decay: 0.99,
             epsilon: 1e-5,
             commitment: 0.25,
+            gradient: Passage::StraightThrough,
             codebook_init: CodebookInit::Data,
         }
     }
