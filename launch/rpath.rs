@@ -2,6 +2,8 @@
 //! build found it, without LD_LIBRARY_PATH. The old tag (RPATH, not RUNPATH) also serves the
 //! libraries that libtorch itself needs.
 
+#![allow(clippy::print_stdout)] // how a build script talks to cargo
+
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let prefix = std::env::var("LIBTORCH").unwrap_or_default();

@@ -43,7 +43,7 @@ fn write_checkpoint(run: &Path, step: u64) -> PathBuf {
     }
     let manifest = serde_json::json!({
         "format": "tessera-checkpoint", "version": 1, "step": step, "samples_seen": step * 256,
-        "world_size": 2, "seed": 0, "tessera": "0.1.0", "config_hash": "ab12", "config": {},
+        "world_size": 2, "tessera": "0.1.0", "config_hash": "ab12", "config": {"seed": 0},
         "files": files, "written_by_a_later_version": true
     });
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();

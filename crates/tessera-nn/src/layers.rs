@@ -86,6 +86,10 @@ impl ConvTranspose2d {
         Self { weight, bias, geometry }
     }
 
+    pub(crate) fn bias(&self) -> ParameterId {
+        self.bias
+    }
+
     pub(crate) fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let Geometry { stride, padding, .. } = self.geometry;
         input.conv_transpose2d(

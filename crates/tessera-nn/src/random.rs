@@ -15,6 +15,8 @@ pub enum Purpose {
     Parameters = 1,
     /// Initial codes; the id is the quantiser's level.
     Codebook = 2,
+    /// Latents offered to dead codes; the id is the quantiser's level.
+    Replacement = 3,
 }
 
 /// A sequence of draws.

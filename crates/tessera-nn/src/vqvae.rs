@@ -62,6 +62,11 @@ impl VqVae {
         self.backbone.decode(&self.parameters, latents_ndhw)
     }
 
+    /// The bias of the output, `[C]`; writing to it without gradients sets it.
+    pub fn output_bias(&self) -> &Tensor {
+        self.parameters.get(self.backbone.output_bias())
+    }
+
     /// Latent positions of one image of `height` times `width`.
     pub fn num_positions(&self, height: i64, width: i64) -> i64 {
         self.backbone.num_positions(height, width)

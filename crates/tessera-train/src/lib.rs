@@ -6,11 +6,11 @@
 
 pub mod checkpoint;
 mod clock;
-mod codebook;
 mod config;
 mod coordinator;
 mod error;
 mod evaluate;
+mod first_batch;
 pub mod metrics;
 mod optim;
 mod resolve;
@@ -19,10 +19,12 @@ mod schedule;
 mod step;
 mod trainer;
 
+pub use clock::{Clock, Lap, StepTimes};
 pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
 pub use coordinator::agree_on;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Split, Which, evaluate, evaluate_run, reconstruct};
+pub use first_batch::start_from;
 pub use optim::{AdamW, OptimizerConfig};
 pub use resolve::{Resolved, resolve};
 pub use run_folder::{Resume, RunFolder};

@@ -1,11 +1,11 @@
 //! One optimiser step; every collective of a step, in order. There is one:
 //!
-//! 1. encoder forward, nearest codes, codebook statistics (into the buffer)
+//! 1. encoder forward, nearest codes, codebook statistics and offers to dead codes
 //! 2. decoder forward on a leaf: the straight-through estimator cuts the graph in two
 //! 3. decoder backward: decoder gradients, and the gradient at the cut
 //! 4. encoder backward from that gradient plus the commitment's, which is 2 beta (z - e) / N
-//! 5. **all-reduce** of statistics, gradients, loss, stop flag and desync check: one SUM
-//! 6. AdamW on the flat parameters, moving average of the codebook
+//! 5. **all-reduce** of statistics, offers, gradients, loss, stop flag and desync check: one SUM
+//! 6. AdamW on the flat parameters, moving average of the codebook, dead codes replaced
 //!
 //! A rank's loss is its sum over the *global* count, so sums over ranks are exact means, and
 //! parts may be unequal or empty. The reduced scalars of step s are looked at after step s + 1,
@@ -15,11 +15,13 @@ use tch::{Device, Kind, Tensor};
 use tessera_comm::{Communicator, Piece, Reducer, desync};
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
+use tessera_nn::quantize::lay_out_tokens;
 use tessera_nn::{VectorQuantizer, VqVae, from_vectors, images_from_bytes, loss, to_vectors};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
+use crate::first_batch::tokens_of;
 use crate::metrics::window::Window;
 use crate::optim::AdamW;
 use tessera_control::Phase;
@@ -74,6 +76,7 @@ impl Training {
         let pieces = vec![
             Piece { name: "counts", len: num_codes },
             Piece { name: "sums", len: num_codes * dim },
+            Piece { name: "offers", len: model.quantizer.num_offers() * dim },
             Piece { name: "gradients", len: model.parameters.len() },
             Piece { name: "scalars", len: (HEAD + desync::NUMBERS) as i64 },
         ];
@@ -111,6 +114,13 @@ impl Training {
         let mut sums_kd = sums.view(model.quantizer.codes_kd().size().as_slice());
         let statistics = VectorQuantizer::write_statistics;
         statistics(&latents_nd, &indices_n, &mut counts_k, &mut sums_kd);
+        let (num_tokens, mine) = tokens_of(model, batch);
+        let offered = model.quantizer.offered_tokens(input.step, num_tokens);
+        let num_offers = model.quantizer.num_offers();
+        let mut offers_rd = reducer.piece("offers").view([num_offers, sums_kd.size()[1]]);
+        if let Some(tokens) = &offered {
+            lay_out_tokens(tokens, mine, &latents_nd, &mut offers_rd);
+        }
         clock.lap(Lap::Statistics);
 
         let cut_ndhw = from_vectors(&codes_nd, &latents_ndhw).set_requires_grad(true);
@@ -162,6 +172,9 @@ impl Training {
         let norm = optimizer.step(input.step, input.factor, &mut parameters, &flat);
         clock.lap(Lap::Optimizer);
         model.quantizer.update(&counts_k, &sums_kd);
+        if let Some(tokens) = &offered {
+            model.quantizer.replace_dead(&offers_rd, tokens.len());
+        }
         window.add(&scalars, &norm, &counts_k);
         clock.lap(Lap::CodebookUpdate);
         Ok(scalars.copy())

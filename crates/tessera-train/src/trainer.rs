@@ -16,11 +16,11 @@ use tessera_nn::VqVae;
 
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::clock::{Clock, Lap};
-use crate::codebook;
 use crate::config::TrainConfig;
 use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
 use crate::error::TrainError;
 use crate::evaluate::{Split, evaluate, reconstruct};
+use crate::first_batch;
 use crate::metrics::image_grid::{ImageShape, write_reconstruction_png};
 use crate::metrics::{self, MetricSink, MetricsRow};
 use crate::optim::AdamW;
@@ -178,7 +178,7 @@ impl Run<'_> {
             let batch = batch?;
             self.clock.lap(Lap::DataWait);
             if self.step == 0 {
-                codebook::initialize(self.comm, &mut self.training.model, &batch, *seed)?;
+                first_batch::start_from(self.comm, &mut self.training.model, &batch)?;
                 self.clock.lap(Lap::Other);
             }
             let input = StepInput {

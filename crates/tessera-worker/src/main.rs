@@ -63,13 +63,20 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
         Ok(session) => session,
         Err(error) => return session::refuse(&error),
     };
-    let ended = agree_on(session.comm(), resolved).and_then(|resolved| {
-        session.watch_run(&resolved.run_dir);
+    // What all ranks would say in the same words, rank 0 says alone.
+    let refused = match (session.comm().rank(), &resolved) {
+        (0, Err(error)) => Err(TrainError::BadInput(error.to_string())),
+        _ => Ok(()),
+    };
+    let resolved =
+        agree_on(session.comm(), refused).and_then(|()| agree_on(session.comm(), resolved));
+    let ended = resolved.and_then(|resolved| {
         let checked = match session.comm().rank() {
             0 => tessera_train::check(&resolved, &arguments.resume),
             _ => Ok(()),
         };
         agree_on(session.comm(), checked)?;
+        session.watch_run(&resolved.run_dir); // what was refused so far leaves the folder alone
         let folder = RunFolder::prepare(session.comm(), &resolved)?;
         session.log_to(&folder)?;
         train(session.comm(), session.worker(), &folder, &resolved, &arguments.resume)

@@ -40,10 +40,15 @@ struct Manifest {
     step: u64,
     samples_seen: u64,
     world_size: usize,
-    seed: u64,
     tessera: String,
     config_hash: String,
+    config: Config,
     files: Vec<ManifestFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    seed: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,7 +179,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
 }
 
 fn report(folder: &Path, manifest: Manifest) -> Report {
-    let Manifest { step, samples_seen, world_size, seed, tessera, config_hash, files } = manifest;
+    let Manifest { step, samples_seen, world_size, tessera, config_hash, config, files } = manifest;
     let mut tensors = Vec::new();
     let mut reports = Vec::new();
     for file in files {
@@ -199,7 +204,7 @@ fn report(folder: &Path, manifest: Manifest) -> Report {
         step,
         samples_seen,
         world_size,
-        seed,
+        seed: config.seed,
         tessera,
         config_hash,
         intact,

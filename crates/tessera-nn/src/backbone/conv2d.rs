@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::layers::{Conv2d, ConvTranspose2d, Geometry, Scope};
-use crate::parameters::{Declarations, Parameters, Stage};
+use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 
 /// Input pixels per latent position, along each axis.
 pub(super) const REDUCTION: i64 = 4;
@@ -130,6 +130,11 @@ impl Conv2dBackbone {
             up1: ConvTranspose2d::new(to, &decoder.child("up1"), halving(wide, half)),
             up2: ConvTranspose2d::new(to, &decoder.child("up2"), halving(half, image_channels)),
         }
+    }
+
+    /// The bias of the output, `[C]`.
+    pub fn output_bias(&self) -> ParameterId {
+        self.up2.bias()
     }
 
     /// Images `[N, C, H, W]` to latents `[N, D, H/4, W/4]`.

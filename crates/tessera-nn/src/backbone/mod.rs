@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 pub use self::conv2d::{Conv2dBackbone, Conv2dConfig};
-use crate::parameters::{Declarations, Parameters};
+use crate::parameters::{Declarations, ParameterId, Parameters};
 
 /// Which encoder and decoder, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,13 @@ impl Backbone {
     pub fn decode(&self, parameters: &Parameters, latents_ndhw: &Tensor) -> Tensor {
         match self {
             Self::Conv2d(network) => network.decode(parameters, latents_ndhw),
+        }
+    }
+
+    /// The bias of the output, `[C]`.
+    pub fn output_bias(&self) -> ParameterId {
+        match self {
+            Self::Conv2d(network) => network.output_bias(),
         }
     }
 

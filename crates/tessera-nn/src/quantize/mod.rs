@@ -6,7 +6,7 @@ mod nearest;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::ema::VectorQuantizer;
+pub use self::ema::{VectorQuantizer, lay_out_tokens};
 pub use self::gradient::Passage;
 pub use self::nearest::nearest_code;
 
@@ -30,7 +30,7 @@ impl Default for QuantizerConfig {
 pub enum CodebookInit {
     /// Latents of the first global batch, the same for every number of ranks.
     Data,
-    /// Uniform in ±sqrt(3 / D).
+    /// Uniform in ±sqrt(6 / (K D)).
     Uniform,
 }
 
@@ -50,6 +50,10 @@ pub struct EmaConfig {
     pub commitment: f64,
     /// How the gradient passes the quantiser: "straight_through", or "rotation".
     pub gradient: Passage,
+    /// Steps between two replacements of dead codes by latents of the batch; 0: never.
+    pub replace_every: u64,
+    /// A code is dead when its moving count is below this times the mean count, in [0, 1].
+    pub replace_below: f64,
     /// "data": codes start as latents of the first global batch; "uniform": as random numbers.
     pub codebook_init: CodebookInit,
 }
@@ -63,6 +67,8 @@ impl Default for EmaConfig {
             epsilon: 1e-5,
             commitment: 0.25,
             gradient: Passage::StraightThrough,
+            replace_every: 0,
+            replace_below: 0.1,
             codebook_init: CodebookInit::Data,
         }
     }
@@ -102,6 +108,11 @@ impl QuantizerConfig {
                 config.epsilon > 0.0 && config.epsilon <= 1.0,
                 "epsilon should be above 0 and at most 1",
                 config.epsilon,
+            ),
+            (
+                (0.0..=1.0).contains(&config.replace_below),
+                "replace_below should be from 0 to 1",
+                config.replace_below,
             ),
             (
                 config.commitment >= 0.0 && config.commitment.is_finite(),

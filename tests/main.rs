@@ -1,0 +1,14 @@
+//! The promises that only the whole program can keep: one module each.
+//!
+//! One binary, declared by `tessera-cli`: everything that links libtorch takes long to link.
+//! Processes under test are the release binaries beside this one; `launch/test.sh` builds them.
+// Clippy takes helpers outside a test function for no test; what is printed is shown on failure.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod bad_input;
+mod faults;
+mod outputs;
+mod ranks;
+mod resume;
+mod support;
+mod tidy;

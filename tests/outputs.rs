@@ -1,0 +1,380 @@
+//! What a run leaves, read by others than those that wrote it: TensorBoard, Python's safetensors,
+//! a PNG decoder, a second implementation of SSIM.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tch::Tensor;
+use tempfile::TempDir;
+use tessera_control::{ExitCode, RunState, RunStatus};
+use tessera_nn::loss;
+use tessera_train::{Resolved, resolve};
+
+use crate::support::{
+    checkpoints, errors, flip_bit, packed, root, rows, run, tensors, tessera, train, write_idx,
+};
+
+/// The documented keys of a row of `metrics.jsonl`, sorted.
+const ROW: [&str; 15] = [
+    "codes_used",
+    "comm_ms",
+    "commitment",
+    "data_wait_ms",
+    "epoch",
+    "grad_norm",
+    "learning_rate",
+    "loss",
+    "perplexity",
+    "recon_mse",
+    "samples_per_second",
+    "samples_seen",
+    "step",
+    "step_ms",
+    "world_size",
+];
+
+/// The smoke configuration run to its end on two ranks, with another learning rate.
+fn smoke() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let (code, stdout, stderr) =
+        run(&mut train(2, folder.path(), &["optimizer.learning_rate=0.002"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    let said = format!("run folder {}\n", folder.path().display());
+    assert!(stdout.ends_with(&said), "{stdout}");
+    folder
+}
+
+/// Every line of a file as JSON.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What a script of `tests/python` prints, as JSON.
+fn python(script: &str, argument: &Path) -> Value {
+    let made = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        cache.map(|cache| cache.join("tessera/python/bin/python"))
+    };
+    let python = std::env::var_os("TESSERA_PYTHON").map(PathBuf::from).or_else(made).unwrap();
+    assert!(
+        python.is_file(),
+        "{} is missing: run launch/python.sh, or name a Python with tensorboard, safetensors and \
+         numpy in TESSERA_PYTHON",
+        python.display()
+    );
+    let mut command = Command::new(python);
+    let (code, stdout, stderr) =
+        run(command.arg(root().join("tests/python").join(script)).arg(argument));
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+#[test]
+fn the_configuration_in_the_run_folder_reads_back_and_names_its_origins() {
+    let folder = smoke();
+    let file = root().join("configs/smoke.toml");
+    let set = ["optimizer.learning_rate=0.002".to_owned()];
+    let expected = resolve(Some(&file), [], &set, None).unwrap().config;
+    assert_eq!(Resolved::of_run(folder.path()).unwrap().config, expected);
+
+    let text = fs::read_to_string(folder.path().join("config.toml")).unwrap();
+    let smoke = fs::read_to_string(file).unwrap();
+    let line = 1 + smoke.lines().position(|line| line == "num_codes = 64").unwrap();
+    assert!(text.contains(&format!("num_codes = 64 # configs/smoke.toml:{line}\n")), "{text}");
+    assert!(text.contains("learning_rate = 0.002 # --set\n"), "{text}");
+    assert!(text.contains("decay = 0.99 # default\n"), "{text}");
+    for line in text.lines().filter(|line| line.contains(" = ")) {
+        assert!(line.contains(" # "), "no origin: {line}");
+    }
+}
+
+#[test]
+fn rows_and_logs_and_status_are_as_documented() {
+    let folder = smoke();
+    let metrics = lines(&folder.path().join("metrics.jsonl"));
+    let steps: Vec<u64> = metrics.iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60]);
+    for row in &metrics {
+        let mut keys: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ROW);
+        let number = |key: &str| row[key].as_f64().unwrap();
+        // 32 samples a step, 512 an epoch, the last sample of step s is number 32 s - 1.
+        assert_eq!(row["samples_seen"], 32 * row["step"].as_u64().unwrap());
+        assert_eq!(row["epoch"], (32 * row["step"].as_u64().unwrap() - 1) / 512);
+        assert_eq!(number("loss"), number("recon_mse") + number("commitment"));
+        assert_eq!((row["world_size"].as_u64(), number("learning_rate")), (Some(2), 0.002));
+        let used = number("codes_used");
+        assert!(number("perplexity") >= 1.0 && number("perplexity") <= used + 1e-9, "{row}");
+        assert!(used <= 64.0 && number("grad_norm") > 0.0 && number("comm_ms") >= 0.0, "{row}");
+        let per_second = 32.0 * 1e3 / number("step_ms");
+        assert!((number("samples_per_second") - per_second).abs() < 1e-6 * per_second, "{row}");
+    }
+    let (first, last) = (metrics[0]["loss"].as_f64(), metrics[11]["loss"].as_f64());
+    assert!(last < first, "nothing was learned: {first:?} {last:?}");
+
+    let evaluations = lines(&folder.path().join("eval.jsonl"));
+    let seen: Vec<_> = evaluations.iter().map(|row| (&row["step"], &row["samples"])).collect();
+    assert_eq!(seen, [(&30.into(), &64.into()), (&60.into(), &64.into())]);
+
+    for rank in 0..2 {
+        let log = lines(&folder.path().join(format!("logs/rank-{rank}.jsonl")));
+        assert!(log.len() > 12, "a line a row at least: {}", log.len());
+        assert!(log.iter().all(|line| line["rank"] == rank));
+    }
+    let status = RunStatus::read(folder.path()).unwrap().unwrap();
+    assert_eq!((status.state, status.exit_code), (RunState::Done, Some(ExitCode::Done)));
+    assert_eq!((status.step, status.world_size), (60, 2));
+    assert_eq!(checkpoints(folder.path()), [20, 40, 60]);
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.') || name.ends_with(".tmp"))
+        .collect();
+    assert_eq!(left, [""; 0], "a temporary file is left");
+}
+
+#[test]
+fn tensorboard_reads_the_rows_and_the_pictures() {
+    let folder = smoke();
+    let read = python("read_events.py", &folder.path().join("tensorboard"));
+    let metrics = lines(&folder.path().join("metrics.jsonl"));
+    let evaluations = lines(&folder.path().join("eval.jsonl"));
+    let mut compared = 0;
+    for (tag, points) in read["scalars"].as_object().unwrap() {
+        let (group, key) = tag.split_once('/').unwrap();
+        let rows = if group == "eval" { &evaluations } else { &metrics };
+        // An event holds float32.
+        let expected: Vec<Value> = rows
+            .iter()
+            .map(|row| {
+                let value = row[key].as_f64().unwrap() as f32;
+                Value::from(vec![row["step"].clone(), f64::from(value).into()])
+            })
+            .collect();
+        assert_eq!(points.as_array().unwrap(), &expected, "{tag}");
+        compared += 1;
+    }
+    // All of a row but step, epoch, samples_seen and world_size; five figures of an evaluation.
+    assert_eq!(compared, 11 + 5);
+
+    let pictures = read["images"]["reconstructions"].as_array().unwrap();
+    assert_eq!(pictures.len(), 2);
+    for (picture, step) in pictures.iter().zip([30, 60]) {
+        let path = folder.path().join(format!("reconstructions/step-{step}.png"));
+        let bytes = fs::read(&path).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((&picture["step"], &picture["png"]), (&step.into(), &hex.into()));
+        // 16 images of 16 x 16 in 8 columns, gaps of 2: 8 * 18 + 2 wide; two rows of pairs, each
+        // 2 * 16 + 3 * 2 high.
+        assert_eq!((&picture["width"], &picture["height"]), (&146.into(), &76.into()));
+        let file = BufReader::new(fs::File::open(&path).unwrap());
+        let mut png = png::Decoder::new(file).read_info().unwrap();
+        let mut pixels = vec![0; png.output_buffer_size().unwrap()];
+        let info = png.next_frame(&mut pixels).unwrap();
+        assert_eq!((info.width, info.height, info.buffer_size()), (146, 76, 146 * 76));
+        assert_eq!(info.color_type, png::ColorType::Grayscale);
+    }
+}
+
+#[test]
+fn python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes() {
+    let folder = smoke();
+    let checkpoint = folder.path().join("checkpoints/step-00000060");
+    let read = python("read_checkpoint.py", &checkpoint);
+    let files = read["files"].as_object().unwrap();
+    assert_eq!(files.len(), 2, "one file a rank");
+    for (name, file) in files {
+        assert_eq!(file["sha256"], file["promised"], "{name}");
+        assert_eq!(file["bytes"], file["promised_bytes"], "{name}");
+    }
+
+    let found = read["tensors"].as_object().unwrap();
+    // 16 channels, 8 in the outermost layers and in the residual block, codes of 8 channels.
+    // Convolutions are [out, in, h, w], transposed ones [in, out, h, w], as in PyTorch.
+    let parameters: [(&str, &[u64]); 18] = [
+        ("encoder.down1.weight", &[8, 1, 4, 4]),
+        ("encoder.down1.bias", &[8]),
+        ("encoder.down2.weight", &[16, 8, 4, 4]),
+        ("encoder.down2.bias", &[16]),
+        ("encoder.conv.weight", &[16, 16, 3, 3]),
+        ("encoder.conv.bias", &[16]),
+        ("encoder.residual.0.conv1.weight", &[8, 16, 3, 3]),
+        ("encoder.residual.0.conv2.weight", &[16, 8, 1, 1]),
+        ("encoder.to_code.weight", &[8, 16, 1, 1]),
+        ("encoder.to_code.bias", &[8]),
+        ("decoder.conv.weight", &[16, 8, 3, 3]),
+        ("decoder.conv.bias", &[16]),
+        ("decoder.residual.0.conv1.weight", &[8, 16, 3, 3]),
+        ("decoder.residual.0.conv2.weight", &[16, 8, 1, 1]),
+        ("decoder.up1.weight", &[16, 8, 4, 4]),
+        ("decoder.up1.bias", &[8]),
+        ("decoder.up2.weight", &[8, 1, 4, 4]),
+        ("decoder.up2.bias", &[1]),
+    ];
+    let mut expected = BTreeMap::new();
+    for (name, shape) in parameters {
+        for prefix in ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."] {
+            expected.insert(format!("{prefix}{name}"), shape);
+        }
+    }
+    expected.insert("quantizer.codebook".into(), &[64, 8]);
+    expected.insert("quantizer.ema_counts".into(), &[64]);
+    expected.insert("quantizer.ema_sums".into(), &[64, 8]);
+    for (name, shape) in &expected {
+        let tensor = found.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
+        assert_eq!(tensor["shape"], Value::from(shape.to_vec()), "{name}");
+        assert_eq!(tensor["dtype"], "float32", "{name}");
+    }
+    let others: Vec<&String> = found.keys().filter(|name| !expected.contains_key(*name)).collect();
+    assert_eq!(others, ["metrics.window_counts", "metrics.window_sums"]);
+
+    // The values are the same for both readers, so neither transposes.
+    let ours = &tensors(folder.path(), 60)["encoder.down2.weight"].2;
+    let sum: f64 = ours
+        .chunks_exact(4)
+        .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
+        .sum();
+    let theirs = found["encoder.down2.weight"]["sum"].as_f64().unwrap();
+    assert!((sum - theirs).abs() < 1e-9, "{sum} {theirs}");
+
+    let (code, stdout, stderr) = run(tessera().args(["inspect", "--json"]).arg(&checkpoint));
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["step"], &report["intact"]), (&60.into(), &true.into()));
+    assert_eq!(report["tensors"].as_array().unwrap().len(), 18 * 3 + 5);
+}
+
+#[test]
+fn a_checkpoint_has_the_same_tensors_for_every_number_of_ranks() {
+    let shapes = |nproc: usize| -> Vec<_> {
+        let folder = TempDir::new().unwrap();
+        let (code, _, stderr) = run(&mut train(nproc, folder.path(), &["train.steps=2"]));
+        assert_eq!(code, Some(0), "{stderr}");
+        let all = tensors(folder.path(), 2).into_iter();
+        all.map(|(name, (kind, shape, _))| (name, kind, shape)).collect()
+    };
+    let one = shapes(1);
+    assert_eq!(one.len(), 18 * 3 + 5);
+    assert_eq!(one, shapes(2));
+    assert_eq!(one, shapes(3));
+}
+
+#[test]
+fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once() {
+    let folder = smoke();
+    let of_training = rows(folder.path(), "eval.jsonl").pop().unwrap();
+    let mut commands = vec![tessera()];
+    for nproc in ["2", "3"] {
+        let mut command = tessera();
+        command.args(["launch", "--nproc", nproc, "--"]);
+        commands.push(command);
+    }
+    for mut command in commands {
+        let (code, stdout, stderr) =
+            run(command.args(["eval", "--json", "--run"]).arg(folder.path()));
+        assert_eq!(code, Some(0), "{stderr}");
+        let figures: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&figures["samples"], &figures["step"]), (&64.into(), &60.into()));
+        assert_eq!(figures["codes_used"], of_training["codes_used"]);
+        for key in ["mse", "psnr", "ssim", "perplexity"] {
+            let (found, expected) =
+                (figures[key].as_f64().unwrap(), of_training[key].as_f64().unwrap());
+            // fp32 forward passes of batches of other sizes; the sums are float64.
+            assert!((found - expected).abs() < 1e-6 * expected.abs(), "{key} {found} {expected}");
+        }
+        let mse = figures["mse"].as_f64().unwrap();
+        assert!((figures["psnr"].as_f64().unwrap() + 10.0 * mse.log10()).abs() < 1e-9);
+    }
+    let (code, stdout, stderr) =
+        run(tessera().args(["eval", "--checkpoint", "20", "--run"]).arg(folder.path()));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("step        20\n") && stdout.contains("samples     64\n"), "{stdout}");
+}
+
+#[test]
+fn a_tiny_idx_data_set_is_packed_verified_and_described() {
+    let folder = TempDir::new().unwrap();
+    let shards = packed(folder.path());
+    let (code, stdout, stderr) = run(tessera().args(["data", "verify"]).arg(&shards));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("whole: 24 samples in 6 shards"), "{stdout}");
+
+    let (code, stdout, _) = run(tessera().args(["data", "inspect", "--json"]).arg(&shards));
+    let summary: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(summary["shape"], serde_json::json!({"channels": 1, "height": 8, "width": 8}));
+    let train = &summary["splits"]["train"];
+    assert_eq!((&train["num_samples"], &train["num_shards"]), (&16.into(), &4.into()));
+    // Image i is 8 i everywhere: the mean of 0, 8, .. 120 is 60, the variance
+    // 64 (16^2 - 1) / 12 = 1360.
+    let mean = train["pixel_mean"][0].as_f64().unwrap();
+    let variance = train["pixel_variance"][0].as_f64().unwrap();
+    assert!((mean - 60.0 / 255.0).abs() < 1e-12, "{mean}");
+    assert!((variance - 1360.0 / (255.0 * 255.0)).abs() < 1e-12, "{variance}");
+
+    flip_bit(&shards.join("test-00001.safetensors"), -1);
+    let (code, stdout, stderr) = run(tessera().args(["data", "verify"]).arg(&shards));
+    assert_eq!(code, Some(6), "{stderr}");
+    assert!(stdout.contains("sample 3 of shard "), "{stdout}");
+    assert!(errors(&stderr)[0].contains("pack it again"), "{stderr}");
+
+    // The same input gives the same bytes, in another folder too.
+    let other = TempDir::new().unwrap();
+    write_idx(&other.path().join("idx"));
+    let again = packed(other.path());
+    let manifest = |shards: &Path| fs::read(shards.join("manifest.json")).unwrap();
+    assert_eq!(manifest(&again), manifest(&shards));
+}
+
+#[test]
+fn the_doctor_finds_this_machine_healthy() {
+    let (code, stdout, stderr) = run(tessera().args(["doctor", "--json"]));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &report["healthy"]), (Some(0), &true.into()), "{stdout}{stderr}");
+    let findings = report["findings"].as_array().unwrap();
+    let worker = findings.iter().find(|finding| finding["name"] == "worker").unwrap();
+    assert_eq!(worker["state"], "ok");
+}
+
+/// The images of `tests/python/ssim.py`, `[2, 1, side, side]` each.
+fn ssim_images(side: i64) -> (Tensor, Tensor) {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for phase in [0, 5] {
+        for row in 0..side {
+            for column in 0..side {
+                let x = ((7 * row + 13 * column + 3 * row * column + phase) % 31) as f64 / 30.0;
+                let noise = ((5 * row + 11 * column + 2 * phase) % 17) as f64 / 16.0;
+                first.push(x);
+                second.push(0.75 * x + 0.25 * noise);
+            }
+        }
+    }
+    let images = |pixels: &[f64]| Tensor::from_slice(pixels).view([2, 1, side, side]);
+    (images(&first), images(&second))
+}
+
+#[test]
+fn ssim_and_mse_are_those_of_a_second_implementation() {
+    // Printed by tests/python/ssim.py: for both images (SSIM, mean squared error). The window is
+    // 11 x 11, and 7 x 7 for the images of 8 x 8.
+    let printed = [
+        (16, [0.9015391351001826, 0.9019441442043372], [0.0114970948961046, 0.010592384338378908]),
+        (28, [0.9125353929530222, 0.926282199384143], [0.011324157022835178, 0.010508784080038266]),
+        (8, [0.9345749110839, 0.9288201666160181], [0.00955842759874132, 0.011659528944227433]),
+    ];
+    for (side, ssim, mse) in printed {
+        let (x, y) = ssim_images(side);
+        let found = loss::ssim_sum(&y, &x).double_value(&[]);
+        // E[x^2] - E[x]^2 loses a few of 16 digits against variances about the mean.
+        assert!((found - (ssim[0] + ssim[1])).abs() < 1e-11, "{side}: {found}");
+        let found = loss::squared_error(&y, &x).double_value(&[]) / (side * side) as f64;
+        assert!((found - (mse[0] + mse[1])).abs() < 1e-13, "{side}: {found}");
+    }
+}

@@ -1,0 +1,219 @@
+//! N ranks on a global batch are one rank on the same batch.
+//!
+//! In fp64 to 1e-9, indices equal; in fp32 the ranks among themselves bit for bit. (In fp32 N
+//! ranks against one part by up to 1e-1 in 20 steps in correct code: rounding flips an
+//! assignment. That distance is printed, not asserted.)
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tch::{Device, Kind, Tensor};
+use tessera_comm::{CommError, Communicator, Threads};
+use tessera_nn::quantize::EmaConfig;
+use tessera_nn::{QuantizerConfig, VqVae, to_vectors};
+use tessera_train::{
+    AdamW, Clock, Precision, StepInput, TrainConfig, TrainError, Training, batch_images,
+    checkpoint, read_scalars, resolve, start_from,
+};
+
+use crate::support::root;
+
+const STEPS: u64 = 20;
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// What a rank ends with.
+struct Outcome {
+    /// Names and values of all state.
+    state: Vec<(String, Tensor)>,
+    /// Codes of the whole global batch of each step, seen with the parameters after it.
+    indices: Vec<Vec<i64>>,
+    /// Reconstruction, commitment, gradient norm, perplexity, codes used: of each step.
+    metrics: Vec<[f64; 5]>,
+    num_collectives: u64,
+}
+
+fn config(precision: Precision, global_batch: u64) -> TrainConfig {
+    let file = root().join("configs/smoke.toml");
+    let mut config = resolve(Some(&file), [], &[], None).unwrap().config;
+    config.train.precision = precision;
+    config.train.global_batch = global_batch;
+    config.optimizer.learning_rate = 3e-4;
+    config.optimizer.weight_decay = 0.01;
+    config.optimizer.clip_grad_norm = 0.5;
+    config.model.quantizer = QuantizerConfig::Ema(EmaConfig {
+        num_codes: 128,
+        code_dim: 8,
+        replace_every: 2,
+        replace_below: 0.9,
+        ..config.model.quantizer.ema().clone()
+    });
+    config
+}
+
+fn new_training(config: &TrainConfig) -> Training {
+    let kind = config.train.precision.kind();
+    let model = VqVae::new(&config.model, 1, config.seed, kind, Device::Cpu);
+    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    Training::new(model, optimizer)
+}
+
+/// Trains one rank; `disturb` may change its state before each step.
+fn train_rank(
+    comm: &Threads,
+    config: &TrainConfig,
+    steps: u64,
+    disturb: impl Fn(usize, u64, &Training),
+) -> Result<Outcome, TrainError> {
+    let source = tessera_data::source::open(&config.data, "train")?;
+    let sampler = tessera_data::Sampler::new(config.seed, source.num_samples());
+    let (rank, world_size) = (comm.rank(), comm.world_size());
+    let batches = |rank, world_size| {
+        let plan = tessera_data::train_plan(0, steps, config.train.global_batch, rank, world_size);
+        let order = tessera_data::Order::Shuffled(sampler);
+        tessera_data::Loader::new(Arc::clone(&source), order, plan, 2)
+    };
+    let (mine, whole) = (batches(rank, world_size)?, batches(0, 1)?);
+    let mut training = new_training(config);
+    let mut clock = Clock::start(Arc::default());
+    let (mut indices, mut metrics) = (Vec::new(), Vec::new());
+    for (batch, whole) in mine.zip(whole) {
+        let (batch, whole) = (batch?, whole?);
+        if batch.step == 0 {
+            start_from(comm, &mut training.model, &batch)?;
+        }
+        disturb(rank, batch.step, &training);
+        let step = batch.step;
+        let input = StepInput { step, factor: 1.0, stop: false, compare_state: true };
+        let scalars = training.step(comm, &batch, input, &mut clock)?;
+        read_scalars(step, &scalars, world_size)?;
+        let means = training.window.take();
+        metrics.push([
+            means.recon_mse,
+            means.commitment,
+            means.grad_norm,
+            means.perplexity,
+            means.codes_used as f64,
+        ]);
+        let _no_grad = tch::no_grad_guard();
+        let images = batch_images(&whole, config.train.precision.kind(), Device::Cpu);
+        let latents_nd = to_vectors(&training.model.encode(&images));
+        indices.push(Vec::try_from(training.model.quantizer.assign(&latents_nd))?);
+    }
+    let state = checkpoint::state(&training)
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.detach().contiguous().copy()))
+        .collect();
+    Ok(Outcome { state, indices, metrics, num_collectives: comm.num_collectives() })
+}
+
+/// Trains a world; the outcomes in order of ranks.
+fn train_world(world_size: usize, config: &TrainConfig) -> Vec<Outcome> {
+    tch::set_num_threads(1);
+    let ranks = Threads::run(world_size, DEADLINE, |comm| {
+        Ok::<_, CommError>(train_rank(&comm, config, STEPS, |_, _, _| {}))
+    });
+    ranks.into_iter().map(|rank| rank.expect("joins").expect("trains")).collect()
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).abs().max().to_kind(Kind::Double).double_value(&[])
+}
+
+fn assert_bitwise_equal(ranks: &[Outcome]) {
+    for other in &ranks[1..] {
+        for ((name, ours), (_, theirs)) in ranks[0].state.iter().zip(&other.state) {
+            assert_eq!(ours, theirs, "{name}");
+        }
+        assert_eq!(ranks[0].indices, other.indices);
+        assert_eq!(ranks[0].metrics, other.metrics);
+        assert_eq!(ranks[0].num_collectives, other.num_collectives);
+    }
+}
+
+/// Worlds of 1 to 4 on a batch that none of 2, 3 and 4 divides, so that parts are unequal.
+#[test]
+fn in_fp64_one_to_four_ranks_end_with_the_same_indices_and_values_to_1e_9() {
+    let config = config(Precision::Fp64, 25);
+    let one = train_world(1, &config).remove(0);
+    let used = |step: usize| one.metrics[step][4];
+    assert!(used(0) >= 64.0, "codes in use at first: {}", used(0));
+    assert!(used(STEPS as usize - 1) >= 64.0, "and at last: {}", used(STEPS as usize - 1));
+    assert_eq!(one.num_collectives, 1 + STEPS); // the first batch, and one a step
+    for world_size in 2..=4 {
+        let ranks = train_world(world_size, &config);
+        assert_bitwise_equal(&ranks);
+        assert_eq!(ranks[0].indices, one.indices, "{world_size} ranks");
+        for ((name, ours), (_, theirs)) in one.state.iter().zip(&ranks[0].state) {
+            let distance = distance(ours, theirs);
+            assert!(distance < 1e-9, "{world_size} ranks: {name} differs by {distance:e}");
+        }
+        for (ours, theirs) in one.metrics.iter().flatten().zip(ranks[0].metrics.iter().flatten()) {
+            assert!((ours - theirs).abs() < 1e-9, "{world_size} ranks: {ours} {theirs}");
+        }
+    }
+}
+
+#[test]
+fn with_the_rotation_trick_the_same_holds() {
+    let mut config = config(Precision::Fp64, 25);
+    let QuantizerConfig::Ema(quantizer) = &mut config.model.quantizer;
+    quantizer.gradient = tessera_nn::quantize::Passage::Rotation;
+    let (one, three) = (train_world(1, &config).remove(0), train_world(3, &config).remove(0));
+    assert_eq!(three.indices, one.indices);
+    for ((name, ours), (_, theirs)) in one.state.iter().zip(&three.state) {
+        assert!(distance(ours, theirs) < 1e-9, "{name}");
+    }
+}
+
+/// Three samples over four ranks: one rank joins every collective with zeros.
+#[test]
+fn a_rank_with_an_empty_part_neither_hangs_nor_changes_anything() {
+    let config = config(Precision::Fp64, 3);
+    let (one, four) = (train_world(1, &config).remove(0), train_world(4, &config));
+    assert_bitwise_equal(&four);
+    assert_eq!(four[0].indices, one.indices);
+    for ((name, ours), (_, theirs)) in one.state.iter().zip(&four[0].state) {
+        assert!(distance(ours, theirs) < 1e-9, "{name}");
+    }
+}
+
+#[test]
+fn in_fp32_the_ranks_among_themselves_are_bitwise_equal() {
+    let config = config(Precision::Fp32, 25);
+    let one = train_world(1, &config).remove(0);
+    for world_size in 2..=4 {
+        let ranks = train_world(world_size, &config);
+        assert_bitwise_equal(&ranks);
+        let apart = one
+            .state
+            .iter()
+            .zip(&ranks[0].state)
+            .map(|((_, ours), (_, theirs))| distance(ours, theirs))
+            .fold(0.0, f64::max);
+        println!("fp32, {world_size} ranks against 1 after {STEPS} steps: {apart:e} at most");
+    }
+}
+
+/// The check that rides in the reduction: one bit of one parameter of one rank is enough.
+#[test]
+fn a_rank_whose_state_has_drifted_stops_the_run_on_every_rank() {
+    tch::set_num_threads(1);
+    let config = config(Precision::Fp32, 8);
+    let ranks = Threads::run(3, DEADLINE, |comm| {
+        Ok::<_, CommError>(train_rank(&comm, &config, STEPS, |rank, step, training| {
+            if (rank, step) == (1, 4) {
+                let mut first = training.model.parameters.flat().narrow(0, 0, 1);
+                let bits = first.double_value(&[0]) as f32;
+                let next = f32::from_bits(bits.to_bits() ^ 1);
+                first.copy_(&Tensor::from_slice(&[next]));
+            }
+        }))
+    });
+    for rank in ranks {
+        match rank.expect("joins") {
+            Err(TrainError::Mismatch(message)) => assert!(message.contains("step 5"), "{message}"),
+            Err(other) => panic!("another error: {other}"),
+            Ok(_) => panic!("the drift was not noticed"),
+        }
+    }
+}

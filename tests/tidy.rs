@@ -1,0 +1,195 @@
+//! What holds for the source itself: the arrows between crates, what the programs link, where
+//! `unsafe` may stand, how long a file is, that every configuration resolves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+
+use crate::support::{root, run, tessera};
+
+/// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("tessera-cli", &["tessera-launch", "tessera-data", "tessera-control"]),
+    ("tessera-comm", &[]),
+    ("tessera-control", &[]),
+    ("tessera-data", &[]),
+    ("tessera-launch", &["tessera-control"]),
+    ("tessera-nn", &[]),
+    ("tessera-train", &["tessera-comm", "tessera-nn", "tessera-data", "tessera-control"]),
+    ("tessera-worker", &["tessera-train", "tessera-comm", "tessera-control"]),
+];
+/// Crates that own system libraries, and so `unsafe` code.
+const OWNS_SYSTEM_LIBRARIES: [&str; 1] = ["tessera-comm"];
+const LONGEST_FILE: usize = 500;
+
+fn metadata() -> Metadata {
+    let mut command = MetadataCommand::new();
+    command.current_dir(root()).other_options(["--locked".to_owned(), "--offline".to_owned()]);
+    command.exec().unwrap()
+}
+
+#[test]
+fn crates_depend_on_one_another_only_along_the_arrows() {
+    let metadata = metadata();
+    let ours = metadata.workspace_packages();
+    let names: BTreeSet<&str> = ours.iter().map(|package| package.name.as_str()).collect();
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, known, "a crate is new or gone: draw its arrows here and in the docs");
+    for (name, allowed) in ARROWS {
+        let package = ours.iter().find(|package| package.name == name).unwrap();
+        for dependency in &package.dependencies {
+            let is_arrow = dependency.kind == DependencyKind::Normal
+                && names.contains(dependency.name.as_str());
+            assert!(
+                !is_arrow || allowed.contains(&dependency.name.as_str()),
+                "{name} must not depend on {}",
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_architecture_page_draws_the_same_arrows() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    for (name, allowed) in ARROWS.iter().filter(|(_, allowed)| !allowed.is_empty()) {
+        let short: Vec<&str> = allowed.iter().map(|name| &name["tessera".len()..]).collect();
+        let row = format!("| `{name}` | {} |", short.join(", "));
+        assert!(page.contains(&row), "docs/architecture.md has no row {row}");
+    }
+}
+
+/// Names of all packages that building `name` needs, apart from those of its tests.
+fn all_dependencies(metadata: &Metadata, name: &str) -> BTreeSet<String> {
+    let nodes: BTreeMap<&PackageId, _> =
+        metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
+    let start = metadata.packages.iter().find(|package| package.name == name).unwrap();
+    let (mut seen, mut open) = (BTreeSet::new(), vec![&start.id]);
+    while let Some(id) = open.pop() {
+        if seen.insert(id) {
+            let used = nodes[id].deps.iter().filter(|dependency| {
+                dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development)
+            });
+            open.extend(used.map(|dependency| &dependency.pkg));
+        }
+    }
+    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+}
+
+#[test]
+fn what_a_person_types_needs_neither_torch_nor_mpi() {
+    let metadata = metadata();
+    for name in ["tessera-control", "tessera-data", "tessera-launch", "tessera-cli"] {
+        let all = all_dependencies(&metadata, name);
+        for heavy in ["tch", "torch-sys", "mpi", "mpi-sys"] {
+            assert!(!all.contains(heavy), "{name} depends on {heavy}");
+        }
+    }
+    // The same question to a crate that does.
+    let worker = all_dependencies(&metadata, "tessera-worker");
+    assert!(worker.contains("torch-sys") && worker.contains("mpi-sys"), "{worker:?}");
+}
+
+/// Names of the libraries that the loader is told to find.
+fn needed(program: &Path) -> Vec<String> {
+    let (code, stdout, stderr) = run(Command::new("readelf").arg("-d").arg(program));
+    assert_eq!(code, Some(0), "readelf, of binutils: {stderr}");
+    let lines = stdout.lines().filter(|line| line.contains("(NEEDED)"));
+    lines.map(|line| line.split(['[', ']']).nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn tessera_links_neither_libtorch_nor_mpi_and_its_worker_both() {
+    let tessera = tessera();
+    let program = Path::new(tessera.get_program());
+    let links = |libraries: &[String], name: &str| {
+        libraries.iter().any(|library| library.starts_with(name))
+    };
+    let own = needed(program);
+    assert!(links(&own, "libc.so"), "{own:?}");
+    for heavy in ["libtorch", "libc10", "libmpi"] {
+        assert!(!links(&own, heavy), "{own:?}");
+    }
+    let worker = needed(&program.with_file_name("tessera-worker"));
+    assert!(links(&worker, "libtorch") && links(&worker, "libmpi"), "{worker:?}");
+}
+
+/// Every file below `folder` with one of these extensions, tracked or not; build outputs are left
+/// out, and links are not followed.
+fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            if !matches!(name.as_str(), "target" | ".git") {
+                found.extend(files(&path, extensions));
+            }
+        } else if path.extension().is_some_and(|e| extensions.iter().any(|&wanted| e == wanted)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_source_file_is_longer_than_500_lines() {
+    let mut all = files(&root(), &["rs", "sh", "py"]);
+    all.push(root().join(".ci/run"));
+    assert!(all.len() > 100, "the search went astray: {} files", all.len());
+    for path in all {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+    }
+}
+
+/// Whether the word stands in the line as code: before any comment, as a whole word.
+fn has_word(line: &str, word: &str) -> bool {
+    let code = line.split("//").next().unwrap();
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    code.match_indices(word).any(|(at, _)| {
+        !code[..at].ends_with(is_part) && !code[at + word.len()..].starts_with(is_part)
+    })
+}
+
+#[test]
+fn code_that_is_not_checked_stands_only_where_system_libraries_are_and_says_why_it_holds() {
+    let word = concat!("un", "safe");
+    let mut blocks = 0;
+    for path in files(&root(), &["rs"]) {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, _) in lines.iter().enumerate().filter(|(_, line)| has_word(line, word)) {
+            let place = format!("{}:{}", path.display(), at + 1);
+            let owned = OWNS_SYSTEM_LIBRARIES
+                .iter()
+                .any(|name| path.starts_with(root().join("crates").join(name)));
+            assert!(owned, "{place}: no such code here");
+            // The note stands above the statement that the block is in.
+            let above = lines[..at].iter().rev().take_while(|line| !line.trim().is_empty());
+            let is_noted = above.take(12).any(|line| line.trim().starts_with("// SAFETY: "));
+            assert!(is_noted, "{place}: no SAFETY note");
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 5, "the search went astray: {blocks} blocks");
+}
+
+#[test]
+fn every_configuration_resolves_and_begins_with_its_command() {
+    let all = files(&root().join("configs"), &["toml"]);
+    assert!(all.len() >= 2, "{all:?}");
+    for path in all {
+        let resolved = tessera_train::resolve(Some(&path), [], &[], None);
+        resolved.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap();
+        let name = path.strip_prefix(root()).unwrap().display();
+        assert!(first.starts_with("# tessera launch "), "{name}: {first}");
+        assert!(first.ends_with(&format!("train --config {name}")), "{name}: {first}");
+    }
+}
