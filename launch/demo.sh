@@ -48,7 +48,7 @@ cat >&2 <<TEXT
 The run folder is $PWD/$run:
   config.toml          every setting, and where each came from
   metrics.jsonl        loss, perplexity, images a second, one row every few steps
-  events.out.tfevents  the same for TensorBoard: tensorboard --logdir $run
+  tensorboard/         the same for TensorBoard: tensorboard --logdir $run
   reconstructions/     input images, each with its reconstruction below it
   checkpoints/         safetensors; tessera inspect $run/checkpoints/...
   logs/                what each worker logged, as JSON lines

@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
+# The tests that start processes take the programs from the target folder.
+cargo build --release --locked -p tessera-cli -p tessera-worker
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace --release --locked "$@"
 else

@@ -22,4 +22,4 @@ pub use bytes::{all_gather_bytes, broadcast_bytes};
 pub use config::CommConfig;
 pub use error::CommError;
 pub use reducer::{Piece, Reducer};
-pub use watchdog::{Hang, Watchdog, exit_now};
+pub use watchdog::{Armed, Hang, Watchdog, exit_now};

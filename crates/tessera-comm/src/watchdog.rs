@@ -33,7 +33,7 @@ pub struct Watchdog {
 
 /// Disarms its watchdog when dropped.
 #[derive(Debug)]
-pub(crate) struct Armed<'a>(&'a Watchdog);
+pub struct Armed<'a>(&'a Watchdog);
 
 impl Watchdog {
     /// Starts the thread. `on_hang` reports (and must not block for long); after it the process
@@ -56,7 +56,7 @@ impl Watchdog {
     }
 
     /// Arms the watchdog for `op`, until the answer is dropped.
-    pub(crate) fn arm(&self, op: &'static str, sequence: u64) -> Armed<'_> {
+    pub fn arm(&self, op: &'static str, sequence: u64) -> Armed<'_> {
         let hang = Hang { op, sequence, waited: self.timeout };
         self.set(Some((Instant::now() + self.timeout, hang)));
         Armed(self)

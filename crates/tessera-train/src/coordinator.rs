@@ -132,11 +132,13 @@ pub(crate) fn choose_checkpoint(
 ) -> Result<Choice, TrainError> {
     let choice = match comm.rank() {
         0 => look_for_checkpoint(checkpoints, resume).and_then(|choice| {
+            let mut step = 0;
             if let Some(path) = &choice.path {
                 let manifest = Checkpoint::read_manifest(path)?;
                 checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
-                checkpoint::supersede_after(checkpoints, manifest.step)?;
+                step = manifest.step;
             }
+            checkpoint::supersede_after(checkpoints, step)?;
             Ok(choice)
         }),
         _ => Ok(Choice { path: None, notices: Vec::new() }),

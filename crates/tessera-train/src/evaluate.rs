@@ -145,13 +145,14 @@ pub fn evaluate_run(
     let loaded = agree_on(comm, load(run_dir, which))?;
     let (resolved, checkpoint) = loaded;
     let config = &resolved.config;
-    let source = tessera_data::source::open(&config.data, "test")?;
+    let source =
+        agree_on(comm, tessera_data::source::open(&config.data, "test").map_err(Into::into))?;
     let kind = config.train.precision.kind();
     let channels = i64::from(source.shape().channels);
     let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
-    checkpoint.restore(&training)?;
+    agree_on(comm, checkpoint.restore(&training))?;
     let (batch, prefetch) = (config.eval.batch, config.data.prefetch);
     let split = Split { name: "test".into(), source, batch, prefetch };
     evaluate(comm, &training.model, &split, checkpoint.manifest.step)

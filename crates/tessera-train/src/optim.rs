@@ -42,13 +42,15 @@ impl OptimizerConfig {
     pub(crate) fn validate(&self) -> Result<(), String> {
         for (key, value) in [
             ("learning_rate", self.learning_rate),
-            ("epsilon", self.epsilon),
             ("weight_decay", self.weight_decay),
             ("clip_grad_norm", self.clip_grad_norm),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(format!("optimizer.{key} should be 0 or more, found {value}"));
             }
+        }
+        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
+            return Err(format!("optimizer.epsilon should be above 0, found {}", self.epsilon));
         }
         for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {

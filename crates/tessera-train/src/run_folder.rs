@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
-use crate::resolve::Resolved;
 use tessera_comm::{Communicator, broadcast_bytes};
 
 /// From which checkpoint a run goes on.
@@ -82,12 +81,12 @@ impl RunFolder {
     ///
     /// [`TrainError::BadInput`] or [`TrainError::File`] if it cannot be written, or a rank sees
     /// another folder under the same name.
-    pub fn prepare(comm: &dyn Communicator, resolved: &Resolved) -> Result<Self, TrainError> {
-        let folder = Self { root: resolved.run_dir.clone() };
+    pub fn prepare(comm: &dyn Communicator, run_dir: &Path) -> Result<Self, TrainError> {
+        let folder = Self { root: run_dir.to_owned() };
         let nonce_file = folder.root.join(".nonce");
         let nonce = format!("{}-{}", std::process::id(), nanoseconds());
         let made = match comm.rank() {
-            0 => folder.make(resolved).and_then(|()| {
+            0 => folder.make().and_then(|()| {
                 fs::write(&nonce_file, &nonce).map_err(TrainError::file("write", &nonce_file))
             }),
             _ => Ok(()),
@@ -112,7 +111,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    fn make(&self, resolved: &Resolved) -> Result<(), TrainError> {
+    fn make(&self) -> Result<(), TrainError> {
         for folder in [
             self.root.clone(),
             self.tensorboard(),
@@ -122,8 +121,7 @@ impl RunFolder {
         ] {
             fs::create_dir_all(&folder).map_err(TrainError::file("make the folder", &folder))?;
         }
-        let config = self.config();
-        fs::write(&config, resolved.to_toml()).map_err(TrainError::file("write", &config))
+        Ok(())
     }
 }
 

@@ -84,8 +84,8 @@ impl Training {
         Self { window: Window::new(num_codes, device), model, optimizer, reducer }
     }
 
-    /// Runs one step on this rank's part of a global batch. Returns the reduced scalars, still a
-    /// tensor: [`read_scalars`] reads them a step later.
+    /// Runs one step on this rank's part of a global batch. Returns the reduced scalars and the
+    /// gradient's norm, still a tensor: [`read_scalars`] reads them a step later.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Training {
         }
         window.add(&scalars, &norm, &counts_k);
         clock.lap(Lap::CodebookUpdate);
-        Ok(scalars.copy())
+        Ok(Tensor::cat(&[scalars.to_kind(Kind::Double), norm.view([1])], 0))
     }
 }
 
@@ -199,15 +199,18 @@ pub fn batch_images(batch: &Batch, kind: Kind, device: Device) -> Tensor {
 /// [`TrainError::Mismatch`] if ranks do not agree on step, layout or state, and
 /// [`TrainError::NotFinite`] if the loss is not a number. All ranks return the same.
 pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Reduced, TrainError> {
-    let host: Vec<f64> = Vec::try_from(scalars.to_kind(Kind::Double))?;
-    if !desync::agree(&host[HEAD..], world_size) {
+    let host: Vec<f64> = Vec::try_from(scalars)?;
+    let norm = host[HEAD + desync::NUMBERS];
+    if !desync::agree(&host[HEAD..HEAD + desync::NUMBERS], world_size) {
         return Err(TrainError::Mismatch(format!(
             "ranks disagree in step {}: their parameters, codebook or step count are no longer the \
              same; different kinds of processors, or different builds, in one run can cause this",
             step + 1
         )));
     }
-    for (what, value) in [("reconstruction loss", host[0]), ("commitment loss", host[1])] {
+    let numbers =
+        [("reconstruction loss", host[0]), ("commitment loss", host[1]), ("gradient norm", norm)];
+    for (what, value) in numbers {
         if !value.is_finite() {
             return Err(TrainError::NotFinite { what, step: step + 1, value });
         }

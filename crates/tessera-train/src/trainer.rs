@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor};
-use tessera_comm::Communicator;
+use tessera_comm::{Communicator, Watchdog};
 use tessera_control::{Activity, Client, Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
-use tessera_data::{Batch, Loader, Order, Sampler, train_plan};
+use tessera_data::{Batch, DataError, Loader, Order, Sampler, train_plan};
 use tessera_nn::VqVae;
 
 use crate::checkpoint::{self, Checkpoint, Manifest};
@@ -38,6 +38,8 @@ pub struct Worker {
     pub control: Option<Arc<Client>>,
     /// Where the main thread is, for the heartbeat.
     pub activity: Arc<Activity>,
+    /// Ends the process when the wait for a batch takes too long.
+    pub watchdog: Watchdog,
     /// Set when this process was asked to stop.
     pub stop: Arc<AtomicBool>,
 }
@@ -105,8 +107,8 @@ pub fn train(
     let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
     let mut step = 0;
     if let Some(path) = &choice.path {
-        let loaded = Checkpoint::verify(path)?;
-        loaded.restore(&training)?;
+        let loaded = agree_on(comm, Checkpoint::verify(path))?;
+        agree_on(comm, loaded.restore(&training))?;
         step = loaded.manifest.step;
     }
     checkpoint::broadcast_state(comm, &training)?;
@@ -133,8 +135,10 @@ pub fn train(
         run.notice(notice);
     }
     let opened = match comm.rank() {
-        0 => metrics::open(folder, step, worker.control.as_deref(), config.train.steps)
-            .map(|sinks| run.sinks = sinks),
+        0 => metrics::write_config(folder, resolved).and_then(|()| {
+            run.sinks = metrics::open(folder, step, worker.control.as_deref(), config.train.steps)?;
+            Ok(())
+        }),
         _ => Ok(()),
     };
     agree_on(comm, opened)?;
@@ -174,7 +178,7 @@ impl Run<'_> {
         let mut loader = Loader::new(source, order, plan, self.config.data.prefetch)?;
         let mut pending: Option<(u64, Tensor)> = None;
         self.clock.enter(Phase::Data);
-        while let Some(batch) = loader.next() {
+        while let Some(batch) = self.next_batch(&mut loader) {
             let batch = batch?;
             self.clock.lap(Lap::DataWait);
             if self.step == 0 {
@@ -221,6 +225,12 @@ impl Run<'_> {
             self.clock.enter(Phase::Data);
         }
         unreachable!("the plan goes to the last step")
+    }
+
+    /// The next batch, waited for no longer than a collective.
+    fn next_batch(&self, loader: &mut Loader) -> Option<Result<Batch, DataError>> {
+        let _armed = self.worker.watchdog.arm("the wait for a batch", self.step);
+        loader.next()
     }
 
     fn is_due(&self, every: u64) -> bool {

@@ -33,6 +33,17 @@ pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
     let _ = tracing_subscriber::registry().with(lines).with(terminal).try_init();
 }
 
+/// Sends warnings to stderr, for a command that has no run folder of its own to log to.
+pub(crate) fn to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_target(false)
+        .with_filter(filter);
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
 /// Formats an event as one JSON object.
 struct JsonLine {
     rank: usize,

@@ -9,6 +9,7 @@ mod arguments;
 mod lifeline;
 mod logging;
 mod session;
+mod threads;
 
 use std::sync::Arc;
 
@@ -77,7 +78,7 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
         };
         agree_on(session.comm(), checked)?;
         session.watch_run(&resolved.run_dir); // what was refused so far leaves the folder alone
-        let folder = RunFolder::prepare(session.comm(), &resolved)?;
+        let folder = RunFolder::prepare(session.comm(), &resolved.run_dir)?;
         session.log_to(&folder)?;
         train(session.comm(), session.worker(), &folder, &resolved, &arguments.resume)
     });
@@ -101,6 +102,7 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Ok(session) => session,
         Err(error) => return session::refuse(&error),
     };
+    logging::to_stderr();
     let evaluated: Result<_, TrainError> =
         evaluate_run(session.comm(), &arguments.run, arguments.checkpoint);
     match evaluated {

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tessera_comm::{CommConfig, Communicator, Hang, connect};
+use tessera_comm::{CommConfig, Communicator, Hang, Watchdog, connect};
 use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus};
 use tessera_train::{RunFolder, TrainError, Worker};
 
@@ -22,7 +23,13 @@ impl LastWords {
     fn say(&self, code: ExitCode, message: &str) {
         let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
         let step = self.activity.step();
-        if let (0, Some(run_dir)) = (rank, self.run_dir.get()) {
+        // A run that was refused before it began has nothing to say about the one in the folder.
+        if let (0, Some(run_dir)) = (rank, self.run_dir.get())
+            && matches!(
+                RunStatus::read(run_dir),
+                Ok(Some(RunStatus { state: RunState::Running, .. }))
+            )
+        {
             let message = message.to_owned();
             let state = RunState::Failed;
             let status = RunStatus { state, exit_code: Some(code), step, world_size, message };
@@ -60,11 +67,13 @@ impl Session {
         if let Some(control) = &control {
             let _ = last_words.control.set(Arc::clone(control));
         }
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let threads = (cores / comm.local_size()).max(1);
+        let threads = crate::threads::share_of_cores(&*comm)?;
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
         tch::set_num_interop_threads(1);
-        Ok(Self { comm, worker: Worker { control, activity, stop }, last_words })
+        let theirs = Arc::clone(&last_words);
+        let timeout = Duration::from_secs_f64(config.timeout_seconds);
+        let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
+        Ok(Self { comm, worker: Worker { control, activity, watchdog, stop }, last_words })
     }
 
     pub(crate) fn comm(&self) -> &dyn Communicator {
@@ -138,8 +147,8 @@ pub(crate) fn refuse(error: &TrainError) -> ExitCode {
 fn report_hang(hang: &Hang, last_words: &LastWords) {
     let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
     let message = format!(
-        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: a peer is stuck \
-         or gone; raise comm.timeout_seconds if it is only slow",
+        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: a peer, or the \
+         storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
         hang.waited.as_secs_f64(),
         hang.op,
         hang.sequence,

@@ -29,7 +29,6 @@ unsafe impl Send for InPlace {}
 pub struct Mpi {
     rank: usize,
     world_size: usize,
-    local_size: usize,
     in_place: InPlace,
     watchdog: Watchdog,
     collectives: AtomicU64,
@@ -45,12 +44,11 @@ impl Mpi {
         let mut this = Self {
             rank: 0,
             world_size: 1,
-            local_size: 1,
             in_place: InPlace(in_place()?),
             watchdog,
             collectives: AtomicU64::new(0),
         };
-        let (mut rank, mut size, mut local, mut provided) = (0, 0, 0, 0);
+        let (mut rank, mut size, mut provided) = (0, 0, 0);
         let armed = this.watchdog.arm("MPI_Init_thread", 0);
         // SAFETY: null argument pointers are allowed since MPI-2, and the out-pointers are live
         // locals. `init` is reached once a process: `connect` is its only caller and is called
@@ -64,24 +62,14 @@ impl Mpi {
             )
         };
         this.check("MPI_Init_thread", status)?;
-        // SAFETY: MPI is initialised; MPI_COMM_WORLD and the constants are MPI's own; the
-        // communicator made here is freed here.
+        // SAFETY: MPI is initialised; MPI_COMM_WORLD and the constants are MPI's own, and the
+        // out-pointers are live locals.
         let status = unsafe {
             let world = ffi::RSMPI_COMM_WORLD;
-            let mut node = ffi::RSMPI_COMM_NULL;
             [
                 ffi::MPI_Comm_set_errhandler(world, ffi::RSMPI_ERRORS_RETURN),
                 ffi::MPI_Comm_rank(world, &mut rank),
                 ffi::MPI_Comm_size(world, &mut size),
-                ffi::MPI_Comm_split_type(
-                    world,
-                    ffi::RSMPI_COMM_TYPE_SHARED,
-                    0,
-                    ffi::RSMPI_INFO_NULL,
-                    &mut node,
-                ),
-                ffi::MPI_Comm_size(node, &mut local),
-                ffi::MPI_Comm_free(&mut node),
             ]
         };
         drop(armed);
@@ -90,7 +78,6 @@ impl Mpi {
         }
         this.rank = rank as usize;
         this.world_size = size as usize;
-        this.local_size = local as usize;
         Ok(this)
     }
 
@@ -157,10 +144,6 @@ impl Communicator for Mpi {
 
     fn world_size(&self) -> usize {
         self.world_size
-    }
-
-    fn local_size(&self) -> usize {
-        self.local_size
     }
 
     fn all_reduce(&self, tensor: Tensor) -> Result<InFlight, CommError> {

@@ -28,10 +28,6 @@ impl Communicator for Solo {
         1
     }
 
-    fn local_size(&self) -> usize {
-        1
-    }
-
     fn all_reduce(&self, tensor: Tensor) -> Result<InFlight, CommError> {
         check_layout("all_reduce", &tensor)?;
         self.count();

@@ -168,10 +168,6 @@ impl Communicator for Threads {
         self.world_size
     }
 
-    fn local_size(&self) -> usize {
-        self.world_size
-    }
-
     fn all_reduce(&self, mut tensor: Tensor) -> Result<InFlight, CommError> {
         let sum = self.meet("all_reduce", 0, &tensor)?;
         tensor.copy_(&sum);

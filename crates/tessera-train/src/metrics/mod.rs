@@ -9,7 +9,7 @@ pub mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::sinks::open;
+pub use self::sinks::{open, write_config};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use image_grid::EncodedPng;

@@ -6,11 +6,23 @@ use tessera_control::{Client, Message};
 
 use super::image_grid::EncodedPng;
 use super::jsonl::JsonLines;
+use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
 use super::{MetricSink, MetricsRow};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
+use crate::resolve::Resolved;
 use crate::run_folder::{RunFolder, cut_pictures};
+
+/// Writes `config.toml`, whole or not at all.
+///
+/// # Errors
+///
+/// [`TrainError::File`] if it cannot be written.
+pub fn write_config(folder: &RunFolder, resolved: &Resolved) -> Result<(), TrainError> {
+    let path = folder.config();
+    replace_file(&path, resolved.to_toml().as_bytes()).map_err(TrainError::file("write", &path))
+}
 
 /// Opens all sinks of a run that goes on after `last_step` steps; what they hold of later steps
 /// is cut.
