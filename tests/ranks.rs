@@ -37,13 +37,13 @@ fn config(precision: Precision, global_batch: u64) -> TrainConfig {
     let mut config = resolve(Some(&file), [], &[], None).unwrap().config;
     config.train.precision = precision;
     config.train.global_batch = global_batch;
-    config.optimizer.learning_rate = 3e-4;
+    config.optimizer.learning_rate = 3e-5;
     config.optimizer.weight_decay = 0.01;
     config.optimizer.clip_grad_norm = 0.5;
     config.model.quantizer = QuantizerConfig::Ema(EmaConfig {
         num_codes: 128,
         code_dim: 8,
-        replace_every: 2,
+        replace_every: 1,
         replace_below: 0.9,
         ..config.model.quantizer.ema().clone()
     });
