@@ -9,13 +9,14 @@ use tessera_comm::Communicator;
 use tessera_data::{Loader, Order, Source, eval_plan};
 use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
 
+use crate::batch::batch_images;
 use crate::checkpoint::{self, Checkpoint};
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
 use crate::optim::AdamW;
 use crate::resolve::Resolved;
 use crate::run_folder::RunFolder;
-use crate::step::{Training, batch_images};
+use crate::step::Training;
 
 /// Figures over a whole split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,25 +1,14 @@
 //! What a model learns from the first global batch before the first step: its first codes, and
 //! the mean image value as the bias of its output. The same for every number of ranks.
 
-use std::ops::Range;
-
 use tch::Kind;
 use tessera_comm::{Communicator, Piece, Reducer};
 use tessera_data::Batch;
 use tessera_nn::quantize::lay_out_tokens;
 use tessera_nn::{VqVae, to_vectors};
 
+use crate::batch::{batch_images, tokens_of};
 use crate::error::TrainError;
-use crate::step::batch_images;
-
-/// Tokens of a global batch, and the range of them that is this rank's.
-pub(crate) fn tokens_of(model: &VqVae, batch: &Batch) -> (usize, Range<usize>) {
-    let (height, width) = (i64::from(batch.shape.height), i64::from(batch.shape.width));
-    let positions = model.num_positions(height, width) as usize;
-    let first = (batch.positions.start - batch.global.start) as usize * positions;
-    let all = (batch.global.end - batch.global.start) as usize * positions;
-    (all, first..first + batch.num_samples() * positions)
-}
 
 /// Sets the output's bias, and the codebook where the configuration wants that, from the first
 /// global batch. Collective: one sum.

@@ -4,6 +4,7 @@
 //! [`resolve`] makes a configuration, [`train`] runs it, [`evaluate_run`] measures the result.
 //! One optimiser step, with its only collective, is [`Training::step`].
 
+mod batch;
 pub mod checkpoint;
 mod clock;
 mod config;
@@ -13,12 +14,15 @@ mod evaluate;
 mod first_batch;
 pub mod metrics;
 mod optim;
+mod pictures;
 mod resolve;
 mod run_folder;
+mod scalars;
 mod schedule;
 mod step;
 mod trainer;
 
+pub use batch::batch_images;
 pub use clock::{Clock, Lap, StepTimes};
 pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
 pub use coordinator::agree_on;
@@ -28,6 +32,7 @@ pub use first_batch::start_from;
 pub use optim::{AdamW, OptimizerConfig};
 pub use resolve::{Resolved, resolve};
 pub use run_folder::{Resume, RunFolder};
+pub use scalars::{Reduced, read_scalars};
 pub use schedule::{ScheduleConfig, ScheduleKind};
-pub use step::{Reduced, StepInput, Training, batch_images, read_scalars};
+pub use step::{StepInput, Training};
 pub use trainer::{Ending, Worker, check, train};

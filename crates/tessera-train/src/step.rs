@@ -11,23 +11,20 @@
 //! parts may be unequal or empty. The reduced scalars of step s are looked at after step s + 1,
 //! at the same place on every rank, so no rank waits for them.
 
-use tch::{Device, Kind, Tensor};
-use tessera_comm::{Communicator, Piece, Reducer, desync};
+use tch::Tensor;
+use tessera_comm::{Communicator, Piece, Reducer};
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::lay_out_tokens;
-use tessera_nn::{VectorQuantizer, VqVae, from_vectors, images_from_bytes, loss, to_vectors};
-use xxhash_rust::xxh3::Xxh3;
+use tessera_nn::{VectorQuantizer, VqVae, from_vectors, loss, to_vectors};
 
+use crate::batch::{batch_images, tokens_of};
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
-use crate::first_batch::tokens_of;
 use crate::metrics::window::Window;
 use crate::optim::AdamW;
+use crate::scalars;
 use tessera_control::Phase;
-
-/// Scalars in the buffer before the desync numbers: reconstruction, commitment, stop flag.
-const HEAD: usize = 3;
 
 /// What a training step reads and writes.
 #[derive(Debug)]
@@ -39,19 +36,6 @@ pub struct Training {
     /// Sums of the current logging interval.
     pub window: Window,
     reducer: Reducer,
-}
-
-/// The reduced scalars of a step, the same on every rank.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reduced {
-    /// The step they belong to, from 0.
-    pub step: u64,
-    /// Mean squared error over the global batch.
-    pub recon_mse: f64,
-    /// Weighted commitment loss over the global batch.
-    pub commitment: f64,
-    /// Whether any rank asked to stop.
-    pub stop: bool,
 }
 
 /// What differs from step to step, apart from the batch.
@@ -78,14 +62,14 @@ impl Training {
             Piece { name: "sums", len: num_codes * dim },
             Piece { name: "offers", len: model.quantizer.num_offers() * dim },
             Piece { name: "gradients", len: model.parameters.len() },
-            Piece { name: "scalars", len: (HEAD + desync::NUMBERS) as i64 },
+            Piece { name: "scalars", len: scalars::LEN },
         ];
         let reducer = Reducer::new(pieces, kind, device);
         Self { window: Window::new(num_codes, device), model, optimizer, reducer }
     }
 
     /// Runs one step on this rank's part of a global batch. Returns the reduced scalars and the
-    /// gradient's norm, still a tensor: [`read_scalars`] reads them a step later.
+    /// gradient's norm, still a tensor: [`crate::read_scalars`] reads them a step later.
     ///
     /// # Errors
     ///
@@ -151,19 +135,9 @@ impl Training {
         clock.lap(Lap::EncoderBackward);
 
         clock.enter(Phase::Reduce);
-        let mut hash = Xxh3::new();
-        hash.update(&[input.step, reducer.layout_hash()].map(u64::to_le_bytes).concat());
-        if input.compare_state {
-            hash_state(model, &mut hash);
-        }
+        let layout_hash = reducer.layout_hash();
         let mut scalars = reducer.piece("scalars");
-        let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop))]
-            .into_iter()
-            .chain(desync::encode(hash.digest()))
-            .collect();
-        scalars.copy_(&Tensor::from_slice(&host));
-        scalars.get(0).copy_(&recon.detach());
-        scalars.get(1).copy_(&commitment);
+        scalars::write(&mut scalars, model, input, layout_hash, &recon, &commitment);
         reducer.all_reduce(comm)?;
         clock.lap(Lap::Reduce);
 
@@ -177,52 +151,6 @@ impl Training {
         }
         window.add(&scalars, &norm, &counts_k);
         clock.lap(Lap::CodebookUpdate);
-        Ok(Tensor::cat(&[scalars.to_kind(Kind::Double), norm.view([1])], 0))
-    }
-}
-
-/// A batch as images `[N, C, H, W]` in [0, 1], channels-last in memory.
-pub fn batch_images(batch: &Batch, kind: Kind, device: Device) -> Tensor {
-    let shape = [
-        batch.num_samples() as i64,
-        i64::from(batch.shape.height),
-        i64::from(batch.shape.width),
-        i64::from(batch.shape.channels),
-    ];
-    images_from_bytes(&batch.pixels, shape, kind, device)
-}
-
-/// Reads the scalars that [`Training::step`] returned for `step`.
-///
-/// # Errors
-///
-/// [`TrainError::Mismatch`] if ranks do not agree on step, layout or state, and
-/// [`TrainError::NotFinite`] if the loss is not a number. All ranks return the same.
-pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Reduced, TrainError> {
-    let host: Vec<f64> = Vec::try_from(scalars)?;
-    let norm = host[HEAD + desync::NUMBERS];
-    if !desync::agree(&host[HEAD..HEAD + desync::NUMBERS], world_size) {
-        return Err(TrainError::Mismatch(format!(
-            "ranks disagree in step {}: their parameters, codebook or step count are no longer the \
-             same; different kinds of processors, or different builds, in one run can cause this",
-            step + 1
-        )));
-    }
-    let numbers =
-        [("reconstruction loss", host[0]), ("commitment loss", host[1]), ("gradient norm", norm)];
-    for (what, value) in numbers {
-        if !value.is_finite() {
-            return Err(TrainError::NotFinite { what, step: step + 1, value });
-        }
-    }
-    Ok(Reduced { step, recon_mse: host[0], commitment: host[1], stop: host[2] > 0.0 })
-}
-
-/// Hashes codebook and parameters, bit for bit.
-fn hash_state(model: &VqVae, hash: &mut Xxh3) {
-    for tensor in [model.quantizer.codes_kd(), model.parameters.flat()] {
-        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        hash.update(&bytes);
+        Ok(scalars::with_norm(&scalars, &norm))
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use tessera_comm::{Communicator, Watchdog};
 use tessera_control::{Activity, Client, Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
@@ -19,17 +19,15 @@ use crate::clock::{Clock, Lap};
 use crate::config::TrainConfig;
 use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
 use crate::error::TrainError;
-use crate::evaluate::{Split, evaluate, reconstruct};
+use crate::evaluate::{Split, evaluate};
 use crate::first_batch;
-use crate::metrics::image_grid::{ImageShape, write_reconstruction_png};
 use crate::metrics::{self, MetricSink, MetricsRow};
 use crate::optim::AdamW;
+use crate::pictures;
 use crate::resolve::Resolved;
 use crate::run_folder::{self, Resume, RunFolder};
-use crate::step::{StepInput, Training, batch_images, read_scalars};
-
-/// Pictures of reconstructions show this many samples of the test split.
-const NUM_PICTURED: u64 = 16;
+use crate::scalars::read_scalars;
+use crate::step::{StepInput, Training};
 
 /// What a worker brings to a run.
 #[derive(Debug)]
@@ -210,7 +208,14 @@ impl Run<'_> {
                 }
             }
             if self.is_due(metrics.images_every) && rank == 0 {
-                self.picture()?;
+                let folder = self.folder.reconstructions();
+                let source = &*self.test.source;
+                let picture = pictures::write(&folder, &self.training.model, source, self.step)?;
+                for sink in &mut self.sinks {
+                    if let Some(picture) = &picture {
+                        sink.picture(self.step, picture)?;
+                    }
+                }
             }
             if self.is_due(checkpoint.every) || is_last || is_stop {
                 self.look_at(pending.take())?;
@@ -272,40 +277,6 @@ impl Run<'_> {
         tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
         for sink in &mut self.sinks {
             sink.row(&row)?;
-        }
-        Ok(())
-    }
-
-    /// Inputs over outputs for the first samples of the test split; rank 0's business.
-    fn picture(&mut self) -> Result<(), TrainError> {
-        let _no_grad = tch::no_grad_guard();
-        let source = &self.test.source;
-        let shape = source.shape();
-        let num = NUM_PICTURED.min(source.num_samples());
-        let mut pixels = vec![0u8; num as usize * shape.num_bytes()];
-        for (id, out) in pixels.chunks_exact_mut(shape.num_bytes()).enumerate() {
-            source.read(id as u64, out)?;
-        }
-        let ids = (0..num).collect();
-        let batch = Batch { step: 0, global: 0..num, positions: 0..num, ids, pixels, shape };
-        let codes_kd = self.training.model.quantizer.codes_kd();
-        let images = batch_images(&batch, codes_kd.kind(), codes_kd.device());
-        let (outputs, _) = reconstruct(&self.training.model, &images);
-        let bytes = (outputs.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
-        let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
-        let size = ImageShape {
-            height: shape.height as usize,
-            width: shape.width as usize,
-            channels: shape.channels as usize,
-        };
-        if !matches!(size.channels, 1 | 3) {
-            return Ok(()); // no picture format for it
-        }
-        let path = self.folder.reconstructions().join(format!("step-{}.png", self.step));
-        let picture = write_reconstruction_png(&path, &batch.pixels, &outputs, size, 8)
-            .map_err(TrainError::file("write", &path))?;
-        for sink in &mut self.sinks {
-            sink.picture(self.step, &picture)?;
         }
         Ok(())
     }

@@ -1,0 +1,54 @@
+//! Pictures of reconstructions: inputs over outputs for the first samples of the test split.
+
+use std::path::Path;
+
+use tch::Kind;
+use tessera_data::{Batch, Source};
+use tessera_nn::VqVae;
+
+use crate::batch::batch_images;
+use crate::error::TrainError;
+use crate::evaluate::reconstruct;
+use crate::metrics::image_grid::{EncodedPng, ImageShape, write_reconstruction_png};
+
+/// Samples in a picture, at most.
+const NUM_SAMPLES: u64 = 16;
+/// Samples side by side.
+const COLUMNS: usize = 8;
+
+/// Writes `folder/step-N.png`; rank 0's business. `None`, and no file, where samples have neither
+/// one channel nor three: there is no picture of them.
+pub(crate) fn write(
+    folder: &Path,
+    model: &VqVae,
+    source: &dyn Source,
+    step: u64,
+) -> Result<Option<EncodedPng>, TrainError> {
+    let shape = source.shape();
+    let size = ImageShape {
+        height: shape.height as usize,
+        width: shape.width as usize,
+        channels: shape.channels as usize,
+    };
+    if !matches!(size.channels, 1 | 3) {
+        return Ok(None);
+    }
+    let num = NUM_SAMPLES.min(source.num_samples());
+    let mut pixels = vec![0u8; num as usize * shape.num_bytes()];
+    for (id, out) in (0..num).zip(pixels.chunks_exact_mut(shape.num_bytes())) {
+        source.read(id, out)?;
+    }
+    let batch =
+        Batch { step, global: 0..num, positions: 0..num, ids: (0..num).collect(), pixels, shape };
+
+    let _no_grad = tch::no_grad_guard();
+    let codes_kd = model.quantizer.codes_kd();
+    let images_nchw = batch_images(&batch, codes_kd.kind(), codes_kd.device());
+    let (outputs_nchw, _) = reconstruct(model, &images_nchw);
+    let bytes = (outputs_nchw.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
+    let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
+    let path = folder.join(format!("step-{step}.png"));
+    write_reconstruction_png(&path, &batch.pixels, &outputs, size, COLUMNS)
+        .map(Some)
+        .map_err(TrainError::file("write", &path))
+}

@@ -1,0 +1,92 @@
+//! The numbers of a step that ranks sum beside gradients and statistics: losses, the stop flag,
+//! and the check that ranks still agree.
+
+use tch::{Kind, Tensor};
+use tessera_comm::desync;
+use tessera_nn::VqVae;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::TrainError;
+use crate::step::StepInput;
+
+/// Scalars before the desync numbers: reconstruction, commitment, stop flag.
+const HEAD: usize = 3;
+/// Scalars of a step.
+pub(crate) const LEN: i64 = (HEAD + desync::NUMBERS) as i64;
+
+/// The reduced scalars of a step, the same on every rank.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reduced {
+    /// The step they belong to, from 0.
+    pub step: u64,
+    /// Mean squared error over the global batch.
+    pub recon_mse: f64,
+    /// Weighted commitment loss over the global batch.
+    pub commitment: f64,
+    /// Whether any rank asked to stop.
+    pub stop: bool,
+}
+
+/// Writes this rank's scalars: losses already divided by global counts, the stop flag, and a
+/// hash of step, layout and, where ranks compare their state, that of codebook and parameters.
+pub(crate) fn write(
+    scalars: &mut Tensor,
+    model: &VqVae,
+    input: StepInput,
+    layout_hash: u64,
+    recon: &Tensor,
+    commitment: &Tensor,
+) {
+    let mut hash = Xxh3::new();
+    hash.update(&[input.step, layout_hash].map(u64::to_le_bytes).concat());
+    if input.compare_state {
+        hash_state(model, &mut hash);
+    }
+    let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop))]
+        .into_iter()
+        .chain(desync::encode(hash.digest()))
+        .collect();
+    scalars.copy_(&Tensor::from_slice(&host));
+    scalars.get(0).copy_(&recon.detach());
+    scalars.get(1).copy_(commitment);
+}
+
+/// The reduced scalars and, behind them, the norm of the gradient, in fp64.
+pub(crate) fn with_norm(scalars: &Tensor, norm: &Tensor) -> Tensor {
+    Tensor::cat(&[scalars.to_kind(Kind::Double), norm.view([1])], 0)
+}
+
+/// Reads the scalars that [`Training::step`](crate::Training::step) returned for `step`.
+///
+/// # Errors
+///
+/// [`TrainError::Mismatch`] if ranks do not agree on step, layout or state, and
+/// [`TrainError::NotFinite`] if the loss is not a number. All ranks return the same.
+pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Reduced, TrainError> {
+    let host: Vec<f64> = Vec::try_from(scalars)?;
+    let norm = host[HEAD + desync::NUMBERS];
+    if !desync::agree(&host[HEAD..HEAD + desync::NUMBERS], world_size) {
+        return Err(TrainError::Mismatch(format!(
+            "ranks disagree in step {}: their parameters, codebook or step count are no longer the \
+             same; different kinds of processors, or different builds, in one run can cause this",
+            step + 1
+        )));
+    }
+    let numbers =
+        [("reconstruction loss", host[0]), ("commitment loss", host[1]), ("gradient norm", norm)];
+    for (what, value) in numbers {
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite { what, step: step + 1, value });
+        }
+    }
+    Ok(Reduced { step, recon_mse: host[0], commitment: host[1], stop: host[2] > 0.0 })
+}
+
+/// Hashes codebook and parameters, bit for bit.
+fn hash_state(model: &VqVae, hash: &mut Xxh3) {
+    for tensor in [model.quantizer.codes_kd(), model.parameters.flat()] {
+        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        hash.update(&bytes);
+    }
+}
