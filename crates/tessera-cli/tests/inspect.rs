@@ -35,8 +35,7 @@ fn write_checkpoint(run: &Path, step: u64) -> PathBuf {
         let view = TensorView::new(Dtype::F32, vec![2, 3], &data).unwrap();
         let bytes = safetensors::serialize([(tensor, view)], None).unwrap();
         fs::write(folder.join(name), &bytes).unwrap();
-        let sha256: String =
-            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256_of(&bytes);
         files.push(serde_json::json!({
             "name": name, "bytes": bytes.len(), "sha256": sha256, "tensors": [tensor]
         }));
@@ -47,7 +46,13 @@ fn write_checkpoint(run: &Path, step: u64) -> PathBuf {
         "files": files, "written_by_a_later_version": true
     });
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    let hash = sha256_of(manifest.to_string().as_bytes());
+    fs::write(folder.join("manifest.sha256"), format!("{hash}  manifest.json\n")).unwrap();
     folder
+}
+
+fn sha256_of(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

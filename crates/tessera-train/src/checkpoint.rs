@@ -1,6 +1,6 @@
 //! Checkpoints: safetensors files and a manifest with a hash of each.
 //!
-//! `checkpoints/step-00000500/` holds `manifest.json` and the files it lists. Tensors have
+//! `checkpoints/step-00000500/` holds `manifest.json`, its hash and the files listed. Tensors have
 //! canonical names, logical shapes (`[out, in, h, w]`) and plain contiguous values, so any
 //! number of ranks, and Python, can read them; whole tensors are spread over the files, one file
 //! a rank. A checkpoint is written under a temporary name, synced, verified by rank 0 and then
@@ -270,6 +270,11 @@ fn sync_folder(folder: &Path) -> Result<(), TrainError> {
         .map_err(TrainError::file("sync", folder))
 }
 
+/// The content of `manifest.sha256`, as `sha256sum --check` reads it.
+fn hash_line(manifest: &[u8]) -> String {
+    format!("{}  manifest.json\n", hex(&Sha256::digest(manifest)))
+}
+
 /// Verifies what the ranks wrote and gives the checkpoint its name.
 fn commit(
     checkpoints: &Path,
@@ -280,6 +285,7 @@ fn commit(
 ) -> Result<(), TrainError> {
     let json = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
     write_synced(&partial.join("manifest.json"), &json)?;
+    write_synced(&partial.join("manifest.sha256"), hash_line(&json).as_bytes())?;
     Checkpoint::verify(partial)?;
     sync_folder(partial)?;
     let target = checkpoints.join(name);
@@ -394,6 +400,9 @@ impl Checkpoint {
         };
         let bytes = fs::read(folder.join("manifest.json"))
             .map_err(|error| bad(format!("manifest.json: {error}")))?;
+        if fs::read(folder.join("manifest.sha256")).ok() != Some(hash_line(&bytes).into_bytes()) {
+            return Err(bad("manifest.json: not as manifest.sha256 has it, it is damaged".into()));
+        }
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| bad(format!("manifest.json: {error}")))?;
         if manifest.format != FORMAT || manifest.version != VERSION {

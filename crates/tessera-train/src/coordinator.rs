@@ -131,16 +131,9 @@ pub(crate) fn choose_checkpoint(
     data_fingerprint: &str,
 ) -> Result<Choice, TrainError> {
     let choice = match comm.rank() {
-        0 => look_for_checkpoint(checkpoints, resume).and_then(|choice| {
-            let mut step = 0;
-            if let Some(path) = &choice.path {
-                let manifest = Checkpoint::read_manifest(path)?;
-                checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
-                step = manifest.step;
-            }
-            checkpoint::supersede_after(checkpoints, step)?;
-            Ok(choice)
-        }),
+        0 => resumable_checkpoint(checkpoints, resume, config, data_fingerprint).and_then(
+            |(choice, step)| checkpoint::supersede_after(checkpoints, step).map(|()| choice),
+        ),
         _ => Ok(Choice { path: None, notices: Vec::new() }),
     };
     let choice = agree_on(comm, choice)?;
@@ -149,10 +142,29 @@ pub(crate) fn choose_checkpoint(
     Ok(serde_json::from_slice(&bytes).expect("rank 0 sends a choice"))
 }
 
+/// The checkpoint to go on from, and its step, 0 without one; changes nothing.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] if the checkpoint asked for is damaged, or is about another run.
+pub(crate) fn resumable_checkpoint(
+    checkpoints: &Path,
+    resume: &Resume,
+    config: &TrainConfig,
+    data_fingerprint: &str,
+) -> Result<(Choice, u64), TrainError> {
+    let choice = look_for_checkpoint(checkpoints, resume)?;
+    let Some(path) = &choice.path else { return Ok((choice, 0)) };
+    let manifest = Checkpoint::read_manifest(path)?;
+    checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
+    Ok((choice, manifest.step))
+}
+
 fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, TrainError> {
     let mut notices = Vec::new();
     match resume {
         Resume::Never => {}
+        Resume::Auto if !checkpoints.is_dir() => {}
         Resume::From(path) => {
             Checkpoint::verify(path)?;
             notices.push(format!("resuming from {} as asked", path.display()));

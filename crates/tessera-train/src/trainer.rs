@@ -17,7 +17,7 @@ use tessera_nn::VqVae;
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::clock::{Clock, Lap};
 use crate::config::TrainConfig;
-use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
+use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint, resumable_checkpoint};
 use crate::error::TrainError;
 use crate::evaluate::{Split, evaluate};
 use crate::first_batch;
@@ -59,14 +59,24 @@ struct Data {
     test: Arc<dyn Source>,
 }
 
-/// Everything that can be found wrong before anything is written: data, model and run folder.
+impl Data {
+    /// Identity of both splits.
+    fn fingerprint(&self) -> String {
+        format!("{} {}", self.train.fingerprint(), self.test.fingerprint())
+    }
+}
+
+/// Everything that can be found wrong before anything is written: data, model, run folder, and
+/// the checkpoint that the run would go on from.
 ///
 /// # Errors
 ///
 /// [`TrainError`] with exit code 2.
 pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
-    open_data(&resolved.config)?;
-    run_folder::check(&resolved.run_dir, resume)
+    let data = open_data(&resolved.config)?;
+    run_folder::check(&resolved.run_dir, resume)?;
+    let checkpoints = RunFolder { root: resolved.run_dir.clone() }.checkpoints();
+    resumable_checkpoint(&checkpoints, resume, &resolved.config, &data.fingerprint()).map(|_| ())
 }
 
 fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
@@ -94,7 +104,7 @@ pub fn train(
 ) -> Result<Ending, TrainError> {
     let config = &resolved.config;
     let data = agree_on(comm, open_data(config))?;
-    let fingerprint = format!("{} {}", data.train.fingerprint(), data.test.fingerprint());
+    let fingerprint = data.fingerprint();
     agree_on_run(comm, config, &fingerprint)?;
 
     let channels = i64::from(data.train.shape().channels);

@@ -8,7 +8,7 @@ use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
 
 /// One worker of a training or an evaluation.
 #[derive(Debug, Parser)]
-#[command(name = "tessera", version, after_help = EXIT_CODES)]
+#[command(name = "tessera", bin_name = "tessera", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

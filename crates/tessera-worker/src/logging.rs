@@ -13,21 +13,33 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+/// Target of what the worker also prints on stderr as its one line of outcome: it goes to the log
+/// file alone.
+pub(crate) const OUTCOME: &str = "outcome";
+
+/// What stderr shows: as `RUST_LOG` says, from `level` on without it.
+fn terminal_filter(level: &str) -> EnvFilter {
+    let outcome = format!("{OUTCOME}=off").parse().expect("a directive of our own");
+    EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(level))
+        .add_directive(outcome)
+}
+
 /// Sends this process's log to `file`, and to stderr too where `to_stderr`.
 ///
 /// `RUST_LOG` sets the level, `info` without it.
 pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
-    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let all = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLine { rank })
         .with_writer(std::sync::Mutex::new(file))
-        .with_filter(filter());
+        .with_filter(all);
     let terminal = to_stderr.then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .with_target(false)
-            .with_filter(filter())
+            .with_filter(terminal_filter("info"))
     });
     // A second call in one process keeps the first; the worker makes one.
     let _ = tracing_subscriber::registry().with(lines).with(terminal).try_init();
@@ -35,12 +47,11 @@ pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
 
 /// Sends warnings to stderr, for a command that has no run folder of its own to log to.
 pub(crate) fn to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_target(false)
-        .with_filter(filter);
+        .with_filter(terminal_filter("warn"));
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 

@@ -128,7 +128,7 @@ impl Session {
     /// Reports an error and leaves without waiting for anybody.
     pub(crate) fn fail(self, error: &TrainError) -> ExitCode {
         let message = error.to_string();
-        tracing::error!(error = message, "run failed");
+        tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
         if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
             eprintln!("error: {message}");
@@ -154,7 +154,7 @@ fn report_hang(hang: &Hang, last_words: &LastWords) {
         hang.sequence,
         last_words.activity.step()
     );
-    tracing::error!(error = message, "hang");
+    tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
     eprintln!("error: {message}");
     last_words.say(ExitCode::Hang, &message);
 }

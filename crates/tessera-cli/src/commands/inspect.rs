@@ -17,6 +17,8 @@ use crate::failure::Failure;
 
 /// Name of a checkpoint's manifest.
 const MANIFEST: &str = "manifest.json";
+/// Name of the file with the manifest's own hash.
+const MANIFEST_HASH: &str = "manifest.sha256";
 /// What the manifest calls itself.
 const FORMAT: &str = "tessera-checkpoint";
 /// The version of the format that this program reads.
@@ -156,11 +158,17 @@ fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
     let text = std::fs::read(path).map_err(|error| {
         refuse(ExitCode::BadInput, format!("cannot be read ({error}): check its permissions"))
     })?;
-    let damaged = |error: serde_json::Error| {
-        let problem = format!("is damaged ({error}): resume from another checkpoint");
+    let damaged = |how: &dyn std::fmt::Display| {
+        let problem = format!("is damaged ({how}): resume from another checkpoint");
         refuse(ExitCode::DataCorrupt, problem)
     };
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+    let promised = std::fs::read(path.with_file_name(MANIFEST_HASH)).ok();
+    let hash_line = format!("{}  {MANIFEST}\n", hex(&Sha256::digest(&text))).into_bytes();
+    if promised.as_ref().is_some_and(|promised| *promised != hash_line) {
+        return Err(damaged(&format!("not as {MANIFEST_HASH} has it")));
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
     let head = Head::deserialize(&value).ok().filter(|head| head.format == FORMAT);
     match head {
         None => {
@@ -174,7 +182,8 @@ fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
             );
             Err(refuse(ExitCode::BadInput, problem))
         }
-        Some(_) => serde_json::from_value(value).map_err(damaged),
+        Some(_) if promised.is_none() => Err(damaged(&format!("{MANIFEST_HASH} is missing"))),
+        Some(_) => serde_json::from_value(value).map_err(|error| damaged(&error)),
     }
 }
 
@@ -227,11 +236,15 @@ fn check_file(folder: &Path, file: &ManifestFile) -> Result<Metadata, String> {
     let mut hash = HashingReader { source: &mut source, hasher: Sha256::new() };
     let metadata = read_header(&mut hash);
     io::copy(&mut hash, &mut io::sink()).map_err(unreadable)?;
-    let digest: String = hash.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&hash.hasher.finalize());
     if digest != file.sha256.to_ascii_lowercase() {
         return Err("sha256 differs from the manifest's".into());
     }
     metadata.map_err(|error| format!("is no safetensors file ({error})"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_header(source: &mut impl Read) -> io::Result<Metadata> {
