@@ -5,7 +5,7 @@
 #
 #   launch/demo.sh
 #
-# TESSERA_DEMO_STEPS is the length of the training, 330 unless set.
+# TESSERA_DEMO_STEPS is the length of the training, 600 unless set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
-steps=${TESSERA_DEMO_STEPS:-330}
+steps=${TESSERA_DEMO_STEPS:-600}
 [[ $steps =~ ^[1-9][0-9]*$ ]] || die "TESSERA_DEMO_STEPS is $steps; it must be a positive number"
 every=$(((steps + 2) / 3))
 data=data/fashion_mnist
