@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -21,6 +20,7 @@ use tessera_comm::Communicator;
 use crate::config::{TrainConfig, hex};
 use crate::coordinator::{agree, agree_on};
 use crate::error::TrainError;
+use crate::metrics::replace_file::write_synced;
 use crate::step::Training;
 
 /// What `manifest.json` says of itself.
@@ -249,19 +249,14 @@ fn write_part(
         mine.iter().map(|(name, tensor)| (name.clone(), HostTensor::copy_of(tensor))).collect();
     let names = tensors.keys().cloned().collect();
     let bytes = safetensors::serialize(tensors, None).expect("shapes are those of the bytes");
-    write_synced(&partial.join(&name), &bytes)?;
+    let path = partial.join(&name);
+    write_synced(&path, &bytes).map_err(TrainError::file("write", &path))?;
     Ok(FileEntry {
         name,
         bytes: bytes.len() as u64,
         sha256: hex(&Sha256::digest(&bytes)),
         tensors: names,
     })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    fs::File::create(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(TrainError::file("write", path))
 }
 
 fn sync_folder(folder: &Path) -> Result<(), TrainError> {
@@ -284,8 +279,10 @@ fn commit(
     keep: u64,
 ) -> Result<(), TrainError> {
     let json = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
-    write_synced(&partial.join("manifest.json"), &json)?;
-    write_synced(&partial.join("manifest.sha256"), hash_line(&json).as_bytes())?;
+    for (file, bytes) in [("manifest.json", &json), ("manifest.sha256", &hash_line(&json).into())] {
+        let path = partial.join(file);
+        write_synced(&path, bytes).map_err(TrainError::file("write", &path))?;
+    }
     Checkpoint::verify(partial)?;
     sync_folder(partial)?;
     let target = checkpoints.join(name);

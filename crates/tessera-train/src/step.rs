@@ -120,9 +120,7 @@ impl Training {
         clock.lap(Lap::DecoderBackward);
 
         let config = model.quantizer.config();
-        let positions =
-            model.num_positions(i64::from(batch.shape.height), i64::from(batch.shape.width)) as f64;
-        let weight = config.commitment / (global * positions * config.code_dim as f64);
+        let weight = config.commitment / (num_tokens as f64 * config.code_dim as f64);
         let passed_nd =
             config.gradient.to_latents(&latents_nd, &codes_nd, &to_vectors(&at_cut_ndhw));
         let error_nd = latents_nd - codes_nd;

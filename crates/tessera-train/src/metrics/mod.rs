@@ -2,7 +2,7 @@
 
 pub mod image_grid;
 pub mod jsonl;
-mod replace_file;
+pub(crate) mod replace_file;
 mod sinks;
 pub mod tensorboard;
 pub mod window;
