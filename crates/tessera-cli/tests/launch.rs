@@ -28,8 +28,9 @@ impl Launch {
     fn start(mode: &str, options: &[&str], worker_args: &[&str]) -> Self {
         let run_dir = TempDir::new().unwrap();
         let log = |name| fs::File::create(run_dir.path().join(name)).unwrap();
-        let launcher = Command::new(env!("CARGO_BIN_EXE_tessera"))
-            .arg("launch")
+        // Under nohup a SIGHUP is ignored, which the launcher would leave so; `env` becomes it.
+        let launcher = Command::new("env")
+            .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tessera"), "launch"])
             .args(options)
             .arg("--")
             .args(worker_args)

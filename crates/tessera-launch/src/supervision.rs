@@ -11,6 +11,8 @@ use tessera_control::{ExitCode, Message, Phase};
 
 /// How long workers may take to say hello.
 const HELLO: Duration = Duration::from_secs(120);
+/// A worker whose peer hangs is suspected after this much silence: it beats once a second.
+const SUSPICIOUS: Duration = Duration::from_secs(5);
 
 /// What is known about one rank.
 #[derive(Debug, Clone)]
@@ -27,8 +29,8 @@ struct Worker {
 /// Why a run did not go well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    /// A worker said so itself.
-    Reported { rank: usize },
+    /// A worker said so itself; where it hangs, whom it may be waiting for.
+    Reported { rank: usize, suspect: Option<String> },
     /// A worker's connection ended without an outcome.
     Lost { rank: usize },
     /// A worker is silent while its connection stands.
@@ -103,7 +105,8 @@ impl Supervision {
                 worker.step = *step;
                 worker.outcome = Some((*code, message.clone()));
                 if !matches!(code, ExitCode::Done | ExitCode::Stopped) {
-                    self.blame(Fault::Reported { rank });
+                    let suspect = (*code == ExitCode::Hang).then(|| self.suspect(now)).flatten();
+                    self.blame(Fault::Reported { rank, suspect });
                 }
             }
             Message::Hello { .. } | Message::Notice { .. } => {}
@@ -118,7 +121,7 @@ impl Supervision {
             return;
         }
         let echo = match self.fault {
-            Some(Fault::Reported { rank }) => self.code_of(rank) == Some(ExitCode::WorkerLost),
+            Some(Fault::Reported { rank, .. }) => self.code_of(rank) == Some(ExitCode::WorkerLost),
             _ => false,
         };
         if echo {
@@ -231,7 +234,7 @@ impl Supervision {
         let step = self.workers.iter().flatten().map(|worker| worker.step).max().unwrap_or(0);
         let detail = self.detail.as_ref().map_or(String::new(), |detail| format!(" ({detail})"));
         let (code, message) = match &self.fault {
-            Some(Fault::Reported { rank }) => self.reported(*rank),
+            Some(Fault::Reported { rank, suspect }) => self.reported(*rank, suspect.as_deref()),
             Some(Fault::Lost { rank }) => {
                 (ExitCode::WorkerLost, format!("worker lost: {}{detail}", self.describe(*rank)))
             }
@@ -277,12 +280,33 @@ impl Supervision {
         }
     }
 
-    fn reported(&self, rank: usize) -> (ExitCode, String) {
+    /// The worker that others hang for: the most silent one, or the one that is not where the
+    /// others wait.
+    fn suspect(&self, now: Instant) -> Option<String> {
+        let open = |worker: &Worker| worker.connected && worker.outcome.is_none();
+        let alive = || {
+            let all = self.workers.iter().enumerate();
+            all.filter_map(|(rank, worker)| Some((rank, worker.as_ref().filter(|w| open(w))?)))
+        };
+        if let Some((rank, worker)) = alive().min_by_key(|(_, worker)| worker.heard) {
+            let silent = now.saturating_duration_since(worker.heard);
+            if silent > SUSPICIOUS {
+                let who = self.describe(rank);
+                return Some(format!("nothing heard for {} s from {who}", silent.as_secs()));
+            }
+        }
+        let waits = |worker: &Worker| worker.phase == Some(Phase::Reduce);
+        let (rank, _) = alive().find(|(_, worker)| !waits(worker))?;
+        Some(format!("not there yet: {}", self.describe(rank)))
+    }
+
+    fn reported(&self, rank: usize, suspect: Option<&str>) -> (ExitCode, String) {
         let worker = self.workers[rank].as_ref();
         let (code, message) = worker
             .and_then(|w| w.outcome.clone())
             .unwrap_or((ExitCode::Failed, "failed without a reason".into()));
-        (code, format!("rank {rank}: {message}"))
+        let suspect = suspect.map_or(String::new(), |suspect| format!("; {suspect}"));
+        (code, format!("rank {rank}: {message}{suspect}"))
     }
 
     fn describe(&self, rank: usize) -> String {

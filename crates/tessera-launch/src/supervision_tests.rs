@@ -101,6 +101,39 @@ fn silence_of_an_open_connection_is_a_hang_and_noise_is_not() {
     );
 }
 
+/// Rank 2 was stopped, ranks 0 and 1 wait for it, and their own deadline is shorter than ours.
+#[test]
+fn whoever_others_hang_for_is_named() {
+    let (mut run, now) = three();
+    let later = now + Duration::from_secs(9);
+    for rank in [0, 1] {
+        run.hear(rank, &Message::Heartbeat { phase: Phase::Reduce, step: 4 }, later);
+    }
+    let message = "late".to_owned();
+    run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, later);
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::Hang);
+    assert_eq!(
+        verdict.message,
+        "rank 0: late; nothing heard for 9 s from rank 2 on host node, pid 102, before its first \
+         step"
+    );
+}
+
+#[test]
+fn a_rank_that_lives_but_waits_elsewhere_is_named() {
+    let (mut run, now) = three();
+    for (rank, phase) in [(0, Phase::Reduce), (1, Phase::Data), (2, Phase::Reduce)] {
+        run.hear(rank, &Message::Heartbeat { phase, step: 4 }, now);
+    }
+    let message = "late".to_owned();
+    run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, now);
+    assert_eq!(
+        run.verdict().message,
+        "rank 0: late; not there yet: rank 1 on host node, pid 101, phase data, step 4"
+    );
+}
+
 #[test]
 fn a_launcher_that_was_asleep_accuses_nobody() {
     let (mut run, now) = three();
