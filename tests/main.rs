@@ -7,7 +7,9 @@
 
 mod bad_input;
 mod faults;
+mod nccl;
 mod outputs;
+mod precision;
 mod ranks;
 mod resume;
 mod support;

@@ -51,8 +51,8 @@ fn config(precision: Precision, global_batch: u64) -> TrainConfig {
 }
 
 fn new_training(config: &TrainConfig) -> Training {
-    let kind = config.train.precision.kind();
-    let model = VqVae::new(&config.model, 1, config.seed, kind, Device::Cpu);
+    let kinds = config.train.precision.kinds();
+    let model = VqVae::new(&config.model, 1, config.seed, kinds, Device::Cpu);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     Training::new(model, optimizer)
 }
@@ -95,7 +95,7 @@ fn train_rank(
             means.codes_used as f64,
         ]);
         let _no_grad = tch::no_grad_guard();
-        let images = batch_images(&whole, config.train.precision.kind(), Device::Cpu);
+        let images = batch_images(&whole, config.train.precision.kinds().master, Device::Cpu);
         let latents_nd = to_vectors(&training.model.encode(&images));
         indices.push(Vec::try_from(training.model.quantizer.assign(&latents_nd))?);
     }

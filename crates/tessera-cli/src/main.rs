@@ -1,7 +1,7 @@
 //! `tessera`: the command that a person types.
 //!
 //! Links neither libtorch nor MPI, so that it starts in milliseconds and works where those are
-//! missing: what needs them is done by its sibling `tessera-worker`, which `train` and `eval`
+//! missing: what needs them is done by its sibling `tessera-worker`, which `train`, `eval` and `bench`
 //! become and which `launch` starts through mpirun.
 //!
 //! Results go to stdout, everything else to stderr, an error as one line `error: ...`.
@@ -49,6 +49,9 @@ enum Command {
     /// Evaluate a run's checkpoint in this process.
     #[command(disable_help_flag = true)]
     Eval(worker::WorkerArgs),
+    /// Time parts of a training step alone, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Bench(worker::WorkerArgs),
     /// Pack, check and describe data sets.
     Data(data::DataArgs),
     /// Describe a checkpoint and check its files; exits with 6 if one is corrupt.
@@ -81,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Launch(args) => launch::run(&args),
         Command::Train(args) => worker::run("train", &args),
         Command::Eval(args) => worker::run("eval", &args),
+        Command::Bench(args) => worker::run("bench", &args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),
         Command::Inspect(args) => inspect::run(&args),
         Command::Watch(args) => watch::run(&args),

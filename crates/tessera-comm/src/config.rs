@@ -8,11 +8,42 @@ use serde::{Deserialize, Serialize};
 pub struct CommConfig {
     /// Seconds that a collective may take before the run is declared hung (exit code 4).
     pub timeout_seconds: f64,
+    /// "auto": NCCL between GPUs, MPI between processors; "nccl"; "mpi".
+    pub backend: Backend,
+    /// Whether several ranks may take one GPU, for tests: each then claims a host of its own
+    /// towards NCCL (NCCL_HOSTID), since NCCL before 2.30.3 refuses otherwise.
+    pub share_gpu: bool,
+}
+
+/// What carries tensors between ranks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// NCCL between GPUs, MPI between processors.
+    #[default]
+    Auto,
+    /// NCCL.
+    Nccl,
+    /// MPI; tensors of GPUs go through the host's memory.
+    Mpi,
+}
+
+impl std::str::FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "nccl" => Ok(Self::Nccl),
+            "mpi" => Ok(Self::Mpi),
+            _ => Err(format!("expected auto, nccl or mpi, found '{text}'")),
+        }
+    }
 }
 
 impl Default for CommConfig {
     fn default() -> Self {
-        Self { timeout_seconds: 300.0 }
+        Self { timeout_seconds: 300.0, backend: Backend::Auto, share_gpu: false }
     }
 }
 

@@ -31,9 +31,7 @@ pub enum CommError {
         value: String,
     },
     /// A collective was handed a tensor it cannot send.
-    #[error(
-        "{op} needs a contiguous tensor on the CPU of kind f32, f64, i64 or u8, found {kind:?}"
-    )]
+    #[error("{op} needs a contiguous tensor of kind f32, f64, i64 or u8, found {kind:?}")]
     Layout {
         /// The collective.
         op: &'static str,
@@ -79,6 +77,72 @@ pub enum CommError {
         code: i32,
         /// MPI's words for it.
         text: String,
+    },
+    /// NCCL is missing, refused or failed.
+    #[error("{error} (rank {rank})")]
+    Nccl {
+        /// The rank that saw it.
+        rank: usize,
+        /// What happened.
+        error: nccl_rs::Error,
+    },
+    /// A GPU was asked for and there is none.
+    #[error(
+        "train.device = \"cuda\" but libtorch sees no GPU: check `nvidia-smi`, and that the CUDA \
+         libtorch is installed (`./launch/setup.sh --cuda`), or set train.device = \"cpu\""
+    )]
+    NoGpu,
+    /// Another rank could not open its device; it tells why itself.
+    #[error("rank {rank} has no device to compute on, or no NCCL; it says why itself")]
+    PeerDevice {
+        /// The rank.
+        rank: usize,
+    },
+    /// Some ranks found a GPU and others did not.
+    #[error(
+        "rank {rank} found another kind of device than this one: all ranks need a GPU, or set \
+         train.device = \"cpu\""
+    )]
+    MixedDevices {
+        /// A rank with the other kind.
+        rank: usize,
+    },
+    /// Two ranks have taken one GPU.
+    #[error(
+        "ranks {first} and {second} have the same GPU ({gpu}): start one worker a GPU, or set \
+         comm.share_gpu = true to test with several on one"
+    )]
+    SharedGpu {
+        /// A rank.
+        first: usize,
+        /// Another.
+        second: usize,
+        /// Host and GPU.
+        gpu: String,
+    },
+    /// A backend that cannot work on the device.
+    #[error("comm.backend = \"{backend}\" cannot carry tensors on {device}: {remedy}")]
+    Backend {
+        /// The backend.
+        backend: &'static str,
+        /// The device.
+        device: String,
+        /// What to set instead.
+        remedy: &'static str,
+    },
+    /// CUDA's driver refused or failed.
+    #[error("the GPU could not {doing}: {text}")]
+    Cuda {
+        /// What was tried.
+        doing: &'static str,
+        /// CUDA's words.
+        text: String,
+    },
+    /// The device did not come to a mark in time.
+    #[error("the GPU has not finished its work within {waited:?}")]
+    DeviceDeadline {
+        /// The deadline.
+        waited: Duration,
     },
     /// libtorch refused an operation on a buffer.
     #[error("libtorch: {0}")]

@@ -7,19 +7,22 @@
 //!
 //! Nothing here waits without a deadline: where a library call cannot time out, a [`Watchdog`]
 //! is armed around it and ends the process.
-#![allow(unsafe_code)] // MPI and `_exit`; each block says what must hold
+#![allow(unsafe_code)] // MPI, NCCL, CUDA and `_exit`; each block says what must hold
 
 mod backend;
 mod bytes;
 mod config;
 pub mod desync;
+mod device;
 mod error;
 mod reducer;
 mod watchdog;
 
-pub use backend::{Communicator, InFlight, Mpi, Solo, Threads, connect};
+pub use backend::{Communicator, Connection, InFlight, Mpi, Nccl, Solo, Threads, connect};
 pub use bytes::{all_gather_bytes, broadcast_bytes};
-pub use config::CommConfig;
+pub use config::{Backend, CommConfig};
+pub use device::{DeviceConfig, LocalRank, Mark, RankDevice, load_cuda};
 pub use error::CommError;
+pub use nccl_rs::Error as NcclError;
 pub use reducer::{Piece, Reducer};
 pub use watchdog::{Armed, Hang, Watchdog, exit_now};

@@ -1,13 +1,17 @@
 //! One flat buffer for everything that a training step reduces.
 //!
 //! Six to ten small collectives a step cost more than their bytes; here gradients, codebook
-//! statistics and scalars are pieces of one tensor that is summed once. The layout is a pure
-//! function of the list of pieces, so every rank has the same one; [`Reducer::layout_hash`] is
-//! what ranks compare.
+//! statistics and scalars are pieces of one tensor that is summed once. Where the communicator
+//! makes progress while the rank computes, parts that are ready can be sent early, and the end
+//! sends what is left; elsewhere the end sends it all in one call. The layout is a pure function
+//! of the list of pieces, so every rank has the same one; [`Reducer::layout_hash`] is what ranks
+//! compare.
+
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{CommError, Communicator};
+use crate::{CommError, Communicator, InFlight};
 
 /// Elements between the starts of two pieces are a multiple of this: 64 bytes of f32.
 const ALIGNMENT: i64 = 16;
@@ -27,6 +31,8 @@ pub struct Reducer {
     pieces: Vec<Piece>,
     offsets: Vec<i64>,
     flat: Tensor,
+    /// Parts of the buffer that have been sent in this round, in the order of sending.
+    sent: Vec<(Range<i64>, InFlight)>,
 }
 
 impl Reducer {
@@ -38,7 +44,7 @@ impl Reducer {
             offsets.push(end);
             end += (piece.len + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         }
-        Self { pieces, offsets, flat: Tensor::zeros([end], (kind, device)) }
+        Self { pieces, offsets, flat: Tensor::zeros([end], (kind, device)), sent: Vec::new() }
     }
 
     /// The piece called `name`, as a view `[len]` of the buffer.
@@ -47,12 +53,15 @@ impl Reducer {
     ///
     /// If there is no such piece.
     pub fn piece(&self, name: &str) -> Tensor {
-        let at = self
-            .pieces
+        let at = self.index(name);
+        self.flat.narrow(0, self.offsets[at], self.pieces[at].len)
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.pieces
             .iter()
             .position(|piece| piece.name == name)
-            .expect("pieces are named by the code that made the layout");
-        self.flat.narrow(0, self.offsets[at], self.pieces[at].len)
+            .expect("pieces are named by the code that made the layout")
     }
 
     /// Bytes that one reduction sends.
@@ -72,13 +81,62 @@ impl Reducer {
         hash
     }
 
-    /// Sums the whole buffer over the ranks, in place.
+    /// The elements of the buffer from the start of one piece to the end of another.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such piece.
+    pub fn span(&self, first: &str, last: &str) -> Range<i64> {
+        let last = self.index(last);
+        self.offsets[self.index(first)]..self.offsets[last] + self.pieces[last].len
+    }
+
+    /// Begins to sum these elements of the buffer, which are ready, where that pays: nothing may
+    /// touch them before [`Self::all_reduce`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError`] as the communicator gives it; the run is over then.
+    ///
+    /// # Panics
+    ///
+    /// If some of them have been sent in this round.
+    pub fn send_early(
+        &mut self,
+        comm: &dyn Communicator,
+        part: Range<i64>,
+    ) -> Result<(), CommError> {
+        if !comm.overlaps() || part.is_empty() {
+            return Ok(());
+        }
+        let is_free =
+            |(other, _): &(Range<i64>, _)| part.end <= other.start || other.end <= part.start;
+        assert!(self.sent.iter().all(is_free), "a part is sent once");
+        let tensor = self.flat.narrow(0, part.start, part.end - part.start);
+        self.sent.push((part, comm.all_reduce(tensor)?));
+        Ok(())
+    }
+
+    /// Sums over the ranks, in place, what has not been sent yet, and waits for everything.
     ///
     /// # Errors
     ///
     /// [`CommError`] as the communicator gives it; the run is over then.
     pub fn all_reduce(&mut self, comm: &dyn Communicator) -> Result<(), CommError> {
-        self.flat = comm.all_reduce(self.flat.shallow_clone())?.wait()?;
+        let sent = std::mem::take(&mut self.sent);
+        let mut taken: Vec<_> = sent.iter().map(|(part, _)| part.clone()).collect();
+        taken.sort_by_key(|part| part.start);
+        let (mut rest, mut start) = (Vec::new(), 0);
+        for part in taken.into_iter().chain(std::iter::once(self.flat.size()[0]..i64::MAX)) {
+            if start < part.start {
+                rest.push(self.flat.narrow(0, start, part.start - start));
+            }
+            start = part.end;
+        }
+        let rest = comm.all_reduce_group(rest)?;
+        for flight in sent.into_iter().map(|(_, flight)| flight).chain(rest) {
+            let _ = flight.wait()?; // a view of the buffer
+        }
         Ok(())
     }
 }

@@ -16,6 +16,16 @@ pub struct Hang {
     pub sequence: u64,
     /// How long.
     pub waited: Duration,
+    /// What the library said, where a lost peer or an error of its own is behind it.
+    pub cause: Option<String>,
+}
+
+impl Hang {
+    /// The exit code of a process that ends for it: 3, a worker is lost, where the library has
+    /// said so, and otherwise 4.
+    pub fn exit_code(&self) -> i32 {
+        if self.cause.is_some() { 3 } else { 4 }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +51,7 @@ impl Watchdog {
     pub fn start(timeout: Duration, on_hang: impl Fn(&Hang) + Send + 'static) -> Self {
         Self::with_end(timeout, move |hang| {
             on_hang(hang);
-            exit_now(4)
+            exit_now(hang.exit_code())
         })
     }
 
@@ -57,7 +67,7 @@ impl Watchdog {
 
     /// Arms the watchdog for `op`, until the answer is dropped.
     pub fn arm(&self, op: &'static str, sequence: u64) -> Armed<'_> {
-        let hang = Hang { op, sequence, waited: self.timeout };
+        let hang = Hang { op, sequence, waited: self.timeout, cause: None };
         self.set(Some((Instant::now() + self.timeout, hang)));
         Armed(self)
     }

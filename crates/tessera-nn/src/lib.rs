@@ -16,6 +16,6 @@ pub mod random;
 mod vqvae;
 
 pub use backbone::BackboneConfig;
-pub use parameters::Parameters;
+pub use parameters::{Kinds, Parameters};
 pub use quantize::{QuantizerConfig, VectorQuantizer};
 pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_vectors};

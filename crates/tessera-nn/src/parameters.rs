@@ -4,6 +4,12 @@
 //! views of it. Convolution weights lie channels-last in the buffer, which makes the
 //! convolutions on channels-last input 1.6 to 2 times faster on a CPU; the shape that a view
 //! shows is always the logical one (`[out, in, h, w]`).
+//!
+//! Where a model computes in another kind than it is trained in (bfloat16 activations, float32
+//! parameters), the layers see views of a second buffer, a rounded copy of the first;
+//! [`Parameters::refresh`] makes it anew after the first has changed.
+
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
@@ -11,6 +17,22 @@ use crate::random::{Purpose, draws};
 
 /// Elements between the starts of two parameters are a multiple of this: 64 bytes of f32.
 const ALIGNMENT: i64 = 16;
+
+/// Kinds of a model's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kinds {
+    /// Of the parameters that the optimiser moves, the quantiser and the losses.
+    pub master: Kind,
+    /// Of the layers: activations, their gradients, and the parameters as the layers see them.
+    pub compute: Kind,
+}
+
+impl Kinds {
+    /// One kind for everything.
+    pub fn same(kind: Kind) -> Self {
+        Self { master: kind, compute: kind }
+    }
+}
 
 /// The half of the backward pass that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,19 +87,23 @@ impl Declarations {
     }
 
     /// Allocates the buffer and fills it with the initial values that `seed` stands for.
-    pub fn allocate(self, seed: u64, kind: Kind, device: Device) -> Parameters {
-        let flat = Tensor::zeros([self.len], (kind, device));
+    pub fn allocate(self, seed: u64, kinds: Kinds, device: Device) -> Parameters {
+        let flat = Tensor::zeros([self.len], (kinds.master, device));
+        let working = (kinds.compute != kinds.master).then(|| flat.to_kind(kinds.compute));
+        let seen = working.as_ref().unwrap_or(&flat);
         let leaves = self
             .entries
             .iter()
-            .map(|entry| view(&flat, entry).detach().set_requires_grad(true))
+            .map(|entry| view(seen, entry).detach().set_requires_grad(true))
             .collect();
         for (id, entry) in self.entries.iter().enumerate() {
             let len = entry.shape.iter().product::<i64>() as usize;
             let values = draws(seed, Purpose::Parameters, 0, id as u64).uniform(entry.bound, len);
             view(&flat, entry).copy_(&Tensor::from_slice(&values).view(entry.shape.as_slice()));
         }
-        Parameters { flat, leaves, entries: self.entries }
+        let parameters = Parameters { flat, working, leaves, entries: self.entries };
+        parameters.refresh();
+        parameters
     }
 }
 
@@ -85,14 +111,38 @@ impl Declarations {
 #[derive(Debug)]
 pub struct Parameters {
     flat: Tensor,
+    working: Option<Tensor>,
     leaves: Vec<Tensor>,
     entries: Vec<Declaration>,
 }
 
 impl Parameters {
-    /// The buffer, `[len]`. Writing to it changes what the layers use.
+    /// The buffer, `[len]`. Writing to it changes what the layers use, after a
+    /// [`Self::refresh`].
     pub fn flat(&self) -> &Tensor {
         &self.flat
+    }
+
+    /// Lets the layers see what has been written to [`Self::flat`].
+    pub fn refresh(&self) {
+        if let Some(working) = &self.working {
+            working.shallow_clone().copy_(&self.flat);
+        }
+    }
+
+    /// The kind that the layers compute in.
+    pub fn compute_kind(&self) -> Kind {
+        self.working.as_ref().unwrap_or(&self.flat).kind()
+    }
+
+    /// The elements of [`Self::flat`] that are a stage's.
+    pub fn range_of(&self, stage: Stage) -> Range<i64> {
+        let first = |entry: &&Declaration| entry.stage == Stage::Decoder;
+        let cut = self.entries.iter().find(first).map_or(self.len(), |entry| entry.offset);
+        match stage {
+            Stage::Encoder => 0..cut,
+            Stage::Decoder => cut..self.len(),
+        }
     }
 
     /// Elements in the buffer, padding between parameters included.
@@ -108,6 +158,11 @@ impl Parameters {
     /// Trainable numbers, padding not counted.
     pub fn num_trainable(&self) -> i64 {
         self.entries.iter().map(|entry| entry.shape.iter().product::<i64>()).sum()
+    }
+
+    /// The place of one parameter in [`Self::flat`], in its logical shape.
+    pub fn master(&self, id: ParameterId) -> Tensor {
+        view(&self.flat, &self.entries[id.0])
     }
 
     /// The leaf of one parameter.
@@ -169,7 +224,30 @@ mod tests {
         let mut declarations = Declarations::default();
         declarations.declare("encoder.a.weight".into(), &[2, 3, 2, 2], Stage::Encoder, 1.0);
         declarations.declare("decoder.b.bias".into(), &[5], Stage::Decoder, 1.0);
-        declarations.allocate(7, Kind::Double, Device::Cpu)
+        declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu)
+    }
+
+    #[test]
+    fn stages_share_the_buffer_between_them() {
+        let parameters = two();
+        assert_eq!(parameters.range_of(Stage::Encoder), 0..32);
+        assert_eq!(parameters.range_of(Stage::Decoder), 32..48);
+    }
+
+    /// 1 + 2^-10 is not a bfloat16 (8 bits of mantissa); the master keeps it.
+    #[test]
+    fn layers_see_a_rounded_copy_where_they_compute_in_another_kind() {
+        let mut declarations = Declarations::default();
+        declarations.declare("encoder.a.weight".into(), &[2, 3], Stage::Encoder, 1.0);
+        let kinds = Kinds { master: Kind::Float, compute: Kind::BFloat16 };
+        let parameters = declarations.allocate(7, kinds, Device::Cpu);
+        let leaf = parameters.get(ParameterId(0));
+        assert_eq!(leaf.kind(), Kind::BFloat16);
+        let _ = parameters.flat().shallow_clone().fill_(1.0 + 1.0 / 1024.0);
+        parameters.refresh();
+        assert_eq!(leaf.double_value(&[1, 2]), 1.0);
+        let master = parameters.master(ParameterId(0)).double_value(&[1, 2]);
+        assert!((master - 1.0 - 1.0 / 1024.0).abs() < 1e-7);
     }
 
     #[test]

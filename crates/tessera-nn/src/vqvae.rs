@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::backbone::{Backbone, BackboneConfig};
-use crate::parameters::{Declarations, Parameters};
+use crate::parameters::{Declarations, Kinds, Parameters};
 use crate::quantize::{QuantizerConfig, VectorQuantizer};
 
 /// The `[model]` table.
@@ -41,30 +41,40 @@ pub struct VqVae {
 
 impl VqVae {
     /// A model for images of `channels`, with the initial values that `seed` stands for.
-    pub fn new(config: &ModelConfig, channels: i64, seed: u64, kind: Kind, device: Device) -> Self {
+    pub fn new(
+        config: &ModelConfig,
+        channels: i64,
+        seed: u64,
+        kinds: Kinds,
+        device: Device,
+    ) -> Self {
         let ema = config.quantizer.ema();
         let mut declarations = Declarations::default();
         let backbone = Backbone::new(&config.backbone, channels, ema.code_dim, &mut declarations);
         Self {
             backbone,
-            parameters: declarations.allocate(seed, kind, device),
-            quantizer: VectorQuantizer::new(ema, seed, kind, device),
+            parameters: declarations.allocate(seed, kinds, device),
+            quantizer: VectorQuantizer::new(ema, seed, kinds.master, device),
         }
     }
 
-    /// Images `[N, C, H, W]` to latents `[N, D, h, w]`, channels-last in memory.
+    /// Images `[N, C, H, W]` to latents `[N, D, h, w]`, channels-last in memory. Both are of the
+    /// master kind, whatever the layers compute in.
     pub fn encode(&self, images_nchw: &Tensor) -> Tensor {
-        self.backbone.encode(&self.parameters, images_nchw)
+        let images_nchw = images_nchw.to_kind(self.parameters.compute_kind());
+        self.backbone.encode(&self.parameters, &images_nchw).to_kind(self.parameters.flat().kind())
     }
 
-    /// Quantised latents `[N, D, h, w]` to images `[N, C, H, W]`.
+    /// Quantised latents `[N, D, h, w]` to images `[N, C, H, W]`, both of the master kind.
     pub fn decode(&self, latents_ndhw: &Tensor) -> Tensor {
-        self.backbone.decode(&self.parameters, latents_ndhw)
+        let latents_ndhw = latents_ndhw.to_kind(self.parameters.compute_kind());
+        self.backbone.decode(&self.parameters, &latents_ndhw).to_kind(self.parameters.flat().kind())
     }
 
-    /// The bias of the output, `[C]`; writing to it without gradients sets it.
-    pub fn output_bias(&self) -> &Tensor {
-        self.parameters.get(self.backbone.output_bias())
+    /// Sets the bias of the output, `[C]`.
+    pub fn set_output_bias(&self, bias_c: &Tensor) {
+        self.parameters.master(self.backbone.output_bias()).copy_(bias_c);
+        self.parameters.refresh();
     }
 
     /// Latent positions of one image of `height` times `width`.
@@ -92,6 +102,11 @@ pub fn images_from_bytes(
     kind: Kind,
     device: Device,
 ) -> Tensor {
-    let bytes = Tensor::from_slice(pixels).view(shape_nhwc).to(device);
+    let mut bytes = Tensor::from_slice(pixels).view(shape_nhwc);
+    if device.is_cuda() {
+        // From page-locked memory the copy goes on while the host does; libtorch keeps the memory
+        // until it has ended.
+        bytes = bytes.pin_memory(device).to_device_(device, Kind::Uint8, true, false);
+    }
     (bytes.to_kind(kind) / 255.0).permute([0, 3, 1, 2])
 }

@@ -30,9 +30,11 @@ const VERSION: u32 = 1;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 13] = [
+const MAY_CHANGE: [&str; 17] = [
     "checkpoint.every",
     "checkpoint.keep",
+    "comm.backend",
+    "comm.share_gpu",
     "comm.timeout_seconds",
     "data.path",
     "data.prefetch",
@@ -41,6 +43,8 @@ const MAY_CHANGE: [&str; 13] = [
     "eval.every",
     "metrics.every",
     "metrics.images_every",
+    "train.device",
+    "train.precision",
     "train.stop_at",
     "optimizer.clip_grad_norm",
     "optimizer.learning_rate",
@@ -471,6 +475,7 @@ impl Checkpoint {
             }
             tensor.copy_(&Tensor::from_data_size(view.data(), &size, kind));
         }
+        training.model.parameters.refresh();
         Ok(())
     }
 }
@@ -486,5 +491,6 @@ pub(crate) fn broadcast_state(
     for (_, tensor) in training.model.quantizer.state() {
         let _ = comm.broadcast(tensor.shallow_clone(), 0)?.wait()?;
     }
+    training.model.parameters.refresh();
     Ok(())
 }

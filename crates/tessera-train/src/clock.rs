@@ -1,12 +1,15 @@
 //! Where the time of a step goes.
 //!
 //! The main thread laps the clock at the end of each phase. On a CPU the phases are the work
-//! itself; on a GPU they are what the host waits for.
+//! itself; on a GPU they are what the host waits for, which is little, unless the clock
+//! [waits for the device](Clock::waiting_for) at each lap: then they are the device's work, one
+//! phase after another, and a step takes longer than without.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tessera_comm::RankDevice;
 use tessera_control::{Activity, Phase};
 
 /// A part of a training step.
@@ -64,7 +67,11 @@ pub struct Clock {
     window: [Duration; Lap::ALL.len()],
     num_steps: u64,
     window_steps: u64,
+    device: Option<RankDevice>,
 }
+
+/// Longest wait for the device at a lap; a monitor of the communicator's is faster.
+const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Milliseconds a step, mean over a logging interval.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +94,13 @@ impl Clock {
             window: Default::default(),
             num_steps: 0,
             window_steps: 0,
+            device: None,
         }
+    }
+
+    /// The same clock, which waits for the device at each lap.
+    pub fn waiting_for(self, device: RankDevice) -> Self {
+        Self { device: Some(device), ..self }
     }
 
     /// Tells the launcher what the time from now on is spent on.
@@ -97,6 +110,10 @@ impl Clock {
 
     /// Books the time since the last lap.
     pub fn lap(&mut self, lap: Lap) {
+        if let Some(device) = &self.device {
+            // A device that has failed is told by whatever uses it next.
+            let _ = device.mark().and_then(|mark| mark.wait(DEADLINE));
+        }
         let now = Instant::now();
         let spent = now - self.last;
         self.last = now;

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Kind;
-use tessera_comm::CommConfig;
+use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_data::DataConfig;
-use tessera_nn::ModelConfig;
+use tessera_nn::{Kinds, ModelConfig};
 
 use crate::error::TrainError;
 use crate::optim::OptimizerConfig;
@@ -50,17 +50,25 @@ pub struct LoopConfig {
     pub stop_at: u64,
     /// Samples a step, over all ranks together.
     pub global_batch: u64,
-    /// Kind of parameters and activations.
+    /// Kinds of parameters and activations.
     pub precision: Precision,
+    /// "auto": a GPU for each rank where there is one; "cuda"; "cpu".
+    pub device: DeviceConfig,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        Self { steps: 2000, stop_at: 0, global_batch: 256, precision: Precision::Fp32 }
+        Self {
+            steps: 2000,
+            stop_at: 0,
+            global_batch: 256,
+            precision: Precision::Fp32,
+            device: DeviceConfig::Auto,
+        }
     }
 }
 
-/// Kind of parameters and activations.
+/// Kinds of parameters and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -68,14 +76,17 @@ pub enum Precision {
     Fp32,
     /// float64, for tests of exactness.
     Fp64,
+    /// bfloat16 in the layers; parameters, quantiser, statistics and losses in float32.
+    Bf16,
 }
 
 impl Precision {
-    /// libtorch's name for it.
-    pub fn kind(self) -> Kind {
+    /// libtorch's names for them.
+    pub fn kinds(self) -> Kinds {
         match self {
-            Self::Fp32 => Kind::Float,
-            Self::Fp64 => Kind::Double,
+            Self::Fp32 => Kinds::same(Kind::Float),
+            Self::Fp64 => Kinds::same(Kind::Double),
+            Self::Bf16 => Kinds { master: Kind::Float, compute: Kind::BFloat16 },
         }
     }
 }

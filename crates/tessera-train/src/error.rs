@@ -80,13 +80,34 @@ impl TrainError {
 
     /// The exit code of a process that ends with this error.
     pub fn code(&self) -> ExitCode {
-        use tessera_comm::CommError;
+        use tessera_comm::{CommError, NcclError};
         use tessera_data::DataErrorKind;
         match self {
             Self::BadInput(_) => ExitCode::BadInput,
-            Self::Comm(CommError::World { .. } | CommError::Variable { .. }) => ExitCode::BadInput,
-            Self::Comm(CommError::Mismatch { .. } | CommError::Deadline { .. }) => ExitCode::Hang,
-            Self::Comm(CommError::PeerLeft { .. } | CommError::Mpi { .. }) => ExitCode::WorkerLost,
+            Self::Comm(error) => match error {
+                CommError::World { .. }
+                | CommError::Variable { .. }
+                | CommError::NoGpu
+                | CommError::SharedGpu { .. }
+                | CommError::PeerDevice { .. }
+                | CommError::MixedDevices { .. }
+                | CommError::Backend { .. }
+                | CommError::Nccl { error: NcclError::NotFound { .. }, .. }
+                | CommError::Nccl { error: NcclError::TwoCopies { .. }, .. }
+                | CommError::Nccl { error: NcclError::TooOld { .. }, .. }
+                | CommError::Nccl { error: NcclError::MissingSymbol { .. }, .. } => {
+                    ExitCode::BadInput
+                }
+                CommError::Mismatch { .. }
+                | CommError::Deadline { .. }
+                | CommError::DeviceDeadline { .. }
+                | CommError::Nccl { error: NcclError::Deadline { .. }, .. }
+                | CommError::Nccl { error: NcclError::Stuck { .. }, .. } => ExitCode::Hang,
+                CommError::PeerLeft { .. } | CommError::Mpi { .. } | CommError::Nccl { .. } => {
+                    ExitCode::WorkerLost
+                }
+                _ => ExitCode::Failed,
+            },
             Self::Data(error) => match error.kind() {
                 DataErrorKind::BadInput => ExitCode::BadInput,
                 DataErrorKind::Corrupt => ExitCode::DataCorrupt,
@@ -104,7 +125,7 @@ impl TrainError {
                 _ => ExitCode::Failed,
             },
             Self::Peer { code, .. } => *code,
-            Self::Comm(_) | Self::Torch(_) => ExitCode::Failed,
+            Self::Torch(_) => ExitCode::Failed,
         }
     }
 }

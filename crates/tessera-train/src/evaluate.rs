@@ -140,6 +140,7 @@ impl std::str::FromStr for Which {
 /// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint.
 pub fn evaluate_run(
     comm: &dyn Communicator,
+    device: Device,
     run_dir: &Path,
     which: Which,
 ) -> Result<Evaluation, TrainError> {
@@ -148,9 +149,9 @@ pub fn evaluate_run(
     let config = &resolved.config;
     let source =
         agree_on(comm, tessera_data::source::open(&config.data, "test").map_err(Into::into))?;
-    let kind = config.train.precision.kind();
     let channels = i64::from(source.shape().channels);
-    let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
+    let kinds = config.train.precision.kinds();
+    let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
     agree_on(comm, checkpoint.restore(&training))?;

@@ -53,7 +53,7 @@ pub fn start_from(
         lay_out_tokens(tokens, mine, &latents_nd, &mut codes_kd);
     }
     reducer.all_reduce(comm)?;
-    model.output_bias().shallow_clone().copy_(&reducer.piece("means"));
+    model.set_output_bias(&reducer.piece("means"));
     if tokens.is_some() {
         let codes_kd = model.quantizer.jitter_repeats(&codes_kd, num_tokens);
         model.quantizer.set_codes(&codes_kd);

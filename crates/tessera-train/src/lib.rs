@@ -5,6 +5,7 @@
 //! One optimiser step, with its only collective, is [`Training::step`].
 
 mod batch;
+pub mod bench;
 pub mod checkpoint;
 mod clock;
 mod config;
@@ -32,7 +33,7 @@ pub use first_batch::start_from;
 pub use optim::{AdamW, OptimizerConfig};
 pub use resolve::{Resolved, resolve};
 pub use run_folder::{Resume, RunFolder};
-pub use scalars::{Reduced, read_scalars};
+pub use scalars::{Arriving, Reduced, read_scalars};
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use step::{StepInput, Training};
 pub use trainer::{Ending, Worker, check, train};

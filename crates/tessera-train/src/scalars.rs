@@ -1,8 +1,10 @@
 //! The numbers of a step that ranks sum beside gradients and statistics: losses, the stop flag,
 //! and the check that ranks still agree.
 
-use tch::{Kind, Tensor};
-use tessera_comm::desync;
+use std::time::Duration;
+
+use tch::{Device, Kind, Tensor};
+use tessera_comm::{Mark, RankDevice, desync};
 use tessera_nn::VqVae;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -56,6 +58,38 @@ pub(crate) fn with_norm(scalars: &Tensor, norm: &Tensor) -> Tensor {
     Tensor::cat(&[scalars.to_kind(Kind::Double), norm.view([1])], 0)
 }
 
+/// Scalars of a step on their way to the host.
+#[derive(Debug)]
+pub struct Arriving {
+    step: u64,
+    host: Tensor,
+    mark: Mark,
+}
+
+impl Arriving {
+    /// Begins to copy what [`Training::step`](crate::Training::step) returned for `step`; the
+    /// host does not wait for the device.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Comm`] if the device has failed.
+    pub fn fetch(step: u64, scalars: &Tensor, device: &RankDevice) -> Result<Self, TrainError> {
+        // libtorch takes page-locked memory for such a copy, and it ends before the mark.
+        let host = scalars.to_device_(Device::Cpu, Kind::Double, true, false);
+        Ok(Self { step, host, mark: device.mark()? })
+    }
+
+    /// Reads them, once the device has come that far.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_scalars`], and [`TrainError::Comm`] after `deadline`.
+    pub fn read(self, world_size: usize, deadline: Duration) -> Result<Reduced, TrainError> {
+        self.mark.wait(deadline)?;
+        read_scalars(self.step, &self.host, world_size)
+    }
+}
+
 /// Reads the scalars that [`Training::step`](crate::Training::step) returned for `step`.
 ///
 /// # Errors
@@ -85,6 +119,7 @@ pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Re
 /// Hashes codebook and parameters, bit for bit.
 fn hash_state(model: &VqVae, hash: &mut Xxh3) {
     for tensor in [model.quantizer.codes_kd(), model.parameters.flat()] {
+        let tensor = tensor.to_device(Device::Cpu);
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.copy_data_u8(&mut bytes, tensor.numel());
         hash.update(&bytes);

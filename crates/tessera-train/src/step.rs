@@ -1,10 +1,13 @@
-//! One optimiser step; every collective of a step, in order. There is one:
+//! One optimiser step; every collective of a step, in order. There is one sum:
 //!
-//! 1. encoder forward, nearest codes, codebook statistics and offers to dead codes
+//! 1. encoder forward, nearest codes, codebook statistics and offers to dead codes; where the
+//!    communicator overlaps (NCCL), statistics and offers **begin to be summed** here
 //! 2. decoder forward on a leaf: the straight-through estimator cuts the graph in two
-//! 3. decoder backward: decoder gradients, and the gradient at the cut
+//! 3. decoder backward: decoder gradients, and the gradient at the cut; where the communicator
+//!    overlaps, decoder gradients **begin to be summed** here
 //! 4. encoder backward from that gradient plus the commitment's, which is 2 beta (z - e) / N
-//! 5. **all-reduce** of statistics, offers, gradients, loss, stop flag and desync check: one SUM
+//! 5. **all-reduce** of what is left of statistics, offers, gradients, loss, stop flag and desync
+//!    check: over MPI all of it, in one call
 //! 6. AdamW on the flat parameters, moving average of the codebook, dead codes replaced
 //!
 //! A rank's loss is its sum over the *global* count, so sums over ranks are exact means, and
@@ -105,6 +108,7 @@ impl Training {
         if let Some(tokens) = &offered {
             lay_out_tokens(tokens, mine, &latents_nd, &mut offers_rd);
         }
+        reducer.send_early(comm, reducer.span("counts", "offers"))?;
         clock.lap(Lap::Statistics);
 
         let cut_ndhw = from_vectors(&codes_nd, &latents_ndhw).set_requires_grad(true);
@@ -117,6 +121,9 @@ impl Training {
         let at_cut_ndhw = gradients.pop().expect("one gradient an input");
         let flat = reducer.piece("gradients");
         model.parameters.store_gradients(Stage::Decoder, &gradients, &flat);
+        let (first, decoder) = (reducer.span("gradients", "gradients").start, Stage::Decoder);
+        let decoder = model.parameters.range_of(decoder);
+        reducer.send_early(comm, first + decoder.start..first + decoder.end)?;
         clock.lap(Lap::DecoderBackward);
 
         let config = model.quantizer.config();
@@ -142,6 +149,7 @@ impl Training {
         clock.enter(Phase::Compute);
         let mut parameters = model.parameters.flat().shallow_clone();
         let norm = optimizer.step(input.step, input.factor, &mut parameters, &flat);
+        model.parameters.refresh();
         clock.lap(Lap::Optimizer);
         model.quantizer.update(&counts_k, &sums_kd);
         if let Some(tokens) = &offered {

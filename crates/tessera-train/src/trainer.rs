@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tch::{Device, Tensor};
-use tessera_comm::{Communicator, Watchdog};
+use std::time::Duration;
+
+use tessera_comm::{Communicator, RankDevice, Watchdog};
 use tessera_control::{Activity, Client, Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
 use tessera_data::{Batch, DataError, Loader, Order, Sampler, train_plan};
@@ -26,7 +27,7 @@ use crate::optim::AdamW;
 use crate::pictures;
 use crate::resolve::Resolved;
 use crate::run_folder::{self, Resume, RunFolder};
-use crate::scalars::read_scalars;
+use crate::scalars::Arriving;
 use crate::step::{StepInput, Training};
 
 /// What a worker brings to a run.
@@ -34,12 +35,23 @@ use crate::step::{StepInput, Training};
 pub struct Worker {
     /// Connection to the launcher, where there is one.
     pub control: Option<Arc<Client>>,
+    /// Where this rank computes.
+    pub device: RankDevice,
     /// Where the main thread is, for the heartbeat.
     pub activity: Arc<Activity>,
     /// Ends the process when the wait for a batch takes too long.
     pub watchdog: Watchdog,
     /// Set when this process was asked to stop.
     pub stop: Arc<AtomicBool>,
+    /// Whether the phases of a step are timed on the device, one after another.
+    pub profile: bool,
+}
+
+impl Worker {
+    fn clock(&self) -> Clock {
+        let clock = Clock::start(Arc::clone(&self.activity));
+        if self.profile { clock.waiting_for(self.device.clone()) } else { clock }
+    }
 }
 
 /// How a run ended well.
@@ -108,8 +120,8 @@ pub fn train(
     agree_on_run(comm, config, &fingerprint)?;
 
     let channels = i64::from(data.train.shape().channels);
-    let kind = config.train.precision.kind();
-    let model = VqVae::new(&config.model, channels, config.seed, kind, Device::Cpu);
+    let (kinds, device) = (config.train.precision.kinds(), worker.device.device);
+    let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
     let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
@@ -135,7 +147,7 @@ pub fn train(
         },
         num_train: data.train.num_samples(),
         sinks: Vec::new(),
-        clock: Clock::start(Arc::clone(&worker.activity)),
+        clock: worker.clock(),
         step,
         stop_seen: false,
     };
@@ -184,7 +196,7 @@ impl Run<'_> {
         let order = Order::Shuffled(Sampler::new(*seed, source.num_samples()));
         let plan = train_plan(self.step, train.steps, train.global_batch, rank, world_size);
         let mut loader = Loader::new(source, order, plan, self.config.data.prefetch)?;
-        let mut pending: Option<(u64, Tensor)> = None;
+        let mut pending: Option<Arriving> = None;
         self.clock.enter(Phase::Data);
         while let Some(batch) = self.next_batch(&mut loader) {
             let batch = batch?;
@@ -200,7 +212,8 @@ impl Run<'_> {
                 compare_state: self.step.is_multiple_of(metrics.every),
             };
             let scalars = self.training.step(self.comm, &batch, input, &mut self.clock)?;
-            self.look_at(pending.replace((self.step, scalars)))?;
+            let arriving = Arriving::fetch(self.step, &scalars, &self.worker.device)?;
+            self.look_at(pending.replace(arriving))?;
             self.step += 1;
             self.clock.step_done(self.step);
             let is_last = self.step == train.steps;
@@ -253,9 +266,10 @@ impl Run<'_> {
     }
 
     /// Reads the scalars of an earlier step; every rank does so at the same place.
-    fn look_at(&mut self, scalars: Option<(u64, Tensor)>) -> Result<(), TrainError> {
-        if let Some((step, scalars)) = scalars {
-            self.stop_seen |= read_scalars(step, &scalars, self.comm.world_size())?.stop;
+    fn look_at(&mut self, scalars: Option<Arriving>) -> Result<(), TrainError> {
+        if let Some(scalars) = scalars {
+            let deadline = Duration::from_secs_f64(self.config.comm.timeout_seconds);
+            self.stop_seen |= scalars.read(self.comm.world_size(), deadline)?.stop;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
 
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     /// Measure a checkpoint on the test split.
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArguments),
+    /// Time parts of a training step alone.
+    Bench(BenchArguments),
     /// Check and print the configuration as one line of JSON; for `tessera launch`.
     #[command(hide = true)]
     Resolve {
@@ -68,6 +71,49 @@ pub(crate) struct EvalArguments {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(crate) part: BenchPart,
+    /// Where: auto (a GPU where there is one), cuda, or cpu.
+    #[arg(long, value_name = "auto|cuda|cpu", default_value = "auto", global = true)]
+    pub(crate) device: DeviceConfig,
+    /// What carries tensors between ranks: auto, nccl, or mpi.
+    #[arg(long, value_name = "auto|nccl|mpi", default_value = "auto", global = true)]
+    pub(crate) backend: Backend,
+    /// Let several ranks take one GPU.
+    #[arg(long, global = true)]
+    pub(crate) share_gpu: bool,
+    /// Calls that count; the median is told.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), global = true)]
+    pub(crate) calls: u32,
+    /// Calls before the first that counts.
+    #[arg(long, default_value_t = 2, global = true)]
+    pub(crate) warmup: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchPart {
+    /// The quantiser's part of a step, on random latents; prints one JSON object.
+    Quantizer {
+        /// Latents of a call.
+        #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(i64).range(1..))]
+        n: i64,
+        /// Codes in the codebook.
+        #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(i64).range(2..))]
+        codes: i64,
+        /// Channels of a code.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]
+        dim: i64,
+    },
+    /// A sum over ranks, checked against arithmetic; rank 0 prints one JSON object.
+    AllReduce {
+        /// Float32 numbers of each rank.
+        #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(i64).range(1..))]
+        floats: i64,
+    },
 }
 
 impl TrainArguments {

@@ -14,13 +14,16 @@ mod threads;
 use std::sync::Arc;
 
 use clap::Parser;
+use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::{ExitCode, RunState};
+use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::{RunFolder, TrainError, agree_on, evaluate_run, train};
 
-use arguments::{Arguments, Command, EvalArguments, TrainArguments};
+use arguments::{Arguments, BenchArguments, BenchPart, Command, EvalArguments, TrainArguments};
 use session::Session;
 
 fn main() {
+    tessera_comm::load_cuda();
     let stop = lifeline::stop_on_signals();
     let arguments = Arguments::parse();
     let code = match arguments.command {
@@ -28,6 +31,10 @@ fn main() {
         Command::Train(train) => {
             lifeline::end_with_parent();
             run_train(&train, stop)
+        }
+        Command::Bench(bench) => {
+            lifeline::end_with_parent();
+            run_bench(&bench, stop)
         }
         Command::Eval(eval) => {
             lifeline::end_with_parent();
@@ -59,11 +66,18 @@ fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
 
 fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
     let resolved = arguments.resolve();
-    let comm = resolved.as_ref().map(|resolved| resolved.config.comm.clone()).unwrap_or_default();
-    let session = match Session::start(&comm, stop) {
-        Ok(session) => session,
-        Err(error) => return session::refuse(&error),
+    let (comm, device) = match &resolved {
+        Ok(resolved) => (resolved.config.comm.clone(), resolved.config.train.device),
+        // Ranks meet all the same: rank 0 tells what is wrong, once.
+        Err(_) => (CommConfig::default(), DeviceConfig::Cpu),
     };
+    let mut session = match Session::start(&comm, device, stop) {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    if arguments.profile {
+        session.profile();
+    }
     // What all ranks would say in the same words, rank 0 says alone.
     let refused = match (session.comm().rank(), &resolved) {
         (0, Err(error)) => Err(TrainError::BadInput(error.to_string())),
@@ -97,14 +111,43 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
     }
 }
 
-fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
-    let session = match Session::start(&Default::default(), stop) {
+fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
+    let BenchArguments { backend, share_gpu, .. } = *arguments;
+    let config = CommConfig { backend, share_gpu, ..CommConfig::default() };
+    let session = match Session::start(&config, arguments.device, stop) {
         Ok(session) => session,
-        Err(error) => return session::refuse(&error),
+        Err(code) => return code,
+    };
+    logging::to_stderr();
+    let (comm, device) = (session.comm(), &session.worker().device);
+    let calls = Calls { warmup: arguments.warmup as usize, calls: arguments.calls as usize };
+    let figures = match arguments.part {
+        BenchPart::Quantizer { n, codes, dim } => {
+            let size = QuantizerSize { num_latents: n, num_codes: codes, code_dim: dim };
+            bench::quantizer(device, size, calls).map(|figures| serde_json::to_string(&figures))
+        }
+        BenchPart::AllReduce { floats } => bench::all_reduce(comm, device, floats, calls)
+            .map(|figures| serde_json::to_string(&figures)),
+    };
+    match figures {
+        Ok(line) => {
+            if comm.rank() == 0 {
+                println!("{}", line.expect("figures are plain data"));
+            }
+            session.finish(ExitCode::Done, 0)
+        }
+        Err(error) => session.fail(&error),
+    }
+}
+
+fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
+    let session = match Session::start(&CommConfig::default(), DeviceConfig::Auto, stop) {
+        Ok(session) => session,
+        Err(code) => return code,
     };
     logging::to_stderr();
     let evaluated: Result<_, TrainError> =
-        evaluate_run(session.comm(), &arguments.run, arguments.checkpoint);
+        evaluate_run(session.comm(), session.device(), &arguments.run, arguments.checkpoint);
     match evaluated {
         Ok(figures) => {
             if session.comm().rank() == 0 {

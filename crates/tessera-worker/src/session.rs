@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tessera_comm::{CommConfig, Communicator, Hang, Watchdog, connect};
-use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus};
+use tch::Device;
+use tessera_comm::{CommConfig, Communicator, Connection, DeviceConfig, Hang, Watchdog, connect};
+use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus, variables};
 use tessera_train::{RunFolder, TrainError, Worker};
 
 /// What a thread needs to tell how the worker ends when the main thread cannot.
@@ -51,10 +52,28 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects to the peers and to the launcher, where there are any.
-    pub(crate) fn start(config: &CommConfig, stop: Arc<AtomicBool>) -> Result<Self, TrainError> {
+    pub(crate) fn start(
+        config: &CommConfig,
+        device: DeviceConfig,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, ExitCode> {
         let last_words = Arc::new(LastWords::default());
         let theirs = Arc::clone(&last_words);
-        let comm = connect(config, move |hang| report_hang(hang, &theirs))?;
+        match connect(config, device, move |hang| report_hang(hang, &theirs)) {
+            Ok(connection) => {
+                Self::over(connection, config, last_words, stop).map_err(|error| refuse(&error))
+            }
+            Err(error) => Err(refuse_alone(&error.into())),
+        }
+    }
+
+    /// Tells the launcher, where there is one, and starts what watches this process.
+    fn over(
+        Connection { comm, device }: Connection,
+        config: &CommConfig,
+        last_words: Arc<LastWords>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, TrainError> {
         let (rank, world_size) = (comm.rank(), comm.world_size());
         let _ = last_words.rank.set((rank, world_size));
         end_on_panic(Arc::clone(&last_words));
@@ -73,11 +92,21 @@ impl Session {
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
         let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
-        Ok(Self { comm, worker: Worker { control, activity, watchdog, stop }, last_words })
+        let worker = Worker { control, device, activity, watchdog, stop, profile: false };
+        Ok(Self { comm, worker, last_words })
     }
 
     pub(crate) fn comm(&self) -> &dyn Communicator {
         &*self.comm
+    }
+
+    /// From now on the phases of a step are timed on the device.
+    pub(crate) fn profile(&mut self) {
+        self.worker.profile = true;
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.worker.device.device
     }
 
     pub(crate) fn worker(&self) -> &Worker {
@@ -100,10 +129,12 @@ impl Session {
             .map_err(|source| TrainError::File { action: "open", path, source })?;
         crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
-        tracing::info!(world_size, threads, device = "cpu", "worker started");
+        let device = self.worker.device.name();
+        tracing::info!(world_size, threads, device, "worker started");
         if let (0, Some(control)) = (rank, &self.worker.control) {
-            let text =
-                format!("{world_size} workers on cpu, {threads} threads each (cores / workers)");
+            let text = format!(
+                "{world_size} workers on {device}, {threads} threads each (cores / workers)"
+            );
             control.send(Message::Notice { text });
         }
         Ok(())
@@ -144,11 +175,33 @@ pub(crate) fn refuse(error: &TrainError) -> ExitCode {
     error.code()
 }
 
+/// Variables in which those who start ranks name them: Open MPI, MPICH, Slurm.
+const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+
+/// Tells an error of a process that could not be connected with its peers: to the launcher, if
+/// there is one and the process knows its rank, and otherwise to whoever reads stderr.
+fn refuse_alone(error: &TrainError) -> ExitCode {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
+    let (rank, world) =
+        (RANK_VARIABLES.into_iter().find_map(number), number(variables::WORLD_SIZE));
+    let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
+    let control = rank.zip(world).and_then(|(rank, world_size)| {
+        Client::from_env(rank, world_size, Arc::default(), lost).ok().flatten()
+    });
+    let Some(control) = control else { return refuse(error) };
+    let (code, message) = (error.code(), error.to_string());
+    control.send(Message::Outcome { code, message, step: 0 });
+    control.close();
+    error.code()
+}
+
 fn report_hang(hang: &Hang, last_words: &LastWords) {
     let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
+    let cause = hang.cause.as_deref().unwrap_or(
+        "a peer, or the storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
+    );
     let message = format!(
-        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: a peer, or the \
-         storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
+        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: {cause}",
         hang.waited.as_secs_f64(),
         hang.op,
         hang.sequence,
@@ -156,7 +209,8 @@ fn report_hang(hang: &Hang, last_words: &LastWords) {
     );
     tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
     eprintln!("error: {message}");
-    last_words.say(ExitCode::Hang, &message);
+    let code = if hang.cause.is_some() { ExitCode::WorkerLost } else { ExitCode::Hang };
+    last_words.say(code, &message);
 }
 
 /// A panic of the main thread ends the process, after it has been told.

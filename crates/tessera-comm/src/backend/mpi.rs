@@ -9,10 +9,10 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mpi::ffi;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Communicator, InFlight, check_layout};
-use crate::{CommError, Watchdog};
+use crate::{CommError, LocalRank, Watchdog};
 
 /// Most elements in one call: MPI counts in `int`.
 const MAX_COUNT: usize = 1 << 30;
@@ -81,6 +81,29 @@ impl Mpi {
         Ok(this)
     }
 
+    /// This rank's place among those that share its memory. Collective.
+    pub(crate) fn local_rank(&self) -> Result<LocalRank, CommError> {
+        let (mut rank, mut size) = (0, 0);
+        self.call("MPI_Comm_split_type", || {
+            // SAFETY: MPI is initialised, the constants are MPI's own, and the out-pointers are
+            // live locals; the new communicator is freed before it goes out of scope.
+            unsafe {
+                let mut local = ffi::RSMPI_COMM_NULL;
+                let world = ffi::RSMPI_COMM_WORLD;
+                let kind = ffi::RSMPI_COMM_TYPE_SHARED;
+                let info = ffi::RSMPI_INFO_NULL;
+                let code = ffi::MPI_Comm_split_type(world, kind, 0, info, &mut local);
+                if code != ffi::MPI_SUCCESS as c_int {
+                    return code;
+                }
+                ffi::MPI_Comm_rank(local, &mut rank);
+                ffi::MPI_Comm_size(local, &mut size);
+                ffi::MPI_Comm_free(&mut local)
+            }
+        })?;
+        Ok(LocalRank { rank: rank as usize, size: size as usize })
+    }
+
     fn check(&self, op: &'static str, code: c_int) -> Result<(), CommError> {
         if code == ffi::MPI_SUCCESS as c_int {
             return Ok(());
@@ -124,6 +147,17 @@ impl Mpi {
     }
 }
 
+/// Runs a collective in place on a copy in the host's memory: MPI may not know GPUs, and one that
+/// does can deadlock with NCCL.
+fn through_host(
+    mut tensor: Tensor,
+    collective: impl FnOnce(Tensor) -> Result<InFlight, CommError>,
+) -> Result<InFlight, CommError> {
+    let answer = collective(tensor.to_device(Device::Cpu))?.wait()?;
+    tensor.copy_(&answer);
+    Ok(InFlight::done(tensor))
+}
+
 /// MPI's name of an element kind that `check_layout` has let through.
 fn datatype(kind: Kind) -> ffi::MPI_Datatype {
     // SAFETY: constants of MPI, set when the library was loaded.
@@ -142,11 +176,18 @@ impl Communicator for Mpi {
         self.rank
     }
 
+    fn carrier(&self) -> String {
+        "MPI".to_owned()
+    }
+
     fn world_size(&self) -> usize {
         self.world_size
     }
 
     fn all_reduce(&self, tensor: Tensor) -> Result<InFlight, CommError> {
+        if tensor.device() != Device::Cpu {
+            return through_host(tensor, |tensor| self.all_reduce(tensor));
+        }
         check_layout("all_reduce", &tensor)?;
         let kind = datatype(tensor.kind());
         self.in_parts("all_reduce", &tensor, |pointer, count| {
@@ -168,6 +209,9 @@ impl Communicator for Mpi {
     }
 
     fn broadcast(&self, tensor: Tensor, root: usize) -> Result<InFlight, CommError> {
+        if tensor.device() != Device::Cpu {
+            return through_host(tensor, |tensor| self.broadcast(tensor, root));
+        }
         check_layout("broadcast", &tensor)?;
         let kind = datatype(tensor.kind());
         self.in_parts("broadcast", &tensor, |pointer, count| {
@@ -178,6 +222,10 @@ impl Communicator for Mpi {
     }
 
     fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, CommError> {
+        if tensor.device() != Device::Cpu {
+            let gathered = self.all_gather(&tensor.to_device(Device::Cpu))?;
+            return Ok(gathered.to_device(tensor.device()));
+        }
         check_layout("all_gather", tensor)?;
         let count = c_int::try_from(tensor.numel()).expect("only short messages are gathered");
         let mut size = tensor.size();

@@ -24,6 +24,10 @@ impl Communicator for Solo {
         0
     }
 
+    fn carrier(&self) -> String {
+        "nothing".to_owned()
+    }
+
     fn world_size(&self) -> usize {
         1
     }

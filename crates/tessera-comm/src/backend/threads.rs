@@ -164,6 +164,10 @@ impl Communicator for Threads {
         self.rank
     }
 
+    fn carrier(&self) -> String {
+        "threads".to_owned()
+    }
+
     fn world_size(&self) -> usize {
         self.world_size
     }

@@ -2,10 +2,11 @@
 
 use tch::{Kind, Tensor};
 
-/// Latents in a tile of scores.
-const TILE_N: i64 = 256;
-/// Codes in a tile of scores: 256 x 2048 f32 are 2 MiB, the size of a second-level cache.
-const TILE_K: i64 = 2048;
+/// Latents and codes in a tile of scores on a CPU: 256 x 2048 f32 are 2 MiB, the size of a
+/// second-level cache.
+const TILE_NK: (i64, i64) = (256, 2048);
+/// The same on a GPU, which a small tile would leave idle: 128 MiB.
+const TILE_NK_GPU: (i64, i64) = (8192, 4096);
 
 /// Index of the nearest code for each latent, by squared Euclidean distance.
 ///
@@ -16,24 +17,25 @@ const TILE_K: i64 = 2048;
 /// * `codes_kd`: `[K, D]`, same kind and device as `latents_nd`.
 ///
 /// Returns `[N]` int64 on the same device. Ties go to the lowest index. Never holds more than a
-/// tile of 256 x 2048 scores; nothing is copied to the host.
+/// tile of scores (256 x 2048 on a CPU, 8192 x 4096 on a GPU); nothing is copied to the host.
 ///
 /// # Panics
 ///
 /// If the two disagree on D or kind: callers take both from one model.
 pub fn nearest_code(latents_nd: &Tensor, codes_kd: &Tensor) -> Tensor {
     let (num_latents, dim) = latents_nd.size2().expect("latents are [N, D]");
-    let (num_codes, code_dim) = codes_kd.size2().expect("codes are [K, D]");
+    let (_, code_dim) = codes_kd.size2().expect("codes are [K, D]");
     assert_eq!(dim, code_dim, "latents and codes have the same channels");
     let kind = codes_kd.kind();
     let half_norms_k = codes_kd.square().sum_dim_intlist([1i64].as_slice(), false, kind) * 0.5;
     let codes_dk = codes_kd.tr().contiguous();
 
     let indices_n = Tensor::zeros([num_latents], (Kind::Int64, latents_nd.device()));
-    for start in (0..num_latents).step_by(TILE_N as usize) {
-        let len = TILE_N.min(num_latents - start);
+    let (tile_n, tile_k) = if latents_nd.device().is_cuda() { TILE_NK_GPU } else { TILE_NK };
+    for start in (0..num_latents).step_by(tile_n as usize) {
+        let len = tile_n.min(num_latents - start);
         let tile_nd = latents_nd.narrow(0, start, len);
-        let best_n = nearest_in_tile(&tile_nd, &codes_dk, &half_norms_k, num_codes);
+        let best_n = nearest_in_tile(&tile_nd, &codes_dk, &half_norms_k, tile_k);
         indices_n.narrow(0, start, len).copy_(&best_n);
     }
     indices_n
@@ -45,11 +47,12 @@ fn nearest_in_tile(
     tile_nd: &Tensor,
     codes_dk: &Tensor,
     half_norms_k: &Tensor,
-    num_codes: i64,
+    tile_k: i64,
 ) -> Tensor {
+    let num_codes = half_norms_k.size()[0];
     let mut best: Option<(Tensor, Tensor)> = None;
-    for start in (0..num_codes).step_by(TILE_K as usize) {
-        let len = TILE_K.min(num_codes - start);
+    for start in (0..num_codes).step_by(tile_k as usize) {
+        let len = tile_k.min(num_codes - start);
         let mut scores_nk = tile_nd.matmul(&codes_dk.narrow(1, start, len));
         scores_nk -= half_norms_k.narrow(0, start, len);
         let (score_n, index_n) = scores_nk.max_dim(1, false);
@@ -94,7 +97,7 @@ mod tests {
         let codes_kd = Tensor::cat(&[random(10, 3, 1), random(10, 3, 1)], 0);
         let indices = nearest_code(&random(10, 3, 1), &codes_kd);
         assert_eq!(Vec::<i64>::try_from(&indices).unwrap(), (0..10).collect::<Vec<_>>());
-        let far = Tensor::full([TILE_K, 3], 9.0, (Kind::Double, Device::Cpu));
+        let far = Tensor::full([TILE_NK.1, 3], 9.0, (Kind::Double, Device::Cpu));
         let codes_kd = Tensor::cat(&[random(10, 3, 1), far, random(10, 3, 1)], 0);
         let indices = nearest_code(&random(10, 3, 1), &codes_kd);
         assert_eq!(Vec::<i64>::try_from(&indices).unwrap(), (0..10).collect::<Vec<_>>());

@@ -1,0 +1,8 @@
+//! The crate against a stand-in for NCCL: what it promises without a GPU. None of it says
+//! anything about NCCL itself.
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+mod collectives;
+mod faults;
+mod library;
+mod stand_in;

@@ -1,0 +1,128 @@
+//! A deadline for what a GPU is still to do.
+//!
+//! NCCL's kernels wait for their peers on the device, where no call of the host's can time out,
+//! and an error of the network shows in the communicator's state alone. This thread looks at both:
+//! when a collective outlasts its deadline, or NCCL has failed and the main thread does not
+//! notice (it may be waiting for the device), it reports, aborts, and ends the process.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::CudaEvent;
+use nccl_rs::Communicator as Ranks;
+
+use crate::{Hang, exit_now};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What the main thread is given to report a failure of NCCL's itself.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A point in NCCL's stream, once the communication thread has set it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Passed(Arc<OnceLock<CudaEvent>>);
+
+impl Passed {
+    pub(super) fn set(&self, event: CudaEvent) {
+        let _ = self.0.set(event); // set once, by the one job that has it
+    }
+
+    pub(super) fn event(&self) -> Option<&CudaEvent> {
+        self.0.get()
+    }
+
+    fn is_passed(&self) -> bool {
+        self.event().is_some_and(CudaEvent::is_complete)
+    }
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    op: &'static str,
+    sequence: u64,
+    since: Instant,
+    passed: Passed,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    outstanding: Mutex<VecDeque<Outstanding>>,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Outstanding>> {
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The watching thread; dropping it ends the watch.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Monitor {
+    pub(super) fn start(
+        ranks: &Arc<Ranks>,
+        timeout: Duration,
+        on_hang: impl Fn(&Hang) + Send + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (theirs, ranks) = (Arc::clone(&shared), Arc::downgrade(ranks));
+        let thread = std::thread::Builder::new()
+            .name("nccl-monitor".into())
+            .spawn(move || watch(&theirs, &ranks, timeout, &on_hang))
+            .expect("a thread can be started before training");
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// From now on `op` has to pass in time.
+    pub(super) fn expect(&self, op: &'static str, sequence: u64, passed: Passed) {
+        let since = Instant::now();
+        self.shared.lock().push_back(Outstanding { op, sequence, since, passed });
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it looks every 20 ms, or is ending the process
+        }
+    }
+}
+
+fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl Fn(&Hang)) {
+    let mut failed_since = None;
+    while !shared.closed.load(Ordering::Acquire) {
+        std::thread::sleep(PAUSE);
+        let Some(ranks) = ranks.upgrade() else { return };
+        let failure = ranks.failure();
+        if failure.is_some() {
+            failed_since.get_or_insert_with(Instant::now);
+        }
+        let mut outstanding = shared.lock();
+        while outstanding.front().is_some_and(|front| front.passed.is_passed()) {
+            outstanding.pop_front();
+        }
+        let late = outstanding.front().filter(|front| front.since.elapsed() > timeout);
+        let is_ignored = failed_since.is_some_and(|since| since.elapsed() > GRACE);
+        if late.is_none() && !is_ignored {
+            continue;
+        }
+        let (op, sequence, waited) = match outstanding.front() {
+            Some(front) => (front.op, front.sequence, front.since.elapsed()),
+            None => ("NCCL", 0, GRACE),
+        };
+        drop(outstanding);
+        let hang = Hang { op, sequence, waited, cause: failure.map(|error| error.to_string()) };
+        on_hang(&hang);
+        let _ = ranks.abort(); // has a deadline; what it could not free goes with the process
+        exit_now(hang.exit_code());
+    }
+}

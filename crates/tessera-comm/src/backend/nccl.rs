@@ -1,0 +1,426 @@
+//! Ranks as processes with a GPU each, through NCCL.
+//!
+//! MPI brings rank 0's id to all ranks and then stays silent. Collectives go to a stream of their
+//! own: it waits for what libtorch had been asked before, and libtorch's stream waits for it when
+//! the answer is [taken](InFlight::wait), so the host waits for neither. A [`Monitor`] watches
+//! what is outstanding.
+//!
+//! On the CPU (with the stand-in of nccl-rs' tests, which has no streams) the same code runs
+//! without the events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cudarc::driver::CudaStream;
+use nccl_rs::{
+    Communicator as Ranks, DataType, Library, Op, Options, ReduceOp, Stream, Submitted, UniqueId,
+};
+use tch::{Device, Kind, Tensor};
+
+use super::monitor::{Monitor, Passed};
+use super::{Communicator, InFlight, Mpi};
+use crate::bytes::{all_gather_bytes, broadcast_bytes};
+use crate::device::{Gpu, cuda};
+use crate::{CommError, Hang, RankDevice};
+
+/// NCCL's stream on a GPU, and libtorch's.
+#[derive(Debug, Clone)]
+struct Streams {
+    gpu: Gpu,
+    own: Arc<CudaStream>,
+}
+
+/// A process among those that `mpirun` started, with a GPU.
+#[derive(Debug)]
+pub struct Nccl {
+    ranks: Arc<Ranks>,
+    device: Device,
+    streams: Option<Streams>,
+    monitor: Monitor,
+    collectives: AtomicU64,
+    /// To be finalised at the end; silent until then.
+    mpi: Option<Mpi>,
+}
+
+impl Nccl {
+    /// Keeps the MPI that the ranks met through, for its end.
+    pub(super) fn over(self, mpi: Mpi) -> Self {
+        Self { mpi: Some(mpi), ..self }
+    }
+
+    /// Meets the other ranks; `boot` brings rank 0's id to them, and then stays silent. A library
+    /// that is an error is told to all.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::Nccl`] if NCCL is missing or refuses, or not every rank comes in time.
+    pub fn init(
+        boot: &dyn Communicator,
+        library: Result<Library, nccl_rs::Error>,
+        device: &RankDevice,
+        timeout: Duration,
+        on_hang: impl Fn(&Hang) + Send + 'static,
+    ) -> Result<Self, CommError> {
+        let (rank, world_size) = (boot.rank(), boot.world_size());
+        let failed = |error| CommError::Nccl { rank, error };
+        // A rank without NCCL must not leave the others waiting for it.
+        let id = match &library {
+            Ok(library) if rank == 0 => library.unique_id(timeout).map(|id| id.to_bytes().to_vec()),
+            _ => Ok(Vec::new()),
+        };
+        let mine = [u8::from(library.is_ok() && id.is_ok())];
+        let all = all_gather_bytes(boot, &mine)?;
+        let (library, id) = (library.map_err(failed)?, id.map_err(failed)?);
+        if let Some(rank) = all.iter().position(|ready| ready != &[1]) {
+            return Err(CommError::PeerDevice { rank });
+        }
+        let bytes = broadcast_bytes(boot, &id)?;
+        let bytes = bytes.try_into().expect("rank 0 was ready, so it sent an id");
+        let streams = match &device.gpu {
+            None => None,
+            Some(gpu) => {
+                let own = gpu.context.new_stream().map_err(cuda("make a stream"))?;
+                Some(Streams { gpu: gpu.clone(), own })
+            }
+        };
+        let context = device.gpu.as_ref().map(|gpu| Arc::clone(&gpu.context));
+        let options = Options { init_deadline: timeout, deadline: timeout, ..Options::default() };
+        let set_up = move || match context {
+            Some(context) => context.bind_to_thread().map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        let id = UniqueId::from_bytes(bytes);
+        let ranks = Ranks::init(&library, id, world_size, rank, &options, set_up);
+        let ranks = Arc::new(ranks.map_err(failed)?);
+        let monitor = Monitor::start(&ranks, timeout, on_hang);
+        let collectives = AtomicU64::new(0);
+        let this = Self { ranks, device: device.device, streams, monitor, collectives, mpi: None };
+        // NCCL connects at the first operation of each kind: here, not in the first step.
+        for kind in [Kind::Float, Kind::Int64] {
+            let ones = Tensor::ones([1], (kind, this.device));
+            let _ = this.all_reduce(ones.copy())?.wait()?;
+            let _ = this.broadcast(ones.copy(), 0)?.wait()?;
+            let _ = this.all_gather(&ones)?;
+        }
+        Ok(this)
+    }
+
+    fn failed(&self, error: nccl_rs::Error) -> CommError {
+        CommError::Nccl { rank: self.ranks.rank(), error }
+    }
+
+    /// Enqueues operations on tensors of this rank's device behind what libtorch was asked so far.
+    fn launch(&self, name: &'static str, ops: Vec<Op>) -> Result<Pending, CommError> {
+        let sequence = self.collectives.fetch_add(1, Ordering::Relaxed);
+        let mut accepted = Vec::new();
+        let stream = match &self.streams {
+            None => Stream::DEFAULT,
+            Some(Streams { gpu, own }) => {
+                let before = gpu.torch.record_event(None).map_err(cuda("set a mark"))?;
+                let own_stream = Arc::clone(own);
+                accepted.push(self.ranks.run("cuStreamWaitEvent", move || {
+                    own_stream
+                        .wait(&before)
+                        .map_err(|error| nccl_rs::Error::SetUp(error.to_string()))
+                }));
+                // SAFETY: the stream is of this rank's device and lives as long as `self`.
+                unsafe { Stream::from_raw(own.cu_stream().cast()) }
+            }
+        };
+        // SAFETY: the operations are on tensors that `InFlight` (or the calling function) owns
+        // until the stream has passed them, of the lengths that `op_of` took from the tensors;
+        // libtorch's stream waits for this one before it touches them again. That all ranks call
+        // the same is the trait's contract.
+        let submitted = unsafe { self.ranks.submit(ops, stream) };
+        accepted.push(submitted.map_err(|error| self.failed(error))?);
+        let passed = Passed::default();
+        if let Some(Streams { own, .. }) = &self.streams {
+            let (own, behind) = (Arc::clone(own), passed.clone());
+            self.monitor.expect(name, sequence, passed.clone());
+            accepted.push(self.ranks.run("cuEventRecord", move || {
+                let event =
+                    own.record_event(None).map_err(|e| nccl_rs::Error::SetUp(e.to_string()))?;
+                behind.set(event);
+                Ok(())
+            }));
+        }
+        let torch = self.streams.as_ref().map(|streams| Arc::clone(&streams.gpu.torch));
+        let rank = self.ranks.rank();
+        Ok(Pending(Arc::new(Mutex::new(Launched { rank, accepted, passed, torch }))))
+    }
+
+    /// The tensor itself, or its copy on this rank's device.
+    fn on_device(
+        &self,
+        op: &'static str,
+        tensor: &Tensor,
+    ) -> Result<(Tensor, DataType), CommError> {
+        let kind = match tensor.kind() {
+            Kind::Float => DataType::F32,
+            Kind::Double => DataType::F64,
+            Kind::BFloat16 => DataType::Bf16,
+            Kind::Int64 => DataType::I64,
+            Kind::Uint8 => DataType::U8,
+            kind => return Err(CommError::Layout { op, kind }),
+        };
+        if !tensor.is_contiguous() {
+            return Err(CommError::Layout { op, kind: tensor.kind() });
+        }
+        Ok((tensor.to_device(self.device), kind))
+    }
+
+    /// Runs one operation in place: on the tensor, or for one of the host on a copy.
+    fn in_place(
+        &self,
+        name: &'static str,
+        mut tensor: Tensor,
+        op: impl FnOnce(&Tensor, DataType) -> Op,
+    ) -> Result<InFlight, CommError> {
+        let (on_device, kind) = self.on_device(name, &tensor)?;
+        let pending = self.launch(name, vec![op(&on_device, kind)])?;
+        if tensor.device() == self.device {
+            return Ok(InFlight::pending(tensor, pending));
+        }
+        let answer = InFlight::pending(on_device, pending).wait()?;
+        tensor.copy_(&answer);
+        Ok(InFlight::done(tensor))
+    }
+}
+
+fn sum_of(tensor: &Tensor, kind: DataType) -> Op {
+    let at = tensor.data_ptr().into();
+    Op::AllReduce { send: at, receive: at, count: tensor.numel(), kind, op: ReduceOp::Sum }
+}
+
+/// What NCCL's stream has yet to pass; shared by the tensors of a group.
+#[derive(Debug, Clone)]
+pub(super) struct Pending(Arc<Mutex<Launched>>);
+
+#[derive(Debug)]
+struct Launched {
+    rank: usize,
+    accepted: Vec<Submitted>,
+    passed: Passed,
+    torch: Option<Arc<CudaStream>>,
+}
+
+impl Pending {
+    /// Makes libtorch's stream wait for the collective; the host waits until NCCL has accepted it.
+    pub(super) fn wait(&self) -> Result<(), CommError> {
+        let mut launched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rank = launched.rank;
+        for accepted in launched.accepted.drain(..) {
+            accepted.wait().map_err(|error| CommError::Nccl { rank, error })?;
+        }
+        if let (Some(torch), Some(event)) = (&launched.torch, launched.passed.event()) {
+            torch.wait(event).map_err(cuda("wait for NCCL"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Communicator for Nccl {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn carrier(&self) -> String {
+        format!("{:?}", self.ranks.library())
+    }
+
+    fn world_size(&self) -> usize {
+        self.ranks.world_size()
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn all_reduce(&self, tensor: Tensor) -> Result<InFlight, CommError> {
+        self.in_place("all_reduce", tensor, sum_of)
+    }
+
+    fn all_reduce_group(&self, tensors: Vec<Tensor>) -> Result<Vec<InFlight>, CommError> {
+        let mut ops = Vec::with_capacity(tensors.len());
+        for tensor in &tensors {
+            let (on_device, kind) = self.on_device("all_reduce", tensor)?;
+            if on_device.data_ptr() != tensor.data_ptr() {
+                return Err(CommError::Layout { op: "all_reduce", kind: tensor.kind() });
+            }
+            ops.push(sum_of(tensor, kind));
+        }
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pending = self.launch("all_reduce", ops)?;
+        let flight = |tensor| InFlight::pending(tensor, pending.clone());
+        Ok(tensors.into_iter().map(flight).collect())
+    }
+
+    fn broadcast(&self, tensor: Tensor, root: usize) -> Result<InFlight, CommError> {
+        self.in_place("broadcast", tensor, |tensor, kind| {
+            let at = tensor.data_ptr().into();
+            Op::Broadcast { send: at, receive: at, count: tensor.numel(), kind, root }
+        })
+    }
+
+    fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, CommError> {
+        let (mine, kind) = self.on_device("all_gather", tensor)?;
+        let mut size = tensor.size();
+        size.insert(0, self.world_size() as i64);
+        let gathered = Tensor::zeros(size, (tensor.kind(), self.device));
+        let op = Op::AllGather {
+            send: mine.data_ptr().into(),
+            receive: gathered.data_ptr().into(),
+            count: mine.numel(),
+            kind,
+        };
+        let pending = self.launch("all_gather", vec![op])?;
+        let _mine = InFlight::pending(mine, pending.clone());
+        Ok(InFlight::pending(gathered, pending).wait()?.to_device(tensor.device()))
+    }
+
+    fn barrier(&self) -> Result<(), CommError> {
+        let one = self.all_reduce(Tensor::ones([1], (Kind::Float, self.device)))?.wait()?;
+        // Reading the sum waits for the device; the monitor ends that wait if a peer is lost.
+        let _ = one.double_value(&[0]);
+        Ok(())
+    }
+
+    fn num_collectives(&self) -> u64 {
+        self.collectives.load(Ordering::Relaxed)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), CommError> {
+        let Self { ranks, monitor, mpi, .. } = *self;
+        let rank = ranks.rank();
+        drop(monitor); // joins, so that no one else holds the ranks
+        if let Some(ranks) = Arc::into_inner(ranks) {
+            ranks.finish().map_err(|error| CommError::Nccl { rank, error })?;
+        }
+        mpi.map_or(Ok(()), |mpi| Box::new(mpi).finish())
+    }
+}
+
+/// Against nccl-rs' stand-in, on the host: the order of calls, and what happens when they fail.
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use super::*;
+    use crate::{Piece, Reducer, Threads};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn stand_in(defines: &[&str]) -> PathBuf {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nccl-rs/tests/stand_in/nccl.c");
+        let folder = tempfile::tempdir().unwrap().keep();
+        let library = folder.join("libnccl-stand-in.so");
+        let built = Command::new("cc")
+            .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
+            .args([&library, &source])
+            .args(defines.iter().map(|define| format!("-D{define}")))
+            .status();
+        assert!(built.expect("cc, which rustc links with").success());
+        library
+    }
+
+    fn run<T: Send>(
+        defines: &[&str],
+        timeout: Duration,
+        work: impl Fn(Nccl) -> Result<T, CommError> + Sync,
+    ) -> Vec<Result<T, CommError>> {
+        let path = stand_in(defines);
+        Threads::run(2, DEADLINE, |boot| {
+            let library = Library::open(&path);
+            work(Nccl::init(&boot, library, &RankDevice::cpu(), timeout, |_| ())?)
+        })
+    }
+
+    #[test]
+    fn every_collective_gives_every_rank_the_same() {
+        let answers = run(&[], DEADLINE, |comm| {
+            let mine = Tensor::from_slice(&[comm.rank() as f64, 1.0]);
+            let sum: Vec<f64> = Vec::try_from(comm.all_reduce(mine.copy())?.wait()?)?;
+            let first: Vec<f64> = Vec::try_from(comm.broadcast(mine.copy(), 1)?.wait()?)?;
+            let all: Vec<f64> = Vec::try_from(comm.all_gather(&mine)?.flatten(0, -1))?;
+            comm.barrier()?;
+            Box::new(comm).finish()?;
+            Ok((sum, first, all))
+        });
+        for answer in answers {
+            let (sum, first, all) = answer.expect("no rank fails");
+            assert_eq!((sum, first), (vec![1.0, 2.0], vec![1.0, 1.0]));
+            assert_eq!(all, [0.0, 1.0, 1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn parts_sent_early_and_the_rest_are_each_summed_once() {
+        let pieces = || {
+            let piece = |name, len| Piece { name, len };
+            vec![piece("counts", 3), piece("gradients", 40), piece("scalars", 2)]
+        };
+        let answers = run(&[], DEADLINE, |comm| {
+            let mut reducer = Reducer::new(pieces(), Kind::Double, Device::Cpu);
+            let whole = [("counts", 1.0), ("gradients", 10.0), ("scalars", 100.0)];
+            for (name, value) in whole {
+                let _ = reducer.piece(name).fill_(value * (1.0 + comm.rank() as f64));
+            }
+            let before = comm.num_collectives();
+            reducer.send_early(&comm, reducer.span("counts", "counts"))?;
+            let gradients = reducer.span("gradients", "gradients");
+            reducer.send_early(&comm, gradients.start + 32..gradients.end)?;
+            reducer.all_reduce(&comm)?;
+            let calls = comm.num_collectives() - before;
+            let mut sums = Vec::new();
+            for (name, _) in whole {
+                sums.push(Vec::<f64>::try_from(reducer.piece(name))?);
+            }
+            Box::new(comm).finish()?;
+            Ok((calls, sums))
+        });
+        for answer in answers {
+            let (calls, sums) = answer.expect("no rank fails");
+            assert_eq!(calls, 3); // two early, and one group for all that was left
+            assert_eq!(sums, [vec![3.0; 3], vec![30.0; 40], vec![300.0; 2]]);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_nccl_is_an_error_of_the_rank_with_its_words() {
+        let defines = ["REFUSE=\"ncclBroadcast\"", "CODE=3"];
+        for answer in run(&defines, DEADLINE, |_| Ok(())) {
+            let text = answer.unwrap_err().to_string();
+            assert!(
+                text.contains("ncclBroadcast failed with NCCL code 3, internal error"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_operation_that_never_ends_is_an_error_after_the_deadline() {
+        let short = Duration::from_millis(400);
+        for answer in run(&["STALL=\"ncclAllReduce\""], short, |_| Ok(())) {
+            let error = answer.unwrap_err();
+            let late = nccl_rs::Error::Deadline { op: "ncclAllReduce", waited: short };
+            assert!(matches!(&error, CommError::Nccl { error, .. } if *error == late), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rank_without_nccl_is_told_to_all() {
+        let path = stand_in(&[]);
+        let answers = Threads::run(2, DEADLINE, |boot| {
+            let path = if boot.rank() == 1 { Path::new("/nowhere/libnccl.so.2") } else { &path };
+            let library = Library::open(path);
+            Nccl::init(&boot, library, &RankDevice::cpu(), DEADLINE, |_| ()).map(drop)
+        });
+        assert!(matches!(answers[0], Err(CommError::PeerDevice { rank: 1 })), "{answers:?}");
+        let text = answers[1].as_ref().unwrap_err().to_string();
+        assert!(text.contains("NCCL was not found; tried /nowhere"), "{text}");
+    }
+}

@@ -1,0 +1,227 @@
+//! The device a rank computes on, and points in its work.
+//!
+//! The worker is linked against libtorch's CPU half alone; [`load_cuda`] adds the CUDA half to the
+//! process where there is one. libtorch's work goes to the device's default stream, which is what
+//! a [`Mark`] is set in; nothing in this workspace changes libtorch's current stream.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use crate::CommError;
+
+/// The `train.device` key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceConfig {
+    /// A GPU for each rank where there is one, the CPU otherwise.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU for each rank.
+    Cuda,
+}
+
+impl std::str::FromStr for DeviceConfig {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(format!("expected auto, cuda or cpu, found '{text}'")),
+        }
+    }
+}
+
+/// Adds libtorch's CUDA half to the process, where the loader finds it beside the CPU half. To be
+/// called before anything else of libtorch; without it libtorch sees no GPU.
+pub fn load_cuda() {
+    const NAME: &CStr = c"libtorch_cuda.so";
+    // SAFETY: loading runs the library's constructors, which register CUDA with the libtorch_cpu
+    // that the loader finds for both; the name ends with a zero. Null (not found) is fine.
+    unsafe { libc::dlopen(NAME.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+}
+
+/// Place of a rank among those on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalRank {
+    /// From 0.
+    pub rank: usize,
+    /// Ranks on this node.
+    pub size: usize,
+}
+
+/// Which device a rank takes, on a node whose process sees `num_gpus`.
+///
+/// With fewer GPUs than ranks several ranks land on one; [`refuse_shared_gpus`] finds that, since
+/// a process may be shown its own GPU alone.
+pub(crate) fn choose(
+    config: DeviceConfig,
+    local: LocalRank,
+    num_gpus: usize,
+) -> Result<Device, CommError> {
+    match (config, num_gpus) {
+        (DeviceConfig::Cpu, _) | (DeviceConfig::Auto, 0) => Ok(Device::Cpu),
+        (DeviceConfig::Cuda, 0) => Err(CommError::NoGpu),
+        (DeviceConfig::Auto | DeviceConfig::Cuda, _) => Ok(Device::Cuda(local.rank % num_gpus)),
+    }
+}
+
+/// Fails if two ranks have the same GPU. `gpus` has a rank's host and GPU for each rank, empty
+/// for a rank on the CPU.
+pub(crate) fn refuse_shared_gpus(gpus: &[String]) -> Result<(), CommError> {
+    for (rank, gpu) in gpus.iter().enumerate() {
+        if let Some(first) = gpus[..rank].iter().position(|other| other == gpu)
+            && !gpu.is_empty()
+        {
+            return Err(CommError::SharedGpu { first, second: rank, gpu: gpu.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The GPUs that this process sees.
+pub(crate) fn num_gpus() -> usize {
+    if tch::Cuda::is_available() { tch::Cuda::device_count().max(0) as usize } else { 0 }
+}
+
+/// A rank's device.
+#[derive(Debug, Clone)]
+pub struct RankDevice {
+    /// libtorch's name for it.
+    pub device: Device,
+    pub(crate) gpu: Option<Gpu>,
+}
+
+/// A GPU, through CUDA's driver: the same context as libtorch's.
+#[derive(Debug, Clone)]
+pub(crate) struct Gpu {
+    pub(crate) context: Arc<CudaContext>,
+    /// The stream that libtorch works on.
+    pub(crate) torch: Arc<CudaStream>,
+}
+
+impl RankDevice {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, gpu: None }
+    }
+
+    /// Opens a device.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::Cuda`] if the driver refuses.
+    pub(crate) fn open(device: Device) -> Result<Self, CommError> {
+        let Device::Cuda(ordinal) = device else { return Ok(Self::cpu()) };
+        // SAFETY: it only tries to open the library.
+        if !unsafe { cudarc::driver::sys::is_culib_present() } {
+            return Err(CommError::NoGpu);
+        }
+        let context = CudaContext::new(ordinal).map_err(cuda("open the GPU"))?;
+        let torch = context.default_stream();
+        Ok(Self { device, gpu: Some(Gpu { context, torch }) })
+    }
+
+    /// Host and identity of the GPU, the same for all processes that see it; empty for the CPU.
+    pub(crate) fn identity(&self) -> Result<String, CommError> {
+        let Some(gpu) = &self.gpu else { return Ok(String::new()) };
+        let uuid = gpu.context.uuid().map_err(cuda("identify the GPU"))?;
+        let digits: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+        Ok(format!("GPU-{digits}"))
+    }
+
+    /// A name for logs: "cpu", or that of the GPU.
+    pub fn name(&self) -> String {
+        let name = self.gpu.as_ref().map(|gpu| gpu.context.name());
+        match (self.device, name) {
+            (Device::Cuda(ordinal), Some(Ok(name))) => format!("cuda:{ordinal} ({name})"),
+            (Device::Cuda(ordinal), _) => format!("cuda:{ordinal}"),
+            _ => "cpu".to_owned(),
+        }
+    }
+
+    /// Bytes of the GPU's memory that are taken, by whomever; none for the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::Cuda`].
+    pub fn memory_in_use(&self) -> Result<Option<u64>, CommError> {
+        let Some(gpu) = &self.gpu else { return Ok(None) };
+        let (free, total) = gpu.context.mem_get_info().map_err(cuda("tell its memory"))?;
+        Ok(Some((total - free) as u64))
+    }
+
+    /// A mark behind everything that this rank has asked of its device so far.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::Cuda`].
+    pub fn mark(&self) -> Result<Mark, CommError> {
+        let Some(gpu) = &self.gpu else { return Ok(Mark(None)) };
+        gpu.torch.record_event(None).map(|event| Mark(Some(event))).map_err(cuda("set a mark"))
+    }
+}
+
+/// A point in a device's work.
+#[derive(Debug)]
+pub struct Mark(Option<CudaEvent>);
+
+impl Mark {
+    /// Waits until the device has come here; at once on the CPU, whose calls do not return before.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::DeviceDeadline`] if it takes longer than `deadline`, [`CommError::Cuda`] if
+    /// the device has failed.
+    pub fn wait(&self, deadline: Duration) -> Result<(), CommError> {
+        let Some(event) = &self.0 else { return Ok(()) };
+        let start = Instant::now();
+        while !event.try_is_complete().map_err(cuda("carry out its work"))? {
+            if start.elapsed() > deadline {
+                return Err(CommError::DeviceDeadline { waited: deadline });
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        Ok(())
+    }
+}
+
+/// The driver's error, for `map_err`; `doing` continues "the GPU could not".
+pub(crate) fn cuda(doing: &'static str) -> impl Fn(DriverError) -> CommError {
+    move |error| CommError::Cuda { doing, text: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(rank: usize) -> LocalRank {
+        LocalRank { rank, size: 4 }
+    }
+
+    #[test]
+    fn ranks_of_a_node_take_its_gpus_in_turn_and_the_cpu_without() {
+        let chosen = |config, rank, gpus| choose(config, local(rank), gpus).unwrap();
+        assert_eq!(chosen(DeviceConfig::Auto, 3, 4), Device::Cuda(3));
+        assert_eq!(chosen(DeviceConfig::Cuda, 3, 2), Device::Cuda(1));
+        assert_eq!(chosen(DeviceConfig::Auto, 3, 0), Device::Cpu);
+        assert_eq!(chosen(DeviceConfig::Cpu, 3, 4), Device::Cpu);
+        assert!(matches!(choose(DeviceConfig::Cuda, local(0), 0), Err(CommError::NoGpu)));
+    }
+
+    #[test]
+    fn two_ranks_with_one_gpu_are_named() {
+        let gpus = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert!(refuse_shared_gpus(&gpus(&["a", "b", "", ""])).is_ok());
+        let refused = refuse_shared_gpus(&gpus(&["a", "b", "c", "b"]));
+        assert!(matches!(refused, Err(CommError::SharedGpu { first: 1, second: 3, .. })));
+    }
+}

@@ -1,0 +1,218 @@
+//! Parts of a step alone, timed: the quantiser, the product of matrices inside it, and a sum over
+//! ranks, which is also checked.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tch::{Kind, Tensor};
+use tessera_comm::{Communicator, RankDevice};
+use tessera_nn::VectorQuantizer;
+use tessera_nn::quantize::EmaConfig;
+use tessera_nn::random::{Purpose, draws};
+
+use crate::error::TrainError;
+
+/// Longest wait for one call.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What to time, and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    /// Calls before the first that counts.
+    pub warmup: usize,
+    /// Calls that count, at least 1.
+    pub calls: usize,
+}
+
+/// Size of a quantiser's call.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizerSize {
+    /// N, latents.
+    pub num_latents: i64,
+    /// K, codes.
+    pub num_codes: i64,
+    /// D, channels of a code.
+    pub code_dim: i64,
+}
+
+/// Figures of the quantiser alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QuantizerFigures {
+    /// Where it ran.
+    pub device: String,
+    /// N, latents of a call.
+    pub n: i64,
+    /// K, codes.
+    pub codes: i64,
+    /// D, channels of a code.
+    pub dim: i64,
+    /// Median seconds of a training call: codes, statistics, gradient, update of the codebook.
+    pub median_s: f64,
+    /// Median seconds of the nearest codes alone.
+    pub nearest_s: f64,
+    /// Median seconds of the product [N, D] x [D, K] in tiles of at most 2^26 numbers.
+    pub gemm_s: f64,
+    /// Bytes of the GPU that calls have taken beyond latents and codebook; none on the CPU.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Figures of sums over ranks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AllReduceFigures {
+    /// Where it ran.
+    pub device: String,
+    /// What carried the tensors: "MPI", or NCCL with its version and file.
+    pub carrier: String,
+    /// Ranks.
+    pub world_size: usize,
+    /// Bytes of each rank.
+    pub bytes: usize,
+    /// Median seconds.
+    pub median_s: f64,
+    /// Bus bandwidth, 2 (P - 1) / P of the bytes over the time, in GB/s.
+    pub bus_gb_per_s: f64,
+}
+
+/// Times the quantiser's part of a training step on random latents.
+///
+/// # Errors
+///
+/// [`TrainError::Comm`] if the device fails.
+pub fn quantizer(
+    device: &RankDevice,
+    size: QuantizerSize,
+    calls: Calls,
+) -> Result<QuantizerFigures, TrainError> {
+    let _no_grad = tch::no_grad_guard();
+    let QuantizerSize { num_latents, num_codes, code_dim } = size;
+    let config = EmaConfig { num_codes, code_dim, ..EmaConfig::default() };
+    let mut quantizer = VectorQuantizer::new(&config, 0, Kind::Float, device.device);
+    let random = |rows: i64, id| {
+        let values = draws(0, Purpose::Codebook, 1, id).uniform(1.0, (rows * code_dim) as usize);
+        let tensor = Tensor::from_slice(&values).to_kind(Kind::Float).view([rows, code_dim]);
+        tensor.to_device(device.device)
+    };
+    let latents_nd = random(num_latents, 1);
+    quantizer.set_codes(&random(num_codes, 2));
+    let gradient_nd = latents_nd.ones_like();
+    let mut counts_k = Tensor::zeros([num_codes], (Kind::Float, device.device));
+    let mut sums_kd = Tensor::zeros([num_codes, code_dim], (Kind::Float, device.device));
+    device.mark()?.wait(DEADLINE)?;
+    let before = device.memory_in_use()?;
+
+    let median_s = median(device, calls, || {
+        let indices_n = quantizer.assign(&latents_nd);
+        let codes_nd = quantizer.look_up(&indices_n);
+        VectorQuantizer::write_statistics(&latents_nd, &indices_n, &mut counts_k, &mut sums_kd);
+        let passed_nd = config.gradient.to_latents(&latents_nd, &codes_nd, &gradient_nd);
+        let error_nd = &latents_nd - codes_nd;
+        let _at_latents_nd = passed_nd + error_nd * config.commitment;
+        quantizer.update(&counts_k, &sums_kd);
+    })?;
+    let after = device.memory_in_use()?;
+    let nearest_s = median(device, calls, || drop(quantizer.assign(&latents_nd)))?;
+    let codes_dk = quantizer.codes_kd().tr().contiguous();
+    let rows = ((1 << 26) / num_codes).clamp(1, num_latents.max(1));
+    let gemm_s = median(device, calls, || {
+        for start in (0..num_latents).step_by(rows as usize) {
+            let tile_nd = latents_nd.narrow(0, start, rows.min(num_latents - start));
+            drop(tile_nd.matmul(&codes_dk));
+        }
+    })?;
+    let peak_bytes = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+    let device = device.name();
+    let (n, codes, dim) = (num_latents, num_codes, code_dim);
+    Ok(QuantizerFigures { device, n, codes, dim, median_s, nearest_s, gemm_s, peak_bytes })
+}
+
+/// Times sums over all ranks, and compares one with the sum by arithmetic. Collective.
+///
+/// # Errors
+///
+/// [`TrainError::Mismatch`] if a sum is wrong, [`TrainError::Comm`].
+pub fn all_reduce(
+    comm: &dyn Communicator,
+    device: &RankDevice,
+    num_floats: i64,
+    calls: Calls,
+) -> Result<AllReduceFigures, TrainError> {
+    let world_size = comm.world_size() as f64;
+    // Small whole numbers, so that the sum is exact in float32: (r + 1) (i mod 97), and the sum
+    // of r + 1 over ranks is W (W + 1) / 2.
+    let pattern =
+        Tensor::arange(num_floats, (Kind::Int64, device.device)).remainder(97).to_kind(Kind::Float);
+    let mine = &pattern * (comm.rank() + 1) as f64;
+    let sum = comm.all_reduce(mine)?.wait()?;
+    let expected = pattern * (world_size * (world_size + 1.0) / 2.0);
+    let wrong = (&sum - &expected).abs().max().double_value(&[]);
+    if wrong != 0.0 {
+        return Err(TrainError::Mismatch(format!(
+            "rank {}: the sum of {num_floats} floats over {world_size} ranks is off by up to \
+             {wrong}",
+            comm.rank()
+        )));
+    }
+    let mut buffer = Some(sum.zeros_like());
+    let median_s = median(device, calls, || {
+        let sent = buffer.take().and_then(|tensor| comm.all_reduce(tensor).ok());
+        buffer = sent.and_then(|flight| flight.wait().ok());
+    })?;
+    if buffer.is_none() {
+        return Err(TrainError::Mismatch("a sum over ranks failed while it was timed".into()));
+    }
+    let bytes = num_floats as usize * 4;
+    let moved = 2.0 * (world_size - 1.0) / world_size * bytes as f64;
+    Ok(AllReduceFigures {
+        device: device.name(),
+        carrier: comm.carrier(),
+        world_size: comm.world_size(),
+        bytes,
+        median_s,
+        bus_gb_per_s: moved / median_s / 1e9,
+    })
+}
+
+/// Median seconds of a call, its work on the device included.
+fn median(device: &RankDevice, calls: Calls, mut call: impl FnMut()) -> Result<f64, TrainError> {
+    let mut seconds = Vec::with_capacity(calls.calls);
+    for at in 0..calls.warmup + calls.calls.max(1) {
+        device.mark()?.wait(DEADLINE)?;
+        let start = Instant::now();
+        call();
+        device.mark()?.wait(DEADLINE)?;
+        if at >= calls.warmup {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_comm::Threads;
+
+    const CALLS: Calls = Calls { warmup: 1, calls: 3 };
+
+    #[test]
+    fn the_quantiser_is_timed_on_the_cpu_as_well() {
+        let size = QuantizerSize { num_latents: 300, num_codes: 40, code_dim: 8 };
+        let figures = quantizer(&RankDevice::cpu(), size, CALLS).unwrap();
+        assert_eq!((figures.n, figures.codes, figures.dim), (300, 40, 8));
+        assert_eq!((figures.device.as_str(), figures.peak_bytes), ("cpu", None));
+        assert!(figures.median_s >= 0.0 && figures.gemm_s >= 0.0 && figures.nearest_s >= 0.0);
+    }
+
+    #[test]
+    fn a_sum_over_ranks_is_checked_against_arithmetic() {
+        let deadline = Duration::from_secs(20);
+        let answers = Threads::run(3, deadline, |comm| {
+            Ok(all_reduce(&comm, &RankDevice::cpu(), 1000, CALLS))
+        });
+        for answer in answers {
+            let figures = answer.unwrap().unwrap();
+            assert_eq!((figures.world_size, figures.bytes), (3, 4000));
+        }
+    }
+}
