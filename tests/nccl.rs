@@ -81,7 +81,7 @@ fn a_communicator_that_fails_ends_the_run_in_time_with_its_words() {
     let folder = TempDir::new().unwrap();
     let run_dir = folder.path().join("run");
     let library = stand_in(folder.path(), &["DIE_AFTER=40", "FAULTY_RANK=1"]);
-    let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=5"];
+    let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=15"];
     let (code, _, stderr) = run(&mut over_nccl(2, &run_dir, &library, &settings));
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("remote process exited or there was a network error"), "{stderr}");
@@ -93,7 +93,7 @@ fn a_call_that_never_returns_ends_the_run_with_4_and_its_name() {
     let folder = TempDir::new().unwrap();
     let run_dir = folder.path().join("run");
     let library = stand_in(folder.path(), &["HANG=\"ncclGroupEnd\"", "FAULTY_RANK=1"]);
-    let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=3"];
+    let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=15"];
     let (code, _, stderr) = run(&mut over_nccl(2, &run_dir, &library, &settings));
     assert_eq!(code, Some(4), "{stderr}");
     // Rank 1 is lost in the call, and rank 0 waits for it: whoever is first tells.

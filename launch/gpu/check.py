@@ -13,10 +13,15 @@ OK, BAD, NONE = "ok", "FAILED", "not measured"
 
 
 class Table:
-    def __init__(self):
-        self.rows = []
+    """The rows. Of a dry run, what was done is kept and figures are not: they are a CPU's."""
+
+    def __init__(self, args):
+        self.rows, self.dry, self.out = [], args.dry_run, str(args.out.resolve())
 
     def add(self, check: str, result: str, status: str = OK, **figures):
+        if self.dry and status == NONE:
+            result, figures = "dry run", {}
+        result = result.replace(self.out, "OUT")  # a path of one machine means nothing elsewhere
         self.rows.append({"check": check, "status": status, "result": result, **figures})
         print(f"{status:12} {check}: {result}", file=sys.stderr, flush=True)
 
@@ -24,7 +29,7 @@ class Table:
 def versions(m: Machine, table: Table):
     """What is here, and which NCCL a communicator of one rank comes up with."""
     if m.dry:
-        table.add("GPU", "dry run: CPU and a stand-in for NCCL", NONE)
+        table.add("GPU", "dry run", NONE)
     else:
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
         table.add("GPU", subprocess.run(query, text=True, capture_output=True).stdout.strip())
@@ -284,7 +289,7 @@ def main():
                          "-p tessera-worker")
     args.out.mkdir(parents=True, exist_ok=True)
 
-    m, table, start = Machine(args), Table(), time.monotonic()
+    m, table, start = Machine(args), Table(args), time.monotonic()
     for name in args.only:
         try:
             if m.left() < 20:
@@ -302,6 +307,10 @@ def main():
              "python": platform.python_version()}
     (args.out / f"gpu-{today}.json").write_text(json.dumps(about | {"rows": table.rows}, indent=1))
     lines = [f"# GPU check, {today} ({kind})", ""]
+    if args.dry_run:
+        lines += ["No GPU: everything but the device was done, on the CPU with a stand-in for NCCL. "
+                  "Rows that say ok show that the script and the program work; no figure of a GPU "
+                  "was measured.", ""]
     lines += [f"- {key}: {value}" for key, value in about.items()]
     lines += ["", "| check | status | result |", "|---|---|---|"]
     lines += [f"| {row['check']} | {row['status']} | {row['result']} |" for row in table.rows]

@@ -175,6 +175,16 @@ impl RankDevice {
 pub struct Mark(Option<CudaEvent>);
 
 impl Mark {
+    /// A point that every device has passed.
+    pub(crate) fn passed() -> Self {
+        Self(None)
+    }
+
+    /// The point of an event.
+    pub(crate) fn at(event: CudaEvent) -> Self {
+        Self(Some(event))
+    }
+
     /// Waits until the device has come here; at once on the CPU, whose calls do not return before.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod desync;
 mod device;
 mod error;
 mod reducer;
+mod upload;
 mod watchdog;
 
 pub use backend::{Communicator, Connection, InFlight, Mpi, Nccl, Solo, Threads, connect};
@@ -25,4 +26,5 @@ pub use device::{DeviceConfig, LocalRank, Mark, RankDevice, load_cuda};
 pub use error::CommError;
 pub use nccl_rs::Error as NcclError;
 pub use reducer::{Piece, Reducer};
+pub use upload::Uploads;
 pub use watchdog::{Armed, Hang, Watchdog, exit_now};

@@ -95,18 +95,8 @@ pub fn from_vectors(vectors_nd: &Tensor, like: &Tensor) -> Tensor {
     vectors_nd.view([num, height, width, dim]).permute([0, 3, 1, 2])
 }
 
-/// Bytes in `[N, H, W, C]` order to images `[N, C, H, W]` in [0, 1], channels-last in memory.
-pub fn images_from_bytes(
-    pixels: &[u8],
-    shape_nhwc: [i64; 4],
-    kind: Kind,
-    device: Device,
-) -> Tensor {
-    let mut bytes = Tensor::from_slice(pixels).view(shape_nhwc);
-    if device.is_cuda() {
-        // From page-locked memory the copy goes on while the host does; libtorch keeps the memory
-        // until it has ended.
-        bytes = bytes.pin_memory(device).to_device_(device, Kind::Uint8, true, false);
-    }
-    (bytes.to_kind(kind) / 255.0).permute([0, 3, 1, 2])
+/// Bytes `[N, H, W, C]` of kind uint8 to images `[N, C, H, W]` in [0, 1] on the same device,
+/// channels-last in memory.
+pub fn images_from_bytes(bytes_nhwc: &Tensor, kind: Kind) -> Tensor {
+    (bytes_nhwc.to_kind(kind) / 255.0).permute([0, 3, 1, 2])
 }

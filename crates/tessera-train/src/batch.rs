@@ -3,18 +3,36 @@
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
+use tessera_comm::Uploads;
 use tessera_data::Batch;
 use tessera_nn::{VqVae, images_from_bytes};
 
+use crate::error::TrainError;
+
 /// A batch as images `[N, C, H, W]` in [0, 1], channels-last in memory.
 pub fn batch_images(batch: &Batch, kind: Kind, device: Device) -> Tensor {
-    let shape = [
-        batch.num_samples() as i64,
-        i64::from(batch.shape.height),
-        i64::from(batch.shape.width),
-        i64::from(batch.shape.channels),
-    ];
-    images_from_bytes(&batch.pixels, shape, kind, device)
+    let bytes_nhwc = Tensor::from_slice(&batch.pixels).view(shape_nhwc(batch)).to(device);
+    images_from_bytes(&bytes_nhwc, kind)
+}
+
+/// The same, copied while the device computes.
+///
+/// # Errors
+///
+/// [`TrainError::Comm`] if the device fails.
+pub(crate) fn upload_images(
+    uploads: &mut Uploads,
+    batch: &Batch,
+    kind: Kind,
+) -> Result<Tensor, TrainError> {
+    let bytes_nhwc = uploads.upload(&batch.pixels, &shape_nhwc(batch))?;
+    Ok(images_from_bytes(&bytes_nhwc, kind))
+}
+
+fn shape_nhwc(batch: &Batch) -> [i64; 4] {
+    let (num_samples, shape) = (batch.num_samples() as i64, &batch.shape);
+    let sizes = [shape.height, shape.width, shape.channels].map(i64::from);
+    [num_samples, sizes[0], sizes[1], sizes[2]]
 }
 
 /// Tokens of a global batch, and the range of them that is this rank's.

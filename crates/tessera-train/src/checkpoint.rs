@@ -21,7 +21,7 @@ use crate::config::{TrainConfig, hex};
 use crate::coordinator::{agree, agree_on};
 use crate::error::TrainError;
 use crate::metrics::replace_file::write_synced;
-use crate::step::Training;
+use crate::training::Training;
 
 /// What `manifest.json` says of itself.
 const FORMAT: &str = "tessera-checkpoint";

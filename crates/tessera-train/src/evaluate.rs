@@ -16,7 +16,7 @@ use crate::error::TrainError;
 use crate::optim::AdamW;
 use crate::resolve::Resolved;
 use crate::run_folder::RunFolder;
-use crate::step::Training;
+use crate::training::Training;
 
 /// Figures over a whole split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

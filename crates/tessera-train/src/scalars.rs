@@ -9,7 +9,7 @@ use tessera_nn::VqVae;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::TrainError;
-use crate::step::StepInput;
+use crate::training::StepInput;
 
 /// Scalars before the desync numbers: reconstruction, commitment, stop flag.
 const HEAD: usize = 3;

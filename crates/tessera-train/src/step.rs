@@ -15,62 +15,20 @@
 //! at the same place on every rank, so no rank waits for them.
 
 use tch::Tensor;
-use tessera_comm::{Communicator, Piece, Reducer};
+use tessera_comm::Communicator;
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::lay_out_tokens;
-use tessera_nn::{VectorQuantizer, VqVae, from_vectors, loss, to_vectors};
+use tessera_nn::{VectorQuantizer, from_vectors, loss, to_vectors};
 
-use crate::batch::{batch_images, tokens_of};
+use crate::batch::{tokens_of, upload_images};
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
-use crate::metrics::window::Window;
-use crate::optim::AdamW;
 use crate::scalars;
+use crate::training::{StepInput, Training};
 use tessera_control::Phase;
 
-/// What a training step reads and writes.
-#[derive(Debug)]
-pub struct Training {
-    /// The replica.
-    pub model: VqVae,
-    /// Its optimiser.
-    pub optimizer: AdamW,
-    /// Sums of the current logging interval.
-    pub window: Window,
-    reducer: Reducer,
-}
-
-/// What differs from step to step, apart from the batch.
-#[derive(Debug, Clone, Copy)]
-pub struct StepInput {
-    /// The step, from 0.
-    pub step: u64,
-    /// Factor of the schedule on the learning rate.
-    pub factor: f64,
-    /// Whether this rank was asked to stop.
-    pub stop: bool,
-    /// Whether ranks compare their whole state in this step.
-    pub compare_state: bool,
-}
-
 impl Training {
-    /// A training of `model` from its first step.
-    pub fn new(model: VqVae, optimizer: AdamW) -> Self {
-        let codes_kd = model.quantizer.codes_kd();
-        let (num_codes, dim) = codes_kd.size2().expect("codes are [K, D]");
-        let (kind, device) = (codes_kd.kind(), codes_kd.device());
-        let pieces = vec![
-            Piece { name: "counts", len: num_codes },
-            Piece { name: "sums", len: num_codes * dim },
-            Piece { name: "offers", len: model.quantizer.num_offers() * dim },
-            Piece { name: "gradients", len: model.parameters.len() },
-            Piece { name: "scalars", len: scalars::LEN },
-        ];
-        let reducer = Reducer::new(pieces, kind, device);
-        Self { window: Window::new(num_codes, device), model, optimizer, reducer }
-    }
-
     /// Runs one step on this rank's part of a global batch. Returns the reduced scalars and the
     /// gradient's norm, still a tensor: [`crate::read_scalars`] reads them a step later.
     ///
@@ -84,11 +42,11 @@ impl Training {
         input: StepInput,
         clock: &mut Clock,
     ) -> Result<Tensor, TrainError> {
-        let Self { model, optimizer, window, reducer } = self;
-        let (kind, device) = (reducer.piece("scalars").kind(), reducer.piece("scalars").device());
+        let Self { model, optimizer, window, uploads, reducer } = self;
+        let kind = reducer.piece("scalars").kind();
         let global = (batch.global.end - batch.global.start) as f64;
         clock.enter(Phase::Compute);
-        let images_nchw = batch_images(batch, kind, device);
+        let images_nchw = upload_images(uploads, batch, kind)?;
         clock.lap(Lap::Input);
 
         let latents_ndhw = model.encode(&images_nchw);

@@ -5,12 +5,11 @@
 //! reduction of step s and is acted on after step s + 1, everywhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tessera_comm::{Communicator, RankDevice, Watchdog};
-use tessera_control::{Activity, Client, Message, Phase, RunState, RunStatus};
+use tessera_comm::{Communicator, Uploads};
+use tessera_control::{Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
 use tessera_data::{Batch, DataError, Loader, Order, Sampler, train_plan};
 use tessera_nn::VqVae;
@@ -18,7 +17,7 @@ use tessera_nn::VqVae;
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::clock::{Clock, Lap};
 use crate::config::TrainConfig;
-use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint, resumable_checkpoint};
+use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
 use crate::error::TrainError;
 use crate::evaluate::{Split, evaluate};
 use crate::first_batch;
@@ -26,33 +25,10 @@ use crate::metrics::{self, MetricSink, MetricsRow};
 use crate::optim::AdamW;
 use crate::pictures;
 use crate::resolve::Resolved;
-use crate::run_folder::{self, Resume, RunFolder};
+use crate::run_folder::{Resume, RunFolder};
 use crate::scalars::Arriving;
-use crate::step::{StepInput, Training};
-
-/// What a worker brings to a run.
-#[derive(Debug)]
-pub struct Worker {
-    /// Connection to the launcher, where there is one.
-    pub control: Option<Arc<Client>>,
-    /// Where this rank computes.
-    pub device: RankDevice,
-    /// Where the main thread is, for the heartbeat.
-    pub activity: Arc<Activity>,
-    /// Ends the process when the wait for a batch takes too long.
-    pub watchdog: Watchdog,
-    /// Set when this process was asked to stop.
-    pub stop: Arc<AtomicBool>,
-    /// Whether the phases of a step are timed on the device, one after another.
-    pub profile: bool,
-}
-
-impl Worker {
-    fn clock(&self) -> Clock {
-        let clock = Clock::start(Arc::clone(&self.activity));
-        if self.profile { clock.waiting_for(self.device.clone()) } else { clock }
-    }
-}
+use crate::setup::{Worker, open_data};
+use crate::training::{StepInput, Training};
 
 /// How a run ended well.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,43 +39,6 @@ pub struct Ending {
     pub step: u64,
     /// Where the time went.
     pub profile: String,
-}
-
-/// The two splits of a run's data set.
-struct Data {
-    train: Arc<dyn Source>,
-    test: Arc<dyn Source>,
-}
-
-impl Data {
-    /// Identity of both splits.
-    fn fingerprint(&self) -> String {
-        format!("{} {}", self.train.fingerprint(), self.test.fingerprint())
-    }
-}
-
-/// Everything that can be found wrong before anything is written: data, model, run folder, and
-/// the checkpoint that the run would go on from.
-///
-/// # Errors
-///
-/// [`TrainError`] with exit code 2.
-pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
-    let data = open_data(&resolved.config)?;
-    run_folder::check(&resolved.run_dir, resume)?;
-    let checkpoints = RunFolder { root: resolved.run_dir.clone() }.checkpoints();
-    resumable_checkpoint(&checkpoints, resume, &resolved.config, &data.fingerprint()).map(|_| ())
-}
-
-fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
-    let train = tessera_data::source::open(&config.data, "train")?;
-    let test = tessera_data::source::open(&config.data, "test")?;
-    let shape = train.shape();
-    config
-        .model
-        .validate(i64::from(shape.height), i64::from(shape.width))
-        .map_err(TrainError::BadInput)?;
-    Ok(Data { train, test })
 }
 
 /// Trains. Collective: every rank calls it with the same configuration.
@@ -123,7 +62,8 @@ pub fn train(
     let (kinds, device) = (config.train.precision.kinds(), worker.device.device);
     let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
-    let training = Training::new(model, optimizer);
+    let mut training = Training::new(model, optimizer);
+    training.uploads = agree_on(comm, Uploads::new(&worker.device).map_err(TrainError::from))?;
     let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
     let mut step = 0;
     if let Some(path) = &choice.path {

@@ -1,0 +1,78 @@
+//! What a run needs before it begins: what the worker brings, the data set, and everything that
+//! can be found wrong before anything is written.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tessera_comm::{RankDevice, Watchdog};
+use tessera_control::{Activity, Client};
+use tessera_data::source::Source;
+
+use crate::clock::Clock;
+use crate::config::TrainConfig;
+use crate::coordinator::resumable_checkpoint;
+use crate::error::TrainError;
+use crate::resolve::Resolved;
+use crate::run_folder::{self, Resume, RunFolder};
+
+/// What a worker brings to a run.
+#[derive(Debug)]
+pub struct Worker {
+    /// Connection to the launcher, where there is one.
+    pub control: Option<Arc<Client>>,
+    /// Where this rank computes.
+    pub device: RankDevice,
+    /// Where the main thread is, for the heartbeat.
+    pub activity: Arc<Activity>,
+    /// Ends the process when the wait for a batch takes too long.
+    pub watchdog: Watchdog,
+    /// Set when this process was asked to stop.
+    pub stop: Arc<AtomicBool>,
+    /// Whether the phases of a step are timed on the device, one after another.
+    pub profile: bool,
+}
+
+impl Worker {
+    /// A clock for the run that begins now.
+    pub(crate) fn clock(&self) -> Clock {
+        let clock = Clock::start(Arc::clone(&self.activity));
+        if self.profile { clock.waiting_for(self.device.clone()) } else { clock }
+    }
+}
+
+/// The two splits of a run's data set.
+pub(crate) struct Data {
+    pub(crate) train: Arc<dyn Source>,
+    pub(crate) test: Arc<dyn Source>,
+}
+
+impl Data {
+    /// Identity of both splits.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{} {}", self.train.fingerprint(), self.test.fingerprint())
+    }
+}
+
+/// Everything that can be found wrong before anything is written: data, model, run folder, and
+/// the checkpoint that the run would go on from.
+///
+/// # Errors
+///
+/// [`TrainError`] with exit code 2.
+pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
+    let data = open_data(&resolved.config)?;
+    run_folder::check(&resolved.run_dir, resume)?;
+    let checkpoints = RunFolder { root: resolved.run_dir.clone() }.checkpoints();
+    resumable_checkpoint(&checkpoints, resume, &resolved.config, &data.fingerprint()).map(|_| ())
+}
+
+pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
+    let train = tessera_data::source::open(&config.data, "train")?;
+    let test = tessera_data::source::open(&config.data, "test")?;
+    let shape = train.shape();
+    config
+        .model
+        .validate(i64::from(shape.height), i64::from(shape.width))
+        .map_err(TrainError::BadInput)?;
+    Ok(Data { train, test })
+}

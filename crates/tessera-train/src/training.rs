@@ -1,0 +1,55 @@
+//! What a training step reads and writes: the replica, its optimiser, and the buffer that is
+//! summed over ranks.
+
+use tessera_comm::{Piece, Reducer, Uploads};
+use tessera_nn::VqVae;
+
+use crate::metrics::window::Window;
+use crate::optim::AdamW;
+use crate::scalars;
+
+/// What a training step reads and writes.
+#[derive(Debug)]
+pub struct Training {
+    /// The replica.
+    pub model: VqVae,
+    /// Its optimiser.
+    pub optimizer: AdamW,
+    /// Sums of the current logging interval.
+    pub window: Window,
+    /// What brings batches to the device of the model.
+    pub uploads: Uploads,
+    pub(crate) reducer: Reducer,
+}
+
+/// What differs from step to step, apart from the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInput {
+    /// The step, from 0.
+    pub step: u64,
+    /// Factor of the schedule on the learning rate.
+    pub factor: f64,
+    /// Whether this rank was asked to stop.
+    pub stop: bool,
+    /// Whether ranks compare their whole state in this step.
+    pub compare_state: bool,
+}
+
+impl Training {
+    /// A training of `model` from its first step.
+    pub fn new(model: VqVae, optimizer: AdamW) -> Self {
+        let codes_kd = model.quantizer.codes_kd();
+        let (num_codes, dim) = codes_kd.size2().expect("codes are [K, D]");
+        let (kind, device) = (codes_kd.kind(), codes_kd.device());
+        let pieces = vec![
+            Piece { name: "counts", len: num_codes },
+            Piece { name: "sums", len: num_codes * dim },
+            Piece { name: "offers", len: model.quantizer.num_offers() * dim },
+            Piece { name: "gradients", len: model.parameters.len() },
+            Piece { name: "scalars", len: scalars::LEN },
+        ];
+        let reducer = Reducer::new(pieces, kind, device);
+        let (window, uploads) = (Window::new(num_codes, device), Uploads::none());
+        Self { window, uploads, model, optimizer, reducer }
+    }
+}
