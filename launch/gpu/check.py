@@ -31,8 +31,8 @@ def versions(m: Machine, table: Table):
     if m.dry:
         table.add("GPU", "dry run", NONE)
     else:
-        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-        table.add("GPU", subprocess.run(query, text=True, capture_output=True).stdout.strip())
+        query = "--query-gpu=name,driver_version,memory.total"
+        table.add("GPU", output("nvidia-smi", query, "--format=csv,noheader") or "no nvidia-smi")
     figures = m.json(1, "bench", "all-reduce", "--floats", 1 << 20, "--device", m.device,
                      "--backend", "nccl", seconds=90)
     table.add("NCCL, 1 rank", f"{figures['carrier']} on {figures['device']}; sum right", figures=figures)
@@ -112,30 +112,39 @@ def worker_of(run_dir: pathlib.Path, rank: int):
 def faults(m: Machine, table: Table):
     """A killed and a stopped peer, under the launcher: the other rank leaves, the culprit is named."""
     endless = {"train__steps": 10**6, "metrics__every": 1, "eval__every": 0,
-               "checkpoint__every": 0, "comm__timeout_seconds": 10}
+               "checkpoint__every": 0, "comm__timeout_seconds": 20}
     for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
-        run_dir = m.work / name
-        process = m.start_command([m.tessera, "launch", "--nproc", 2, "--silence", 15, "--",
-                                   *m.training(run_dir, 2, **endless)])
-        wait_for_steps(run_dir, process)
-        time.sleep(2)  # for a heartbeat of each, which tells where it is
-        victim, survivor = worker_of(run_dir, 1), worker_of(run_dir, 0)
-        os.kill(victim, number)
-        start = time.monotonic()
-        while pathlib.Path(f"/proc/{survivor}").exists() and time.monotonic() - start < 40:
-            time.sleep(0.05)
-        seconds = time.monotonic() - start
-        code, said = m.finish(process, 40)
-        told = [line for line in said.splitlines() if line.startswith("error")]
-        words = machine.last_words("\n".join(told) or said)
-        named = any("rank 1" in line for line in told)
-        table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}: {words}",
-                  OK if named and code in (3, 4) else BAD, seconds=seconds, code=code)
+        try:
+            fault(m, table, name, number, endless)
+        except Failed as failure:
+            table.add(f"a {name} peer", str(failure), BAD)
+
+
+def fault(m: Machine, table: Table, name: str, number: int, endless: dict):
+    run_dir = m.work / name
+    process = m.start_command([m.tessera, "launch", "--nproc", 2, "--silence", 60, "--",
+                               *m.training(run_dir, 2, **endless)])
+    wait_for_steps(run_dir, process)
+    time.sleep(2)  # for a heartbeat of each, which tells where it is
+    victim, survivor = worker_of(run_dir, 1), worker_of(run_dir, 0)
+    os.kill(victim, number)
+    start = time.monotonic()
+    while pathlib.Path(f"/proc/{survivor}").exists() and time.monotonic() - start < 60:
+        time.sleep(0.05)
+    seconds = time.monotonic() - start
+    code, said = m.finish(process, 60)
+    told = [line for line in said.splitlines() if line.startswith("error")]
+    words = machine.last_words("\n".join(told) or said)
+    named = any("rank 1" in line for line in told)
+    table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}: {words}",
+              OK if named and code in (3, 4) else BAD, seconds=seconds, code=code)
 
 
 def make_images(m: Machine) -> pathlib.Path:
     """IDX files of random images, for both sides: throughput does not depend on what they show."""
     idx = m.work / "idx"
+    if idx.exists():
+        return idx
     idx.mkdir()
     for stem, count in (("train", 60000), ("t10k", 2000)):
         pixels = random.Random(0).randbytes(count * 28 * 28)
@@ -161,9 +170,10 @@ def throughput(m: Machine, table: Table):
     batch, steps = (32, 4) if m.dry else (1024, 200)
     idx = make_images(m)
     script = machine.ROOT / "launch/bench/peer_ddp.py"
-    variants = {"eager": [], "eager bf16": ["--bf16"], "compiled": ["--compile"],
-                "compiled bf16": ["--compile", "--bf16"]}
-    for codes in (512, 16384):
+    eager, compiled = {"eager": []}, {"compiled": ["--compile"]}
+    half = {"eager bf16": ["--bf16"], "compiled bf16": ["--compile", "--bf16"]}
+    # What matters most first: the time may run out.
+    for codes, variants in ((16384, eager | compiled | half), (512, eager | compiled)):
         ours = {}
         for precision in ("fp32", "bf16"):
             rates = [our_rate(m, f"rate-{codes}-{precision}-{turn}", codes, batch, steps, precision)
@@ -202,7 +212,8 @@ def quantizer(m: Machine, table: Table):
                   f"plain GEMM {1e3 * ours['gemm_s']:.2f}), "
                   + (f"{peak / 2**20:.0f} MiB" if peak is not None else "memory not measured"),
                   NONE if m.dry else OK, figures=ours)
-        for name, options in (("eager", []), ("compiled", ["--compile"])):
+        compiled = {"compiled": ["--compile"]} if codes == sizes[1][1] else {}
+        for name, options in ({"eager": []} | compiled).items():
             title = f"peer's quantiser {name}, N = {n}, K = {codes}"
             if m.dry or m.left() < 60:
                 table.add(title, "dry run" if m.dry else "no time left", NONE)
@@ -239,8 +250,7 @@ def kernel_ms(m: Machine, name: str, steps: int) -> float:
 def trace(m: Machine, table: Table):
     """Where a step's time goes: phases waited for one by one, and the gaps between kernels."""
     steps = 4 if m.dry else 40
-    if not (m.work / "packed").exists():
-        make_images(m)
+    make_images(m)
     settings = {"config": "configs/fashion_mnist.toml", "train__steps": steps, "eval__every": 0,
                 "checkpoint__every": 0, "train__global_batch": 32 if m.dry else 1024,
                 "data__path": m.work / "packed"}
@@ -260,12 +270,16 @@ def trace(m: Machine, table: Table):
 
 
 SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "resume": resume,
-            "faults": faults, "quantizer": quantizer, "throughput": throughput,
-            "trace": trace}
+            "faults": faults, "trace": trace, "throughput": throughput,
+            "quantizer": quantizer}
 
 
 def output(*command) -> str:
-    done = subprocess.run(command, text=True, capture_output=True, cwd=machine.ROOT)
+    """What a command prints; nothing if it is not there."""
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, cwd=machine.ROOT)
+    except OSError:
+        return ""
     return done.stdout.strip()
 
 

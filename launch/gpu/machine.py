@@ -1,5 +1,5 @@
 """Starting Tessera and its peer on the machine under check: libraries, ranks, what they print."""
-import json, os, pathlib, shutil, signal, subprocess, sys, time
+import contextlib, json, os, pathlib, shutil, signal, subprocess, sys, threading, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,8 @@ class Machine:
         self.environment = os.environ | {"OMP_NUM_THREADS": "1"}
         for name in ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"):
             self.environment |= {name: "1", f"{name}_CONFIRM": "1"}
+        # One host needs no ssh, but Open MPI 5 looks for one unless told otherwise.
+        self.environment |= {"PRTE_MCA_plm_ssh_agent": "false", "OMPI_MCA_plm_ssh_agent": "false"}
         libraries = [] if self.dry else torch_libraries(self.python)
         if args.mpi:
             prefix = args.mpi.resolve()
@@ -115,17 +117,30 @@ class Machine:
         """The JSON object that a Python script of the peer's prints last."""
         runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
         command = [self.python, *(runner if ranks else []), path, *arguments]
+        log = open(self.work / "peer.log", "w+")
+        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, text=True, stderr=log,
+                                   stdout=subprocess.PIPE, start_new_session=True,
+                                   env=self.environment)
+        # After its last line it has been seen to wait for ever: it is ended there.
+        late = threading.Timer(min(seconds, max(1.0, self.left())), end_group, [process])
+        late.start()
+        found = next((line for line in process.stdout if line.startswith("{")), None)
+        late.cancel()
+        process.terminate()  # torchrun passes it on to its ranks and waits for them
         try:
-            done = subprocess.run(list(map(str, command)), cwd=ROOT, text=True, capture_output=True,
-                                  env=self.environment, timeout=min(seconds, max(1.0, self.left())))
-            printed = done.stdout
-        except subprocess.TimeoutExpired as late:  # it is known to hang after its last line
-            printed = (late.stdout or b"").decode()
-            done = None
-        lines = [line for line in printed.splitlines() if line.startswith("{")]
-        if not lines:
-            raise Failed(last_words(done.stderr) if done else f"nothing within {seconds:.0f} s")
-        return json.loads(lines[-1])
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            end_group(process)
+        if found is None:
+            log.seek(0)
+            raise Failed(last_words(log.read()) or f"nothing within {seconds:.0f} s")
+        return json.loads(found)
+
+
+def end_group(process: subprocess.Popen):
+    """Ends a process and all that it has started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def rows(run_dir: pathlib.Path) -> list:

@@ -62,7 +62,9 @@ impl Communicator {
             world_size,
         };
         let (library, state) = (library.clone(), Arc::clone(&this.state));
-        let met = this.thread.run(OP, options.init_deadline, move |patrol| {
+        // NCCL loads its plug-ins and kernels before it says that the start is in progress.
+        let patience = options.init_deadline + Duration::from_secs(30);
+        let met = this.thread.run(OP, patience, move |patrol| {
             set_up().map_err(Error::SetUp)?;
             let mut config = state.options.config();
             // SAFETY: the out-pointer and what the configuration points to live in `state`, which
@@ -314,7 +316,14 @@ impl Communicator {
             }
             // NCCL may fill the place a little after the parent has settled (nccl#1472).
             let start = Instant::now();
-            while new.raw().is_null() && start.elapsed() < limit {
+            while new.raw().is_null() {
+                if state.is_interrupted() {
+                    return outlive(&new, Err(Error::Aborted { op: OP })).map(|()| None);
+                }
+                if start.elapsed() >= limit {
+                    return outlive(&new, Err(Error::Deadline { op: OP, waited: limit }))
+                        .map(|()| None);
+                }
                 std::thread::yield_now();
             }
             let code = library.state_of(new.raw());

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// What a call is given beyond its deadline to say by itself that the deadline has passed.
-const GRACE: Duration = Duration::from_millis(500);
+/// What a call is given beyond its deadline to say by itself that the deadline has passed. Even
+/// non-blocking calls do some work before NCCL says that they are in progress.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The function of NCCL that a thread is in, for whoever waits for that thread.
 #[derive(Debug, Default)]

@@ -86,6 +86,11 @@ impl State {
         self.revoked.load(Ordering::Acquire)
     }
 
+    /// Whether an abort or a revocation waits for the thread.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupts.load(Ordering::Acquire) > 0
+    }
+
     /// Polls what NCCL calls in progress until it is done, fails, is interrupted or is late.
     pub(crate) fn settle(
         &self,
@@ -97,7 +102,7 @@ impl State {
         let start = Instant::now();
         while code == sys::IN_PROGRESS {
             let waited = start.elapsed();
-            if self.interrupts.load(Ordering::Acquire) > 0 {
+            if self.is_interrupted() {
                 return Err(Error::Aborted { op });
             }
             if waited >= deadline {

@@ -5,7 +5,7 @@
 //! a [`Mark`] is set in; nothing in this workspace changes libtorch's current stream.
 
 use std::ffi::CStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
@@ -45,8 +45,23 @@ impl std::str::FromStr for DeviceConfig {
 pub fn load_cuda() {
     const NAME: &CStr = c"libtorch_cuda.so";
     // SAFETY: loading runs the library's constructors, which register CUDA with the libtorch_cpu
-    // that the loader finds for both; the name ends with a zero. Null (not found) is fine.
-    unsafe { libc::dlopen(NAME.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    // that the loader finds for both; the name ends with a zero. Null means that it was not
+    // loaded, and dlerror then gives text that lives until this thread's next call to the loader.
+    unsafe {
+        if libc::dlopen(NAME.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            let reason = libc::dlerror();
+            if !reason.is_null() {
+                let _ = NOT_LOADED.set(CStr::from_ptr(reason).to_string_lossy().into_owned());
+            }
+        }
+    }
+}
+
+/// What the loader said when libtorch's CUDA half could not be loaded.
+static NOT_LOADED: OnceLock<String> = OnceLock::new();
+
+fn no_gpu() -> CommError {
+    CommError::NoGpu { loader: NOT_LOADED.get().cloned() }
 }
 
 /// Place of a rank among those on its node.
@@ -69,7 +84,7 @@ pub(crate) fn choose(
 ) -> Result<Device, CommError> {
     match (config, num_gpus) {
         (DeviceConfig::Cpu, _) | (DeviceConfig::Auto, 0) => Ok(Device::Cpu),
-        (DeviceConfig::Cuda, 0) => Err(CommError::NoGpu),
+        (DeviceConfig::Cuda, 0) => Err(no_gpu()),
         (DeviceConfig::Auto | DeviceConfig::Cuda, _) => Ok(Device::Cuda(local.rank % num_gpus)),
     }
 }
@@ -123,7 +138,7 @@ impl RankDevice {
         let Device::Cuda(ordinal) = device else { return Ok(Self::cpu()) };
         // SAFETY: it only tries to open the library.
         if !unsafe { cudarc::driver::sys::is_culib_present() } {
-            return Err(CommError::NoGpu);
+            return Err(no_gpu());
         }
         let context = CudaContext::new(ordinal).map_err(cuda("open the GPU"))?;
         let torch = context.default_stream();
@@ -185,6 +200,11 @@ impl Mark {
         Self(Some(event))
     }
 
+    /// Whether the device has come here.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.0.as_ref().is_none_or(|event| event.try_is_complete().unwrap_or(false))
+    }
+
     /// Waits until the device has come here; at once on the CPU, whose calls do not return before.
     ///
     /// # Errors
@@ -224,7 +244,7 @@ mod tests {
         assert_eq!(chosen(DeviceConfig::Cuda, 3, 2), Device::Cuda(1));
         assert_eq!(chosen(DeviceConfig::Auto, 3, 0), Device::Cpu);
         assert_eq!(chosen(DeviceConfig::Cpu, 3, 4), Device::Cpu);
-        assert!(matches!(choose(DeviceConfig::Cuda, local(0), 0), Err(CommError::NoGpu)));
+        assert!(matches!(choose(DeviceConfig::Cuda, local(0), 0), Err(CommError::NoGpu { .. })));
     }
 
     #[test]

@@ -88,10 +88,14 @@ pub enum CommError {
     },
     /// A GPU was asked for and there is none.
     #[error(
-        "train.device = \"cuda\" but libtorch sees no GPU: check `nvidia-smi`, and that the CUDA \
-         libtorch is installed (`./launch/setup.sh --cuda`), or set train.device = \"cpu\""
+        "train.device = \"cuda\" but libtorch sees no GPU{}: check `nvidia-smi`, and that the CUDA \
+         libtorch is installed (`./launch/setup.sh --cuda`), or set train.device = \"cpu\"",
+        loader.as_ref().map_or(String::new(), |said| format!(" (the loader says: {said})"))
     )]
-    NoGpu,
+    NoGpu {
+        /// What the loader said when it did not find libtorch's CUDA half.
+        loader: Option<String>,
+    },
     /// Another rank could not open its device; it tells why itself.
     #[error("rank {rank} has no device to compute on, or no NCCL; it says why itself")]
     PeerDevice {

@@ -18,4 +18,4 @@ mod vqvae;
 pub use backbone::BackboneConfig;
 pub use parameters::{Kinds, Parameters};
 pub use quantize::{QuantizerConfig, VectorQuantizer};
-pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_vectors};
+pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_device, to_vectors};

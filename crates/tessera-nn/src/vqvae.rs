@@ -95,6 +95,17 @@ pub fn from_vectors(vectors_nd: &Tensor, like: &Tensor) -> Tensor {
     vectors_nd.view([num, height, width, dim]).permute([0, 3, 1, 2])
 }
 
+/// A small tensor of the host on a device, behind whatever the device was asked so far. The host
+/// does not wait for the device, as libtorch's plain copy would make it.
+pub fn to_device(tensor: Tensor, device: Device) -> Tensor {
+    if device.is_cuda() {
+        // libtorch keeps page-locked memory until the copy has ended.
+        let kind = tensor.kind();
+        return tensor.pin_memory(device).to_device_(device, kind, true, false);
+    }
+    tensor.to(device)
+}
+
 /// Bytes `[N, H, W, C]` of kind uint8 to images `[N, C, H, W]` in [0, 1] on the same device,
 /// channels-last in memory.
 pub fn images_from_bytes(bytes_nhwc: &Tensor, kind: Kind) -> Tensor {

@@ -5,14 +5,14 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 use tessera_comm::Uploads;
 use tessera_data::Batch;
-use tessera_nn::{VqVae, images_from_bytes};
+use tessera_nn::{VqVae, images_from_bytes, to_device};
 
 use crate::error::TrainError;
 
 /// A batch as images `[N, C, H, W]` in [0, 1], channels-last in memory.
 pub fn batch_images(batch: &Batch, kind: Kind, device: Device) -> Tensor {
-    let bytes_nhwc = Tensor::from_slice(&batch.pixels).view(shape_nhwc(batch)).to(device);
-    images_from_bytes(&bytes_nhwc, kind)
+    let bytes_nhwc = Tensor::from_slice(&batch.pixels).view(shape_nhwc(batch));
+    images_from_bytes(&to_device(bytes_nhwc, device), kind)
 }
 
 /// The same, copied while the device computes.

@@ -87,7 +87,7 @@ impl TrainError {
             Self::Comm(error) => match error {
                 CommError::World { .. }
                 | CommError::Variable { .. }
-                | CommError::NoGpu
+                | CommError::NoGpu { .. }
                 | CommError::SharedGpu { .. }
                 | CommError::PeerDevice { .. }
                 | CommError::MixedDevices { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Mark, RankDevice, desync};
-use tessera_nn::VqVae;
+use tessera_nn::{VqVae, to_device};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::TrainError;
@@ -48,7 +48,7 @@ pub(crate) fn write(
         .into_iter()
         .chain(desync::encode(hash.digest()))
         .collect();
-    scalars.copy_(&Tensor::from_slice(&host));
+    scalars.copy_(&to_device(Tensor::from_slice(&host), scalars.device()));
     scalars.get(0).copy_(&recon.detach());
     scalars.get(1).copy_(commitment);
 }

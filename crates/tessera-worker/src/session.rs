@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,9 +18,16 @@ struct LastWords {
     activity: Arc<Activity>,
     rank: OnceLock<(usize, usize)>,
     run_dir: OnceLock<PathBuf>,
+    said: AtomicBool,
 }
 
 impl LastWords {
+    /// Whether nobody has said anything yet. The first words count: what breaks after a watchdog
+    /// has given up is its doing.
+    fn is_first(&self) -> bool {
+        !self.said.swap(true, Ordering::AcqRel)
+    }
+
     fn say(&self, code: ExitCode, message: &str) {
         let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
         let step = self.activity.step();
@@ -159,6 +166,10 @@ impl Session {
     /// Reports an error and leaves without waiting for anybody.
     pub(crate) fn fail(self, error: &TrainError) -> ExitCode {
         let message = error.to_string();
+        if !self.last_words.is_first() {
+            tracing::debug!(error = message, "failed after the watchdog had given up");
+            return error.code();
+        }
         tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
         if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
@@ -197,6 +208,9 @@ fn refuse_alone(error: &TrainError) -> ExitCode {
 
 fn report_hang(hang: &Hang, last_words: &LastWords) {
     let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
+    if !last_words.is_first() {
+        return;
+    }
     let cause = hang.cause.as_deref().unwrap_or(
         "a peer, or the storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
     );

@@ -187,6 +187,9 @@ pub fn connect(
         let nccl = Nccl::init(&solo, library, &device, timeout, on_hang)?;
         return Ok(Connection { comm: Box::new(nccl), device });
     }
+    if config.share_gpu {
+        let_nccl_share_a_gpu();
+    }
     let on_hang = Arc::new(on_hang);
     let of_mpi = Arc::clone(&on_hang);
     let mpi = Mpi::init(Watchdog::start(timeout, move |hang| of_mpi(hang)))?;
@@ -201,9 +204,6 @@ pub fn connect(
     let device = agree_on_devices(&mpi, config, device)?;
     match choose_backend(config.backend, device.device, actual)? {
         Backend::Nccl => {
-            if config.share_gpu {
-                let_nccl_share_a_gpu(mpi.rank());
-            }
             let library = nccl_rs::Library::load();
             let nccl = Nccl::init(&mpi, library, &device, timeout, move |hang| on_hang(hang))?;
             Ok(Connection { comm: Box::new(nccl.over(mpi)), device })
@@ -266,12 +266,16 @@ fn choose_backend(
     }
 }
 
+/// Variables that tell a process its rank before MPI does: Open MPI's, MPICH's, Slurm's.
+const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+
 /// Before 2.30.3, NCCL takes two ranks on one GPU only if it believes that they are on two hosts.
-fn let_nccl_share_a_gpu(rank: usize) {
+fn let_nccl_share_a_gpu() {
     const HOST: &str = "NCCL_HOSTID";
-    if std::env::var_os(HOST).is_none() {
-        // SAFETY: this is the start of the process, whose other threads (signals, watchdog) do
-        // not look at the environment, and NCCL is loaded after it.
+    let rank = RANK_VARIABLES.into_iter().find_map(|name| std::env::var(name).ok());
+    if let (None, Some(rank)) = (std::env::var_os(HOST), rank) {
+        // SAFETY: MPI and NCCL start after this, and the one other thread of the process, which
+        // waits for signals, does not look at the environment.
         unsafe { std::env::set_var(HOST, format!("tessera-rank-{rank}")) };
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::CudaEvent;
+use cudarc::driver::{CudaContext, CudaEvent, DriverError};
 use nccl_rs::Communicator as Ranks;
 
 use crate::{Hang, exit_now};
@@ -34,8 +34,8 @@ impl Passed {
         self.0.get()
     }
 
-    fn is_passed(&self) -> bool {
-        self.event().is_some_and(CudaEvent::is_complete)
+    fn is_passed(&self) -> Result<bool, DriverError> {
+        self.event().map_or(Ok(false), CudaEvent::try_is_complete)
     }
 }
 
@@ -69,6 +69,7 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn start(
         ranks: &Arc<Ranks>,
+        context: Option<Arc<CudaContext>>,
         timeout: Duration,
         on_hang: impl Fn(&Hang) + Send + 'static,
     ) -> Self {
@@ -76,7 +77,13 @@ impl Monitor {
         let (theirs, ranks) = (Arc::clone(&shared), Arc::downgrade(ranks));
         let thread = std::thread::Builder::new()
             .name("nccl-monitor".into())
-            .spawn(move || watch(&theirs, &ranks, timeout, &on_hang))
+            .spawn(move || {
+                // Events are asked on the thread that their context is current on.
+                if let Some(Err(error)) = context.map(|context| context.bind_to_thread()) {
+                    tracing::error!(%error, "the monitor cannot see the GPU");
+                }
+                watch(&theirs, &ranks, timeout, &on_hang);
+            })
             .expect("a thread can be started before training");
         Self { shared, thread: Some(thread) }
     }
@@ -102,13 +109,20 @@ fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl
     while !shared.closed.load(Ordering::Acquire) {
         std::thread::sleep(PAUSE);
         let Some(ranks) = ranks.upgrade() else { return };
-        let failure = ranks.failure();
+        let mut failure = ranks.failure().map(|error| error.to_string());
+        let mut outstanding = shared.lock();
+        while let Some(front) = outstanding.front() {
+            match front.passed.is_passed() {
+                Ok(true) => drop(outstanding.pop_front()),
+                Ok(false) => break,
+                Err(error) => {
+                    failure.get_or_insert(format!("the GPU has failed: {error}"));
+                    break;
+                }
+            }
+        }
         if failure.is_some() {
             failed_since.get_or_insert_with(Instant::now);
-        }
-        let mut outstanding = shared.lock();
-        while outstanding.front().is_some_and(|front| front.passed.is_passed()) {
-            outstanding.pop_front();
         }
         let late = outstanding.front().filter(|front| front.since.elapsed() > timeout);
         let is_ignored = failed_since.is_some_and(|since| since.elapsed() > GRACE);
@@ -120,7 +134,7 @@ fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl
             None => ("NCCL", 0, GRACE),
         };
         drop(outstanding);
-        let hang = Hang { op, sequence, waited, cause: failure.map(|error| error.to_string()) };
+        let hang = Hang { op, sequence, waited, cause: failure };
         on_hang(&hang);
         let _ = ranks.abort(); // has a deadline; what it could not free goes with the process
         exit_now(hang.exit_code());

@@ -85,6 +85,7 @@ impl Nccl {
             }
         };
         let context = device.gpu.as_ref().map(|gpu| Arc::clone(&gpu.context));
+        let watched = context.clone();
         let options = Options { init_deadline: timeout, deadline: timeout, ..Options::default() };
         let set_up = move || match context {
             Some(context) => context.bind_to_thread().map_err(|error| error.to_string()),
@@ -93,7 +94,7 @@ impl Nccl {
         let id = UniqueId::from_bytes(bytes);
         let ranks = Ranks::init(&library, id, world_size, rank, &options, set_up);
         let ranks = Arc::new(ranks.map_err(failed)?);
-        let monitor = Monitor::start(&ranks, timeout, on_hang);
+        let monitor = Monitor::start(&ranks, watched, timeout, on_hang);
         let collectives = AtomicU64::new(0);
         let this = Self { ranks, device: device.device, streams, monitor, collectives, mpi: None };
         // NCCL connects at the first operation of each kind: here, not in the first step.
@@ -147,7 +148,7 @@ impl Nccl {
         }
         let torch = self.streams.as_ref().map(|streams| Arc::clone(&streams.gpu.torch));
         let rank = self.ranks.rank();
-        Ok(Pending(Arc::new(Mutex::new(Launched { rank, accepted, passed, torch }))))
+        Ok(Pending(Arc::new(Mutex::new(Launched { rank, accepted, failure: None, passed, torch }))))
     }
 
     /// The tensor itself, or its copy on this rank's device.
@@ -201,6 +202,7 @@ pub(super) struct Pending(Arc<Mutex<Launched>>);
 struct Launched {
     rank: usize,
     accepted: Vec<Submitted>,
+    failure: Option<nccl_rs::Error>,
     passed: Passed,
     torch: Option<Arc<CudaStream>>,
 }
@@ -209,9 +211,13 @@ impl Pending {
     /// Makes libtorch's stream wait for the collective; the host waits until NCCL has accepted it.
     pub(super) fn wait(&self) -> Result<(), CommError> {
         let mut launched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rank = launched.rank;
-        for accepted in launched.accepted.drain(..) {
-            accepted.wait().map_err(|error| CommError::Nccl { rank, error })?;
+        for accepted in std::mem::take(&mut launched.accepted) {
+            if let Err(error) = accepted.wait() {
+                launched.failure.get_or_insert(error);
+            }
+        }
+        if let Some(error) = launched.failure.clone() {
+            return Err(CommError::Nccl { rank: launched.rank, error });
         }
         if let (Some(torch), Some(event)) = (&launched.torch, launched.passed.event()) {
             torch.wait(event).map_err(cuda("wait for NCCL"))?;

@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 use super::nearest::nearest_code;
 use super::{CodebookInit, EmaConfig};
 use crate::random::{Purpose, draws};
+use crate::vqvae::to_device;
 
 /// Most latents offered to dead codes at a time.
 const MAX_OFFERS: i64 = 256;
@@ -37,8 +38,8 @@ pub fn lay_out_tokens(
         }
     }
     let device = latents_nd.device();
-    let sources = Tensor::from_slice(&sources).to(device);
-    let rows = Tensor::from_slice(&rows).to(device);
+    let sources = to_device(Tensor::from_slice(&sources), device);
+    let rows = to_device(Tensor::from_slice(&rows), device);
     let _ = out_rd.index_copy_(0, &rows, &latents_nd.index_select(0, &sources));
 }
 
