@@ -319,7 +319,8 @@ def main():
     about = {"date": today, "kind": kind, "commit": args.commit or "-", "minutes": round(minutes, 1),
              "machine": f"{platform.machine()}, {os.cpu_count()} cores",
              "python": platform.python_version()}
-    (args.out / f"gpu-{today}.json").write_text(json.dumps(about | {"rows": table.rows}, indent=1))
+    figures = json.dumps(about | {"rows": table.rows}, indent=1).replace(table.out, "OUT")
+    (args.out / f"gpu-{today}.json").write_text(figures + "\n")
     lines = [f"# GPU check, {today} ({kind})", ""]
     if args.dry_run:
         lines += ["No GPU: everything but the device was done, on the CPU with a stand-in for NCCL. "
