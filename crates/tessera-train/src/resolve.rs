@@ -80,14 +80,33 @@ pub fn resolve(
         builder = builder.set_override(&entry.key, value).map_err(bad_config)?;
         origins.insert(entry.key, entry.origin);
     }
+    let merged = builder.build().map_err(bad_config)?;
     let config: TrainConfig =
-        builder.build().and_then(Config::try_deserialize).map_err(bad_config)?;
+        merged.clone().try_deserialize().map_err(|error| bad_value(error, merged))?;
     config.validate()?;
     let run_dir = run_dir.unwrap_or_else(|| {
         let name = file.and_then(Path::file_stem).unwrap_or_else(|| "default".as_ref());
         Path::new("runs").join(name)
     });
     Ok(Resolved { run_dir, steps: config.train.steps, config, origins })
+}
+
+/// As [`bad_config`]; for a word that is none of a few, with those few, which serde tells.
+fn bad_value(error: config::ConfigError, merged: Config) -> TrainError {
+    let text = error.to_string();
+    let expected = merged
+        .try_deserialize::<serde_json::Value>()
+        .ok()
+        .and_then(|value| serde_json::from_value::<TrainConfig>(value).err())
+        .map(|error| error.to_string())
+        .filter(|words| words.starts_with("unknown variant"));
+    let key = text.split("variant constructor").nth(1).and_then(|rest| rest.split('`').nth(1));
+    match (key, expected) {
+        (Some(key), Some(expected)) => {
+            TrainError::BadInput(format!("configuration: {key}: {}", expected.replace('`', "\"")))
+        }
+        _ => bad_config(error),
+    }
 }
 
 fn bad_config(error: config::ConfigError) -> TrainError {
@@ -356,5 +375,18 @@ mod tests {
         assert!(text.contains("num_codes = 512 # default"), "{text}");
         std::fs::write(folder.path().join("config.toml"), text).unwrap();
         assert_eq!(Resolved::of_run(folder.path()).unwrap().config, resolved.config);
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_a_few_is_told_with_those_few() {
+        let told = refusal("", &["comm.backend=foo"]);
+        assert!(
+            told.contains(
+                "comm.backend: unknown variant \"foo\", expected one of \"auto\", \"nccl\""
+            ),
+            "{told}"
+        );
+        let told = refusal("", &["train.precision=fp16"]);
+        assert!(told.contains("train.precision: unknown variant \"fp16\""), "{told}");
     }
 }
