@@ -5,8 +5,11 @@ No quantiser, no ranks, no data (one random batch, again and again). speed.py st
 for each rank of the real run, side by side, so that they share the machine as ranks do.
 
     OMP_NUM_THREADS=1 python bare_autoencoder.py --steps 60
+    python bare_autoencoder.py --steps 200 --device cuda --bf16
+
+The last line printed is one JSON object with the rate over the steps after the warm-up.
 """
-import argparse
+import argparse, contextlib, json, time
 
 import torch
 import torch.nn as nn
@@ -45,19 +48,31 @@ def main():
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=0, help="steps left out of the rate")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--bf16", action="store_true", help="under autocast to bfloat16")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = autoencoder(1, args.channels, 32, args.dim).to(memory_format=torch.channels_last)
+    place = {"device": args.device, "memory_format": torch.channels_last}
+    model = autoencoder(1, args.channels, 32, args.dim).to(**place)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    images = torch.rand(args.batch, 1, 28, 28).to(memory_format=torch.channels_last)
-    for _ in range(args.steps):
-        loss = F.mse_loss(model(images), images)
+    images = torch.rand(args.batch, 1, 28, 28).to(**place)
+    half = torch.autocast(args.device, torch.bfloat16) if args.bf16 else contextlib.nullcontext()
+    wait = torch.cuda.synchronize if args.device == "cuda" else (lambda: None)
+    for step in range(args.steps):
+        if step == args.warmup:
+            wait()
+            start = time.perf_counter()
+        with half:
+            loss = F.mse_loss(model(images).float(), images)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    print(f"loss {loss.item():.6f}")
+    wait()
+    rate = args.batch * (args.steps - args.warmup) / (time.perf_counter() - start)
+    print(json.dumps({"loss": loss.item(), "images_per_s": round(rate, 1)}))
 
 
 if __name__ == "__main__":

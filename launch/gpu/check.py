@@ -136,8 +136,11 @@ def fault(m: Machine, table: Table, name: str, number: int, endless: dict):
     told = [line for line in said.splitlines() if line.startswith("error")]
     words = machine.last_words("\n".join(told) or said)
     named = any("rank 1" in line for line in told)
-    table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}: {words}",
-              OK if named and code in (3, 4) else BAD, seconds=seconds, code=code)
+    log = run_dir / "logs" / "rank-0.jsonl"
+    aborted = log.exists() and "communicator aborted" in log.read_text()
+    table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}, "
+              f"{'after' if aborted else 'without'} an abort of NCCL's that returned: {words}",
+              OK if named and code in (3, 4) else BAD, seconds=seconds, code=code, aborted=aborted)
 
 
 def make_images(m: Machine) -> pathlib.Path:
@@ -172,6 +175,14 @@ def throughput(m: Machine, table: Table):
     script = machine.ROOT / "launch/bench/peer_ddp.py"
     eager, compiled = {"eager": []}, {"compiled": ["--compile"]}
     half = {"eager bf16": ["--bf16"], "compiled bf16": ["--compile", "--bf16"]}
+    for name, options in (("fp32", []), ("bf16", ["--bf16"])):
+        title = f"bare autoencoder {name} (no quantiser, no data)"
+        if m.dry:
+            table.add(title, "dry run", NONE)
+            continue
+        bare = m.script(machine.ROOT / "launch/bench/bare_autoencoder.py", "--steps", steps,
+                        "--warmup", 20, "--batch", batch, "--device", "cuda", *options)
+        table.add(title, f"{bare['images_per_s']:,.0f} images/s", rate=bare["images_per_s"])
     # What matters most first: the time may run out.
     for codes, variants in ((16384, eager | compiled | half), (512, eager | compiled)):
         ours = {}

@@ -104,6 +104,15 @@ impl Drop for Monitor {
     }
 }
 
+/// Gives up what NCCL has in flight, within a deadline; what it cannot free goes with the process.
+pub(super) fn abort(ranks: &Ranks) {
+    let start = Instant::now();
+    match ranks.abort() {
+        Ok(()) => tracing::warn!(seconds = start.elapsed().as_secs_f64(), "communicator aborted"),
+        Err(error) => tracing::error!(%error, "communicator not aborted"),
+    }
+}
+
 fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl Fn(&Hang)) {
     let mut failed_since = None;
     while !shared.closed.load(Ordering::Acquire) {
@@ -136,7 +145,7 @@ fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl
         drop(outstanding);
         let hang = Hang { op, sequence, waited, cause: failure };
         on_hang(&hang);
-        let _ = ranks.abort(); // has a deadline; what it could not free goes with the process
+        abort(&ranks);
         exit_now(hang.exit_code());
     }
 }

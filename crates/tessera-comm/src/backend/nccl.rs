@@ -18,7 +18,7 @@ use nccl_rs::{
 };
 use tch::{Device, Kind, Tensor};
 
-use super::monitor::{Monitor, Passed};
+use super::monitor::{self, Monitor, Passed};
 use super::{Communicator, InFlight, Mpi};
 use crate::bytes::{all_gather_bytes, broadcast_bytes};
 use crate::device::{Gpu, cuda};
@@ -31,13 +31,33 @@ struct Streams {
     own: Arc<CudaStream>,
 }
 
+/// The ranks, aborted unless they were taken out to finish.
+#[derive(Debug)]
+struct Unfinished(Option<Arc<Ranks>>);
+
+impl std::ops::Deref for Unfinished {
+    type Target = Ranks;
+
+    fn deref(&self) -> &Ranks {
+        self.0.as_ref().expect("taken out by `finish` alone, which consumes the communicator")
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(ranks) = &self.0 {
+            monitor::abort(ranks);
+        }
+    }
+}
+
 /// A process among those that `mpirun` started, with a GPU.
 #[derive(Debug)]
 pub struct Nccl {
-    ranks: Arc<Ranks>,
+    monitor: Monitor,
+    ranks: Unfinished,
     device: Device,
     streams: Option<Streams>,
-    monitor: Monitor,
     collectives: AtomicU64,
     /// To be finalised at the end; silent until then.
     mpi: Option<Mpi>,
@@ -96,7 +116,8 @@ impl Nccl {
         let ranks = Arc::new(ranks.map_err(failed)?);
         let monitor = Monitor::start(&ranks, watched, timeout, on_hang);
         let collectives = AtomicU64::new(0);
-        let this = Self { ranks, device: device.device, streams, monitor, collectives, mpi: None };
+        let (ranks, device) = (Unfinished(Some(ranks)), device.device);
+        let this = Self { monitor, ranks, device, streams, collectives, mpi: None };
         // NCCL connects at the first operation of each kind: here, not in the first step.
         for kind in [Kind::Float, Kind::Int64] {
             let ones = Tensor::ones([1], (kind, this.device));
@@ -299,10 +320,10 @@ impl Communicator for Nccl {
     }
 
     fn finish(self: Box<Self>) -> Result<(), CommError> {
-        let Self { ranks, monitor, mpi, .. } = *self;
+        let Self { mut ranks, monitor, mpi, .. } = *self;
         let rank = ranks.rank();
         drop(monitor); // joins, so that no one else holds the ranks
-        if let Some(ranks) = Arc::into_inner(ranks) {
+        if let Some(ranks) = ranks.0.take().and_then(Arc::into_inner) {
             ranks.finish().map_err(|error| CommError::Nccl { rank, error })?;
         }
         mpi.map_or(Ok(()), |mpi| Box::new(mpi).finish())
