@@ -1,12 +1,14 @@
 //! From latents to codes.
 
 mod ema;
+mod fsq;
 mod gradient;
 mod nearest;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::ema::{VectorQuantizer, lay_out_tokens};
+pub use self::fsq::{FiniteScalarCodes, FiniteScalarQuantizer};
 pub use self::gradient::Passage;
 pub use self::nearest::nearest_code;
 
