@@ -3,6 +3,7 @@
 mod ema;
 mod fsq;
 mod gradient;
+mod lfq;
 mod nearest;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::ema::{VectorQuantizer, lay_out_tokens};
 pub use self::fsq::{FiniteScalarCodes, FiniteScalarQuantizer};
 pub use self::gradient::Passage;
+pub use self::lfq::LookupFreeQuantizer;
 pub use self::nearest::nearest_code;
 
 /// Which quantiser, chosen by `kind`.
