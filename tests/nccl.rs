@@ -1,25 +1,16 @@
 //! The NCCL path of the whole program, with nccl-rs' stand-in for NCCL on the host's memory. What
 //! NCCL and a GPU add can be seen on one alone: `launch/gpu-check.sh`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{errors, processes_of, root, rows, run, tensors, train};
+use crate::support::{errors, processes_of, rows, run, tensors, train};
 
-fn stand_in(folder: &Path, defines: &[&str]) -> PathBuf {
-    let library = folder.join("libnccl-stand-in.so");
-    let built = Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
-        .arg(&library)
-        .arg(root().join("crates/nccl-rs/tests/stand_in/nccl.c"))
-        .args(defines.iter().map(|define| format!("-D{define}")))
-        .status()
-        .expect("cc, which rustc links with");
-    assert!(built.success());
-    library
-}
+#[path = "../crates/nccl-rs/tests/stand_in/compile.rs"]
+mod stand_in;
+use stand_in::compile;
 
 /// A run of the smoke configuration over NCCL on the host.
 fn over_nccl(nproc: usize, run_dir: &Path, library: &Path, settings: &[&str]) -> Command {
@@ -34,7 +25,7 @@ fn over_nccl(nproc: usize, run_dir: &Path, library: &Path, settings: &[&str]) ->
 #[test]
 fn over_nccl_a_run_is_the_same_as_over_mpi() {
     let folder = TempDir::new().unwrap();
-    let library = stand_in(folder.path(), &[]);
+    let library = compile(folder.path(), &[]);
     let [nccl, mpi] = ["nccl", "mpi"].map(|name| folder.path().join(name));
     let settings = ["train.steps=6", "metrics.every=1", "checkpoint.every=0"];
     let (code, _, stderr) = run(&mut over_nccl(2, &nccl, &library, &settings));
@@ -80,7 +71,7 @@ fn a_gpu_that_is_not_there_is_refused_with_what_to_do() {
 fn a_communicator_that_fails_ends_the_run_in_time_with_its_words() {
     let folder = TempDir::new().unwrap();
     let run_dir = folder.path().join("run");
-    let library = stand_in(folder.path(), &["DIE_AFTER=40", "FAULTY_RANK=1"]);
+    let library = compile(folder.path(), &["DIE_AFTER=40", "FAULTY_RANK=1"]);
     let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=15"];
     let (code, _, stderr) = run(&mut over_nccl(2, &run_dir, &library, &settings));
     assert_eq!(code, Some(3), "{stderr}");
@@ -92,7 +83,7 @@ fn a_communicator_that_fails_ends_the_run_in_time_with_its_words() {
 fn a_call_that_never_returns_ends_the_run_with_4_and_its_name() {
     let folder = TempDir::new().unwrap();
     let run_dir = folder.path().join("run");
-    let library = stand_in(folder.path(), &["HANG=\"ncclGroupEnd\"", "FAULTY_RANK=1"]);
+    let library = compile(folder.path(), &["HANG=\"ncclGroupEnd\"", "FAULTY_RANK=1"]);
     let settings = ["train.steps=1000000", "checkpoint.every=0", "comm.timeout_seconds=15"];
     let (code, _, stderr) = run(&mut over_nccl(2, &run_dir, &library, &settings));
     assert_eq!(code, Some(4), "{stderr}");

@@ -2,7 +2,8 @@
 
 Every command is run with one thread for each core that its rank has, and waited for to the end.
 """
-import argparse, datetime, json, os, pathlib, platform, shlex, subprocess, sys, tempfile, time
+import argparse, datetime, json, os, pathlib, platform, shlex, statistics, subprocess, sys
+import tempfile, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -59,6 +60,25 @@ def train_tessera(args, steps: int, run_dir: str, *settings: str):
     overrides = [part for value in values for part in ("--set", value)]
     run(args, [args.tessera, "launch", "--nproc", args.ranks, "--", "train", "--config",
                "configs/fashion_mnist.toml", "--run-dir", run_dir, "--resume", "never", *overrides])
+
+
+def evaluate_tessera(args, *settings: str) -> dict:
+    """Trains for `args.steps` and returns the figures on the test split."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = os.path.join(folder, "run")
+        train_tessera(args, args.steps, run_dir, f"checkpoint.every={args.steps}", *settings)
+        printed, = run(args, [args.tessera, "eval", "--run", run_dir, "--json"])
+    return json.loads(printed)
+
+
+def no_worse(name: str, errors: list, other: str, others: list) -> tuple[bool, str]:
+    """Whether the mean error is no worse than the other's by more than 2 % or by the other's own
+    spread over seeds, whichever is larger; and the sentence that says so."""
+    mean, against = statistics.mean(errors), statistics.mean(others)
+    allowed = max(0.02 * against, max(others) - min(others))
+    passed = mean <= against + allowed
+    return passed, (f"**{'Passed' if passed else 'Failed'}: {name} is {mean / against - 1:+.1%} "
+                    f"against {other}, allowed are +{allowed / against:.1%}**")
 
 
 def train_peer(args, steps: int, *options) -> tuple[dict, float]:

@@ -64,28 +64,19 @@ fn no_gpu() -> CommError {
     CommError::NoGpu { loader: NOT_LOADED.get().cloned() }
 }
 
-/// Place of a rank among those on its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalRank {
-    /// From 0.
-    pub rank: usize,
-    /// Ranks on this node.
-    pub size: usize,
-}
-
-/// Which device a rank takes, on a node whose process sees `num_gpus`.
+/// Which device the rank numbered `local_rank` on its node takes, whose process sees `num_gpus`.
 ///
 /// With fewer GPUs than ranks several ranks land on one; [`refuse_shared_gpus`] finds that, since
 /// a process may be shown its own GPU alone.
 pub(crate) fn choose(
     config: DeviceConfig,
-    local: LocalRank,
+    local_rank: usize,
     num_gpus: usize,
 ) -> Result<Device, CommError> {
     match (config, num_gpus) {
         (DeviceConfig::Cpu, _) | (DeviceConfig::Auto, 0) => Ok(Device::Cpu),
         (DeviceConfig::Cuda, 0) => Err(no_gpu()),
-        (DeviceConfig::Auto | DeviceConfig::Cuda, _) => Ok(Device::Cuda(local.rank % num_gpus)),
+        (DeviceConfig::Auto | DeviceConfig::Cuda, _) => Ok(Device::Cuda(local_rank % num_gpus)),
     }
 }
 
@@ -233,18 +224,14 @@ pub(crate) fn cuda(doing: &'static str) -> impl Fn(DriverError) -> CommError {
 mod tests {
     use super::*;
 
-    fn local(rank: usize) -> LocalRank {
-        LocalRank { rank, size: 4 }
-    }
-
     #[test]
     fn ranks_of_a_node_take_its_gpus_in_turn_and_the_cpu_without() {
-        let chosen = |config, rank, gpus| choose(config, local(rank), gpus).unwrap();
+        let chosen = |config, rank, gpus| choose(config, rank, gpus).unwrap();
         assert_eq!(chosen(DeviceConfig::Auto, 3, 4), Device::Cuda(3));
         assert_eq!(chosen(DeviceConfig::Cuda, 3, 2), Device::Cuda(1));
         assert_eq!(chosen(DeviceConfig::Auto, 3, 0), Device::Cpu);
         assert_eq!(chosen(DeviceConfig::Cpu, 3, 4), Device::Cpu);
-        assert!(matches!(choose(DeviceConfig::Cuda, local(0), 0), Err(CommError::NoGpu { .. })));
+        assert!(matches!(choose(DeviceConfig::Cuda, 0, 0), Err(CommError::NoGpu { .. })));
     }
 
     #[test]

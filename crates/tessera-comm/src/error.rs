@@ -124,16 +124,12 @@ pub enum CommError {
         /// Host and GPU.
         gpu: String,
     },
-    /// A backend that cannot work on the device.
-    #[error("comm.backend = \"{backend}\" cannot carry tensors on {device}: {remedy}")]
-    Backend {
-        /// The backend.
-        backend: &'static str,
-        /// The device.
-        device: String,
-        /// What to set instead.
-        remedy: &'static str,
-    },
+    /// NCCL was asked for between processors.
+    #[error(
+        "comm.backend = \"nccl\" cannot carry tensors on the CPU: set comm.backend = \"mpi\", or \
+         train.device = \"cuda\""
+    )]
+    NcclOnCpu,
     /// CUDA's driver refused or failed.
     #[error("the GPU could not {doing}: {text}")]
     Cuda {

@@ -19,10 +19,12 @@ mod reducer;
 mod upload;
 mod watchdog;
 
-pub use backend::{Communicator, Connection, InFlight, Mpi, Nccl, Solo, Threads, connect};
+pub use backend::{
+    Communicator, Connection, InFlight, Mpi, Nccl, Solo, Threads, connect, rank_from_env,
+};
 pub use bytes::{all_gather_bytes, broadcast_bytes};
 pub use config::{Backend, CommConfig};
-pub use device::{DeviceConfig, LocalRank, Mark, RankDevice, load_cuda};
+pub use device::{DeviceConfig, Mark, RankDevice, load_cuda};
 pub use error::CommError;
 pub use nccl_rs::Error as NcclError;
 pub use reducer::{Piece, Reducer};

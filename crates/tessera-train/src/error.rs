@@ -91,21 +91,19 @@ impl TrainError {
                 | CommError::SharedGpu { .. }
                 | CommError::PeerDevice { .. }
                 | CommError::MixedDevices { .. }
-                | CommError::Backend { .. }
-                | CommError::Nccl { error: NcclError::NotFound { .. }, .. }
-                | CommError::Nccl { error: NcclError::TwoCopies { .. }, .. }
-                | CommError::Nccl { error: NcclError::TooOld { .. }, .. }
-                | CommError::Nccl { error: NcclError::MissingSymbol { .. }, .. } => {
-                    ExitCode::BadInput
-                }
+                | CommError::NcclOnCpu => ExitCode::BadInput,
                 CommError::Mismatch { .. }
                 | CommError::Deadline { .. }
-                | CommError::DeviceDeadline { .. }
-                | CommError::Nccl { error: NcclError::Deadline { .. }, .. }
-                | CommError::Nccl { error: NcclError::Stuck { .. }, .. } => ExitCode::Hang,
-                CommError::PeerLeft { .. } | CommError::Mpi { .. } | CommError::Nccl { .. } => {
-                    ExitCode::WorkerLost
-                }
+                | CommError::DeviceDeadline { .. } => ExitCode::Hang,
+                CommError::PeerLeft { .. } | CommError::Mpi { .. } => ExitCode::WorkerLost,
+                CommError::Nccl { error, .. } => match error {
+                    NcclError::NotFound { .. }
+                    | NcclError::TwoCopies { .. }
+                    | NcclError::TooOld { .. }
+                    | NcclError::MissingSymbol { .. } => ExitCode::BadInput,
+                    NcclError::Deadline { .. } | NcclError::Stuck { .. } => ExitCode::Hang,
+                    _ => ExitCode::WorkerLost,
+                },
                 _ => ExitCode::Failed,
             },
             Self::Data(error) => match error.kind() {

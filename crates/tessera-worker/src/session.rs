@@ -186,15 +186,11 @@ pub(crate) fn refuse(error: &TrainError) -> ExitCode {
     error.code()
 }
 
-/// Variables in which those who start ranks name them: Open MPI, MPICH, Slurm.
-const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
-
 /// Tells an error of a process that could not be connected with its peers: to the launcher, if
 /// there is one and the process knows its rank, and otherwise to whoever reads stderr.
 fn refuse_alone(error: &TrainError) -> ExitCode {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
-    let (rank, world) =
-        (RANK_VARIABLES.into_iter().find_map(number), number(variables::WORLD_SIZE));
+    let rank = tessera_comm::rank_from_env();
+    let world = std::env::var(variables::WORLD_SIZE).ok().and_then(|size| size.parse().ok());
     let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
     let control = rank.zip(world).and_then(|(rank, world_size)| {
         Client::from_env(rank, world_size, Arc::default(), lost).ok().flatten()
@@ -223,8 +219,7 @@ fn report_hang(hang: &Hang, last_words: &LastWords) {
     );
     tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
     eprintln!("error: {message}");
-    let code = if hang.cause.is_some() { ExitCode::WorkerLost } else { ExitCode::Hang };
-    last_words.say(code, &message);
+    last_words.say(ExitCode::from(hang.exit_code()), &message);
 }
 
 /// A panic of the main thread ends the process, after it has been told.

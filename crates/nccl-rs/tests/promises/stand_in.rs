@@ -1,26 +1,18 @@
 //! Compiles the stand-in for NCCL and runs ranks on it, as threads.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nccl_rs::{Communicator, DevicePointer, Error, Library, Options, UniqueId};
 
-/// The stand-in with these faults, such as `HANG="ncclAllReduce"`; see `nccl.c`.
+#[path = "../stand_in/compile.rs"]
+mod compiler;
+
+/// The stand-in with these faults, one file for each test: the loader would give two tests one
+/// library, with one state.
 pub(crate) fn compile(defines: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/nccl.c");
-    // One file for each test: the loader would give two tests one library, with one state.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
-    let library = folder.join("libnccl-stand-in.so");
-    let built = Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"])
-        .arg(&library)
-        .arg(source)
-        .args(defines.iter().map(|define| format!("-D{define}")))
-        .output()
-        .expect("cc, which rustc links with");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    library
+    compiler::compile(&folder, defines)
 }
 
 pub(crate) fn load(defines: &[&str]) -> Library {

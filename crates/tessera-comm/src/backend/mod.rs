@@ -15,7 +15,7 @@ pub use self::mpi::Mpi;
 pub use self::nccl::Nccl;
 pub use self::solo::Solo;
 pub use self::threads::Threads;
-use crate::device::{self, DeviceConfig, LocalRank, RankDevice};
+use crate::device::{self, DeviceConfig, RankDevice};
 use crate::{Backend, CommConfig, CommError, Hang, Watchdog, bytes};
 
 /// The ranks of a run, seen from one of them.
@@ -150,8 +150,8 @@ pub struct Connection {
 }
 
 /// Connects this process with its peers and chooses its device. [`Solo`] (and no call to MPI) if
-/// it was not started as one of several ranks (and NCCL is not asked for); otherwise [`Nccl`] between GPUs and [`Mpi`]
-/// between processors, unless `comm.backend` says otherwise.
+/// it was not started as one of several ranks and NCCL is not asked for; otherwise [`Nccl`]
+/// between GPUs and [`Mpi`] between processors, unless `comm.backend` says otherwise.
 ///
 /// `on_hang` reports a collective that outlasted `comm.timeout_seconds`, or a peer that is lost;
 /// the process ends after it.
@@ -160,7 +160,7 @@ pub struct Connection {
 ///
 /// [`CommError::World`] if the variables speak of several ranks and MPI of another number: never
 /// N worlds of one that write into one folder. [`CommError::NoGpu`], [`CommError::SharedGpu`],
-/// [`CommError::Backend`] if the devices are not as the configuration has them.
+/// [`CommError::NcclOnCpu`] if the devices are not as the configuration has them.
 pub fn connect(
     config: &CommConfig,
     device: DeviceConfig,
@@ -177,8 +177,7 @@ pub fn connect(
         }
     }
     if asked.iter().all(|&(_, ranks)| ranks <= 1) {
-        let local = LocalRank { rank: 0, size: 1 };
-        let device = RankDevice::open(device::choose(device, local, device::num_gpus())?)?;
+        let device = RankDevice::open(device::choose(device, 0, device::num_gpus())?)?;
         let solo = Solo::default();
         if choose_backend(config.backend, device.device, 1)? != Backend::Nccl {
             return Ok(Connection { comm: Box::new(solo), device });
@@ -256,11 +255,7 @@ fn choose_backend(
         (Backend::Auto, Device::Cuda(_)) if world_size > 1 => Ok(Backend::Nccl),
         (Backend::Auto, _) => Ok(Backend::Mpi),
         (Backend::Nccl, Device::Cpu) if std::env::var_os(ON_HOST).is_none() => {
-            Err(CommError::Backend {
-                backend: "nccl",
-                device: "the CPU".to_owned(),
-                remedy: "set comm.backend = \"mpi\", or train.device = \"cuda\"",
-            })
+            Err(CommError::NcclOnCpu)
         }
         (backend, _) => Ok(backend),
     }
@@ -269,11 +264,15 @@ fn choose_backend(
 /// Variables that tell a process its rank before MPI does: Open MPI's, MPICH's, Slurm's.
 const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
 
+/// The rank that whoever started this process has told it, for what comes before [`connect`].
+pub fn rank_from_env() -> Option<usize> {
+    RANK_VARIABLES.into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
+}
+
 /// Before 2.30.3, NCCL takes two ranks on one GPU only if it believes that they are on two hosts.
 fn let_nccl_share_a_gpu() {
     const HOST: &str = "NCCL_HOSTID";
-    let rank = RANK_VARIABLES.into_iter().find_map(|name| std::env::var(name).ok());
-    if let (None, Some(rank)) = (std::env::var_os(HOST), rank) {
+    if let (None, Some(rank)) = (std::env::var_os(HOST), rank_from_env()) {
         // SAFETY: MPI and NCCL start after this, and the one other thread of the process, which
         // waits for signals, does not look at the environment.
         unsafe { std::env::set_var(HOST, format!("tessera-rank-{rank}")) };
@@ -282,6 +281,17 @@ fn let_nccl_share_a_gpu() {
 
 /// Set for tests with nccl-rs' stand-in for NCCL, which works on the host's memory.
 const ON_HOST: &str = "TESSERA_NCCL_ON_HOST";
+
+/// Runs a collective in place, for a tensor that lies elsewhere, on a copy on `device`.
+fn on_copy(
+    mut tensor: Tensor,
+    device: Device,
+    collective: impl FnOnce(Tensor) -> Result<InFlight, CommError>,
+) -> Result<InFlight, CommError> {
+    let answer = collective(tensor.to_device(device))?.wait()?;
+    tensor.copy_(&answer);
+    Ok(InFlight::done(tensor))
+}
 
 /// Refuses what a collective cannot send.
 fn check_layout(op: &'static str, tensor: &Tensor) -> Result<(), CommError> {

@@ -2,7 +2,8 @@
 //!
 //! Calls go through `mpi::ffi` with errors returned instead of fatal, and every code is checked:
 //! the safe layer of rsmpi drops return codes, and its requests borrow buffers and panic on
-//! drop. Calls block; MPI makes no progress during compute, so there is nothing to overlap. A
+//! drop. Tensors of a GPU go through the host's memory: MPI may not know GPUs, and one that does
+//! can deadlock with NCCL. Calls block; MPI makes no progress during compute, so there is nothing to overlap. A
 //! [`Watchdog`] is armed around each.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mpi::ffi;
 use tch::{Device, Kind, Tensor};
 
-use super::{Communicator, InFlight, check_layout};
-use crate::{CommError, LocalRank, Watchdog};
+use super::{Communicator, InFlight, check_layout, on_copy};
+use crate::{CommError, Watchdog};
 
 /// Most elements in one call: MPI counts in `int`.
 const MAX_COUNT: usize = 1 << 30;
@@ -81,9 +82,9 @@ impl Mpi {
         Ok(this)
     }
 
-    /// This rank's place among those that share its memory. Collective.
-    pub(crate) fn local_rank(&self) -> Result<LocalRank, CommError> {
-        let (mut rank, mut size) = (0, 0);
+    /// This rank's number among those that share its memory, from 0. Collective.
+    pub(crate) fn local_rank(&self) -> Result<usize, CommError> {
+        let mut rank = 0;
         self.call("MPI_Comm_split_type", || {
             // SAFETY: MPI is initialised, the constants are MPI's own, and the out-pointers are
             // live locals; the new communicator is freed before it goes out of scope.
@@ -97,11 +98,10 @@ impl Mpi {
                     return code;
                 }
                 ffi::MPI_Comm_rank(local, &mut rank);
-                ffi::MPI_Comm_size(local, &mut size);
                 ffi::MPI_Comm_free(&mut local)
             }
         })?;
-        Ok(LocalRank { rank: rank as usize, size: size as usize })
+        Ok(rank as usize)
     }
 
     fn check(&self, op: &'static str, code: c_int) -> Result<(), CommError> {
@@ -147,17 +147,6 @@ impl Mpi {
     }
 }
 
-/// Runs a collective in place on a copy in the host's memory: MPI may not know GPUs, and one that
-/// does can deadlock with NCCL.
-fn through_host(
-    mut tensor: Tensor,
-    collective: impl FnOnce(Tensor) -> Result<InFlight, CommError>,
-) -> Result<InFlight, CommError> {
-    let answer = collective(tensor.to_device(Device::Cpu))?.wait()?;
-    tensor.copy_(&answer);
-    Ok(InFlight::done(tensor))
-}
-
 /// MPI's name of an element kind that `check_layout` has let through.
 fn datatype(kind: Kind) -> ffi::MPI_Datatype {
     // SAFETY: constants of MPI, set when the library was loaded.
@@ -186,7 +175,7 @@ impl Communicator for Mpi {
 
     fn all_reduce(&self, tensor: Tensor) -> Result<InFlight, CommError> {
         if tensor.device() != Device::Cpu {
-            return through_host(tensor, |tensor| self.all_reduce(tensor));
+            return on_copy(tensor, Device::Cpu, |tensor| self.all_reduce(tensor));
         }
         check_layout("all_reduce", &tensor)?;
         let kind = datatype(tensor.kind());
@@ -210,7 +199,7 @@ impl Communicator for Mpi {
 
     fn broadcast(&self, tensor: Tensor, root: usize) -> Result<InFlight, CommError> {
         if tensor.device() != Device::Cpu {
-            return through_host(tensor, |tensor| self.broadcast(tensor, root));
+            return on_copy(tensor, Device::Cpu, |tensor| self.broadcast(tensor, root));
         }
         check_layout("broadcast", &tensor)?;
         let kind = datatype(tensor.kind());

@@ -19,7 +19,7 @@ use nccl_rs::{
 use tch::{Device, Kind, Tensor};
 
 use super::monitor::{self, Monitor, Passed};
-use super::{Communicator, InFlight, Mpi};
+use super::{Communicator, InFlight, Mpi, check_layout, on_copy};
 use crate::bytes::{all_gather_bytes, broadcast_bytes};
 use crate::device::{Gpu, cuda};
 use crate::{CommError, Hang, RankDevice};
@@ -151,7 +151,7 @@ impl Nccl {
             }
         };
         // SAFETY: the operations are on tensors that `InFlight` (or the calling function) owns
-        // until the stream has passed them, of the lengths that `op_of` took from the tensors;
+        // until the stream has passed them, of the lengths that were taken from them;
         // libtorch's stream waits for this one before it touches them again. That all ranks call
         // the same is the trait's contract.
         let submitted = unsafe { self.ranks.submit(ops, stream) };
@@ -172,42 +172,31 @@ impl Nccl {
         Ok(Pending(Arc::new(Mutex::new(Launched { rank, accepted, failure: None, passed, torch }))))
     }
 
-    /// The tensor itself, or its copy on this rank's device.
-    fn on_device(
-        &self,
-        op: &'static str,
-        tensor: &Tensor,
-    ) -> Result<(Tensor, DataType), CommError> {
-        let kind = match tensor.kind() {
-            Kind::Float => DataType::F32,
-            Kind::Double => DataType::F64,
-            Kind::BFloat16 => DataType::Bf16,
-            Kind::Int64 => DataType::I64,
-            Kind::Uint8 => DataType::U8,
-            kind => return Err(CommError::Layout { op, kind }),
-        };
-        if !tensor.is_contiguous() {
-            return Err(CommError::Layout { op, kind: tensor.kind() });
-        }
-        Ok((tensor.to_device(self.device), kind))
-    }
-
-    /// Runs one operation in place: on the tensor, or for one of the host on a copy.
+    /// Runs one operation in place.
     fn in_place(
         &self,
         name: &'static str,
-        mut tensor: Tensor,
+        tensor: Tensor,
         op: impl FnOnce(&Tensor, DataType) -> Op,
     ) -> Result<InFlight, CommError> {
-        let (on_device, kind) = self.on_device(name, &tensor)?;
-        let pending = self.launch(name, vec![op(&on_device, kind)])?;
-        if tensor.device() == self.device {
-            return Ok(InFlight::pending(tensor, pending));
+        let kind = data_type(name, &tensor)?;
+        if tensor.device() != self.device {
+            return on_copy(tensor, self.device, |tensor| self.in_place(name, tensor, op));
         }
-        let answer = InFlight::pending(on_device, pending).wait()?;
-        tensor.copy_(&answer);
-        Ok(InFlight::done(tensor))
+        let pending = self.launch(name, vec![op(&tensor, kind)])?;
+        Ok(InFlight::pending(tensor, pending))
     }
+}
+
+/// NCCL's name of an element kind that a collective can send.
+fn data_type(op: &'static str, tensor: &Tensor) -> Result<DataType, CommError> {
+    check_layout(op, tensor)?;
+    Ok(match tensor.kind() {
+        Kind::Float => DataType::F32,
+        Kind::Double => DataType::F64,
+        Kind::Int64 => DataType::I64,
+        _ => DataType::U8,
+    })
 }
 
 fn sum_of(tensor: &Tensor, kind: DataType) -> Op {
@@ -271,8 +260,8 @@ impl Communicator for Nccl {
     fn all_reduce_group(&self, tensors: Vec<Tensor>) -> Result<Vec<InFlight>, CommError> {
         let mut ops = Vec::with_capacity(tensors.len());
         for tensor in &tensors {
-            let (on_device, kind) = self.on_device("all_reduce", tensor)?;
-            if on_device.data_ptr() != tensor.data_ptr() {
+            let kind = data_type("all_reduce", tensor)?;
+            if tensor.device() != self.device {
                 return Err(CommError::Layout { op: "all_reduce", kind: tensor.kind() });
             }
             ops.push(sum_of(tensor, kind));
@@ -293,7 +282,8 @@ impl Communicator for Nccl {
     }
 
     fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, CommError> {
-        let (mine, kind) = self.on_device("all_gather", tensor)?;
+        let kind = data_type("all_gather", tensor)?;
+        let mine = tensor.to_device(self.device);
         let mut size = tensor.size();
         size.insert(0, self.world_size() as i64);
         let gathered = Tensor::zeros(size, (tensor.kind(), self.device));
@@ -334,24 +324,16 @@ impl Communicator for Nccl {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
-    use std::process::Command;
 
     use super::*;
     use crate::{Piece, Reducer, Threads};
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../nccl-rs/tests/stand_in/compile.rs"));
+
     fn stand_in(defines: &[&str]) -> PathBuf {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nccl-rs/tests/stand_in/nccl.c");
-        let folder = tempfile::tempdir().unwrap().keep();
-        let library = folder.join("libnccl-stand-in.so");
-        let built = Command::new("cc")
-            .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
-            .args([&library, &source])
-            .args(defines.iter().map(|define| format!("-D{define}")))
-            .status();
-        assert!(built.expect("cc, which rustc links with").success());
-        library
+        compile(&tempfile::tempdir().unwrap().keep(), defines)
     }
 
     fn run<T: Send>(

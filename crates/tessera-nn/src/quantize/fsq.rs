@@ -17,6 +17,7 @@ const MARGIN: f64 = 1e-3;
 #[derive(Debug)]
 pub struct FiniteScalarQuantizer {
     levels: Vec<i64>,
+    levels_d: Tensor,
     /// Half the reach of the bound, h.
     half_d: Tensor,
     /// 0.5 for an even number of levels, so that rounding gives that many.
@@ -74,6 +75,7 @@ impl FiniteScalarQuantizer {
             basis_d: Tensor::from_slice(&basis).to(device),
             is_sign_d: tensor(&|level| f64::from(u8::from(level == 2.0))).to_kind(Kind::Bool),
             levels: levels.to_vec(),
+            levels_d: Tensor::from_slice(levels).to(device),
         })
     }
 
@@ -107,11 +109,10 @@ impl FiniteScalarQuantizer {
 
     /// The codes of these indices: `[N]` int64 to `[N, D]`.
     pub fn look_up(&self, indices_n: &Tensor) -> Tensor {
-        let levels_d = Tensor::from_slice(&self.levels).to(indices_n.device());
         let digits_nd = indices_n
             .unsqueeze(1)
             .divide_tensor_mode(&self.basis_d, "floor")
-            .remainder_tensor(&levels_d)
+            .remainder_tensor(&self.levels_d)
             .to_kind(self.half_d.kind());
         let rounded_nd = (&digits_nd - &self.half_width_d) / &self.half_width_d;
         (digits_nd * 2.0 - 1.0).where_self(&self.is_sign_d, &rounded_nd)
