@@ -19,16 +19,20 @@ use crate::support::{
 };
 
 /// The documented keys of a row of `metrics.jsonl`, sorted.
-const ROW: [&str; 15] = [
+const ROW: [&str; 19] = [
+    "bits_per_token",
+    "codes_replaced",
     "codes_used",
     "comm_ms",
-    "commitment",
     "data_wait_ms",
     "epoch",
     "grad_norm",
     "learning_rate",
+    "level_codes_used",
+    "level_perplexity",
     "loss",
     "perplexity",
+    "quantizer_loss",
     "recon_mse",
     "samples_per_second",
     "samples_seen",
@@ -108,9 +112,11 @@ fn rows_and_logs_and_status_are_as_documented() {
         // 32 samples a step, 512 an epoch, the last sample of step s is number 32 s - 1.
         assert_eq!(row["samples_seen"], 32 * row["step"].as_u64().unwrap());
         assert_eq!(row["epoch"], (32 * row["step"].as_u64().unwrap() - 1) / 512);
-        assert_eq!(number("loss"), number("recon_mse") + number("commitment"));
+        assert_eq!(number("loss"), number("recon_mse") + number("quantizer_loss"));
         assert_eq!((row["world_size"].as_u64(), number("learning_rate")), (Some(2), 0.002));
         let used = number("codes_used");
+        assert_eq!(row["level_codes_used"], Value::from(vec![row["codes_used"].clone()]));
+        assert!((number("bits_per_token") - number("perplexity").log2()).abs() < 1e-9, "{row}");
         assert!(number("perplexity") >= 1.0 && number("perplexity") <= used + 1e-9, "{row}");
         assert!(used <= 64.0 && number("grad_norm") > 0.0 && number("comm_ms") >= 0.0, "{row}");
         let per_second = 32.0 * 1e3 / number("step_ms");
@@ -161,8 +167,9 @@ fn tensorboard_reads_the_rows_and_the_pictures() {
         assert_eq!(points.as_array().unwrap(), &expected, "{tag}");
         compared += 1;
     }
-    // All of a row but step, epoch, samples_seen and world_size; five figures of an evaluation.
-    assert_eq!(compared, 11 + 5);
+    // All single numbers of a row but step, epoch, samples_seen and world_size; six figures of an
+    // evaluation.
+    assert_eq!(compared, 13 + 6);
 
     let pictures = read["images"]["reconstructions"].as_array().unwrap();
     assert_eq!(pictures.len(), 2);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{CommError, Communicator, Threads};
-use tessera_nn::quantize::EmaConfig;
+use tessera_nn::quantize::VectorConfig;
 use tessera_nn::{QuantizerConfig, VqVae, to_vectors};
 use tessera_train::{
     AdamW, Clock, Precision, StepInput, TrainConfig, TrainError, Training, batch_images,
@@ -27,7 +27,7 @@ struct Outcome {
     state: Vec<(String, Tensor)>,
     /// Codes of the whole global batch of each step, seen with the parameters after it.
     indices: Vec<Vec<i64>>,
-    /// Reconstruction, commitment, gradient norm, perplexity, codes used: of each step.
+    /// Reconstruction, quantiser's losses, gradient norm, perplexity, codes used: of each step.
     metrics: Vec<[f64; 5]>,
     num_collectives: u64,
 }
@@ -40,12 +40,12 @@ fn config(precision: Precision, global_batch: u64) -> TrainConfig {
     config.optimizer.learning_rate = 3e-5;
     config.optimizer.weight_decay = 0.01;
     config.optimizer.clip_grad_norm = 0.5;
-    config.model.quantizer = QuantizerConfig::Ema(EmaConfig {
+    config.model.quantizer = QuantizerConfig::Vector(VectorConfig {
         num_codes: 128,
         code_dim: 8,
         replace_every: 1,
         replace_below: 0.9,
-        ..config.model.quantizer.ema().clone()
+        ..VectorConfig::default()
     });
     config
 }
@@ -79,7 +79,7 @@ fn train_rank(
     for (batch, whole) in mine.zip(whole) {
         let (batch, whole) = (batch?, whole?);
         if batch.step == 0 {
-            start_from(comm, &mut training.model, &batch)?;
+            start_from(comm, &mut training.model, &batch, config.seed)?;
         }
         disturb(rank, batch.step, &training);
         let step = batch.step;
@@ -89,15 +89,17 @@ fn train_rank(
         let means = training.window.take();
         metrics.push([
             means.recon_mse,
-            means.commitment,
+            means.quantizer_loss,
             means.grad_norm,
-            means.perplexity,
-            means.codes_used as f64,
+            means.usage.perplexity,
+            means.usage.codes_used as f64,
         ]);
         let _no_grad = tch::no_grad_guard();
         let images = batch_images(&whole, config.train.precision.kinds().master, Device::Cpu);
         let latents_nd = to_vectors(&training.model.encode(&images));
-        indices.push(Vec::try_from(training.model.quantizer.assign(&latents_nd))?);
+        let model = &training.model;
+        let indices_nl = model.quantizer.tokenize(&model.parameters, &latents_nd);
+        indices.push(Vec::try_from(indices_nl.flatten(0, 1))?);
     }
     let state = checkpoint::state(&training)
         .into_iter()
@@ -156,7 +158,7 @@ fn in_fp64_one_to_four_ranks_end_with_the_same_indices_and_values_to_1e_9() {
 #[test]
 fn with_the_rotation_trick_the_same_holds() {
     let mut config = config(Precision::Fp64, 25);
-    let QuantizerConfig::Ema(quantizer) = &mut config.model.quantizer;
+    let QuantizerConfig::Vector(quantizer) = &mut config.model.quantizer else { unreachable!() };
     quantizer.gradient = tessera_nn::quantize::Passage::Rotation;
     let (one, three) = (train_world(1, &config).remove(0), train_world(3, &config).remove(0));
     assert_eq!(three.indices, one.indices);

@@ -72,5 +72,5 @@ for step in range(1, a.steps):
     optimizer.step()
     row = rows[step + 1]
     print(f"step {step + 1:3}  recon {recon.item():.7f} / {row['recon_mse']:.7f}  commitment "
-          f"{commit.item():.7f} / {row['commitment']:.7f}  codes {indices.unique().numel()} / "
+          f"{commit.item():.7f} / {row['quantizer_loss']:.7f}  codes {indices.unique().numel()} / "
           f"{row['codes_used']}", flush=True)

@@ -31,8 +31,9 @@ pub struct Reducer {
     pieces: Vec<Piece>,
     offsets: Vec<i64>,
     flat: Tensor,
-    /// Parts of the buffer that have been sent in this round, in the order of sending.
-    sent: Vec<(Range<i64>, InFlight)>,
+    /// Parts of the buffer that have been sent in this round, in the order of sending; without a
+    /// flight where the sum has been waited for.
+    sent: Vec<(Range<i64>, Option<InFlight>)>,
 }
 
 impl Reducer {
@@ -91,6 +92,12 @@ impl Reducer {
         self.offsets[self.index(first)]..self.offsets[last] + self.pieces[last].len
     }
 
+    /// Sets everything from the start of one piece to the end of another to zero.
+    pub fn clear(&self, first: &str, last: &str) {
+        let span = self.span(first, last);
+        let _ = self.flat.narrow(0, span.start, span.end - span.start).zero_();
+    }
+
     /// Begins to sum these elements of the buffer, which are ready, where that pays: nothing may
     /// touch them before [`Self::all_reduce`] has returned.
     ///
@@ -113,7 +120,30 @@ impl Reducer {
             |(other, _): &(Range<i64>, _)| part.end <= other.start || other.end <= part.start;
         assert!(self.sent.iter().all(is_free), "a part is sent once");
         let tensor = self.flat.narrow(0, part.start, part.end - part.start);
-        self.sent.push((part, comm.all_reduce(tensor)?));
+        self.sent.push((part, Some(comm.all_reduce(tensor)?)));
+        Ok(())
+    }
+
+    /// Sums one piece over the ranks, in place, and waits for it; [`Self::all_reduce`] leaves it as
+    /// it is then. What is being summed with it, as [`Self::send_early`] has sent it, is waited for
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError`] as the communicator gives it; the run is over then.
+    pub fn finish(&mut self, comm: &dyn Communicator, name: &str) -> Result<(), CommError> {
+        let part = self.span(name, name);
+        for (sent, flight) in &mut self.sent {
+            if sent.start <= part.start && part.end <= sent.end {
+                if let Some(flight) = flight.take() {
+                    let _ = flight.wait()?; // a view of the buffer
+                }
+                return Ok(());
+            }
+        }
+        let tensor = self.flat.narrow(0, part.start, part.end - part.start);
+        let _ = comm.all_reduce(tensor)?.wait()?;
+        self.sent.push((part, None));
         Ok(())
     }
 
@@ -134,7 +164,7 @@ impl Reducer {
             start = part.end;
         }
         let rest = comm.all_reduce_group(rest)?;
-        for flight in sent.into_iter().map(|(_, flight)| flight).chain(rest) {
+        for flight in sent.into_iter().filter_map(|(_, flight)| flight).chain(rest) {
             let _ = flight.wait()?; // a view of the buffer
         }
         Ok(())
@@ -167,6 +197,29 @@ mod tests {
             let (a, b) = answer.expect("no rank fails");
             assert_eq!(a, [6.0; 3]); // 1 + 2 + 3
             assert_eq!(b, [30.0; 20]);
+        }
+    }
+
+    /// By hand: the piece is summed once, 1 + 2, and not once more with the rest.
+    #[test]
+    fn a_piece_that_was_finished_is_not_summed_again() {
+        let answers = Threads::run(2, Duration::from_secs(20), |comm| {
+            let mut reducer = Reducer::new(pieces(), Kind::Double, Device::Cpu);
+            let mut early = Vec::new();
+            for _ in 0..2 {
+                reducer.clear("a", "b");
+                let _ = reducer.piece("a").fill_(1.0 + comm.rank() as f64);
+                let _ = reducer.piece("b").fill_(10.0);
+                reducer.finish(&comm, "a")?;
+                early.push(reducer.piece("a").double_value(&[0]));
+                reducer.all_reduce(&comm)?;
+                early.push(reducer.piece("a").double_value(&[0]));
+                early.push(reducer.piece("b").double_value(&[0]));
+            }
+            Ok(early)
+        });
+        for answer in answers {
+            assert_eq!(answer.expect("no rank fails"), [3.0, 3.0, 20.0, 3.0, 3.0, 20.0]);
         }
     }
 

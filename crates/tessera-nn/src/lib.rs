@@ -1,6 +1,6 @@
 //! The mathematics of a VQ-VAE, usable on one device by anyone.
 //!
-//! [`VqVae`] is an encoder, a [`VectorQuantizer`] and a decoder over one flat buffer of
+//! [`VqVae`] is an encoder, a [`Quantizer`] and a decoder over one flat buffer of
 //! [`Parameters`]. Nothing here knows of ranks, files, steps or clocks: statistics leave the
 //! quantiser, whoever trains sums them over ranks, and the update comes back in.
 //!
@@ -17,5 +17,5 @@ mod vqvae;
 
 pub use backbone::BackboneConfig;
 pub use parameters::{Kinds, Parameters};
-pub use quantize::{QuantizerConfig, VectorQuantizer};
+pub use quantize::{Quantizer, QuantizerConfig};
 pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_device, to_vectors};

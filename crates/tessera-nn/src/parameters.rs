@@ -7,7 +7,8 @@
 //!
 //! Where a model computes in another kind than it is trained in (bfloat16 activations, float32
 //! parameters), the layers see views of a second buffer, a rounded copy of the first;
-//! [`Parameters::refresh`] makes it anew after the first has changed.
+//! [`Parameters::refresh`] makes it anew after the first has changed. The quantiser's parameters
+//! are seen as they are.
 
 use std::ops::Range;
 
@@ -34,9 +35,11 @@ impl Kinds {
     }
 }
 
-/// The half of the backward pass that a parameter belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The part of the model that a parameter belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// The quantiser's own; always seen in the master kind.
+    Quantizer,
     /// Before the quantiser.
     Encoder,
     /// After the quantiser.
@@ -69,7 +72,7 @@ impl Declarations {
     ///
     /// # Panics
     ///
-    /// If the name is taken, or an encoder parameter follows a decoder parameter.
+    /// If the name is taken, or the parameter of an earlier stage follows that of a later one.
     pub fn declare(
         &mut self,
         name: String,
@@ -78,8 +81,8 @@ impl Declarations {
         bound: f64,
     ) -> ParameterId {
         assert!(self.entries.iter().all(|entry| entry.name != name), "{name} is declared twice");
-        let last = self.entries.last().map(|entry| entry.stage);
-        assert!(stage == Stage::Decoder || last != Some(Stage::Decoder), "{name}: encoder first");
+        let in_order = self.entries.last().is_none_or(|last| last.stage <= stage);
+        assert!(in_order, "{name}: parameters of {stage:?} come earlier");
         let offset = self.len;
         self.len += (shape.iter().product::<i64>() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         self.entries.push(Declaration { name, shape: shape.to_vec(), stage, bound, offset });
@@ -90,12 +93,12 @@ impl Declarations {
     pub fn allocate(self, seed: u64, kinds: Kinds, device: Device) -> Parameters {
         let flat = Tensor::zeros([self.len], (kinds.master, device));
         let working = (kinds.compute != kinds.master).then(|| flat.to_kind(kinds.compute));
-        let seen = working.as_ref().unwrap_or(&flat);
-        let leaves = self
-            .entries
-            .iter()
-            .map(|entry| view(seen, entry).detach().set_requires_grad(true))
-            .collect();
+        let seen = |entry: &Declaration| match (entry.stage, &working) {
+            (Stage::Encoder | Stage::Decoder, Some(working)) => view(working, entry),
+            _ => view(&flat, entry),
+        };
+        let leaf = |entry| seen(entry).detach().set_requires_grad(true);
+        let leaves = self.entries.iter().map(leaf).collect();
         for (id, entry) in self.entries.iter().enumerate() {
             let len = entry.shape.iter().product::<i64>() as usize;
             let values = draws(seed, Purpose::Parameters, 0, id as u64).uniform(entry.bound, len);
@@ -137,12 +140,11 @@ impl Parameters {
 
     /// The elements of [`Self::flat`] that are a stage's.
     pub fn range_of(&self, stage: Stage) -> Range<i64> {
-        let first = |entry: &&Declaration| entry.stage == Stage::Decoder;
-        let cut = self.entries.iter().find(first).map_or(self.len(), |entry| entry.offset);
-        match stage {
-            Stage::Encoder => 0..cut,
-            Stage::Decoder => cut..self.len(),
-        }
+        let first_of = |is_past: &dyn Fn(Stage) -> bool| {
+            let first = self.entries.iter().find(|entry| is_past(entry.stage));
+            first.map_or(self.len(), |entry| entry.offset)
+        };
+        first_of(&|other| other >= stage)..first_of(&|other| other > stage)
     }
 
     /// Elements in the buffer, padding between parameters included.
@@ -163,6 +165,11 @@ impl Parameters {
     /// The place of one parameter in [`Self::flat`], in its logical shape.
     pub fn master(&self, id: ParameterId) -> Tensor {
         view(&self.flat, &self.entries[id.0])
+    }
+
+    /// The place of one parameter in `flat`, a buffer laid out like [`Self::flat`].
+    pub fn view_in(&self, flat: &Tensor, id: ParameterId) -> Tensor {
+        view(flat, &self.entries[id.0])
     }
 
     /// The leaf of one parameter.
@@ -231,6 +238,7 @@ mod tests {
     fn stages_share_the_buffer_between_them() {
         let parameters = two();
         assert_eq!(parameters.range_of(Stage::Encoder), 0..32);
+        assert_eq!(parameters.range_of(Stage::Quantizer), 0..0);
         assert_eq!(parameters.range_of(Stage::Decoder), 32..48);
     }
 
@@ -238,15 +246,17 @@ mod tests {
     #[test]
     fn layers_see_a_rounded_copy_where_they_compute_in_another_kind() {
         let mut declarations = Declarations::default();
-        declarations.declare("encoder.a.weight".into(), &[2, 3], Stage::Encoder, 1.0);
+        declarations.declare("quantizer.codebook".into(), &[2, 3], Stage::Quantizer, 1.0);
+        let weight = declarations.declare("encoder.a.weight".into(), &[2, 3], Stage::Encoder, 1.0);
         let kinds = Kinds { master: Kind::Float, compute: Kind::BFloat16 };
         let parameters = declarations.allocate(7, kinds, Device::Cpu);
-        let leaf = parameters.get(ParameterId(0));
+        let leaf = parameters.get(weight);
         assert_eq!(leaf.kind(), Kind::BFloat16);
+        assert_eq!(parameters.get(ParameterId(0)).kind(), Kind::Float);
         let _ = parameters.flat().shallow_clone().fill_(1.0 + 1.0 / 1024.0);
         parameters.refresh();
         assert_eq!(leaf.double_value(&[1, 2]), 1.0);
-        let master = parameters.master(ParameterId(0)).double_value(&[1, 2]);
+        let master = parameters.master(weight).double_value(&[1, 2]);
         assert!((master - 1.0 - 1.0 / 1024.0).abs() < 1e-7);
     }
 

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::backbone::{Backbone, BackboneConfig};
 use crate::parameters::{Declarations, Kinds, Parameters};
-use crate::quantize::{QuantizerConfig, VectorQuantizer};
+use crate::quantize::{self, Quantizer, QuantizerConfig, Slot};
 
 /// The `[model]` table.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,8 +35,8 @@ pub struct VqVae {
     backbone: Backbone,
     /// All trainable tensors.
     pub parameters: Parameters,
-    /// Codebook and its averages.
-    pub quantizer: VectorQuantizer,
+    /// What maps latents to codes.
+    pub quantizer: Box<dyn Quantizer>,
 }
 
 impl VqVae {
@@ -48,14 +48,22 @@ impl VqVae {
         kinds: Kinds,
         device: Device,
     ) -> Self {
-        let ema = config.quantizer.ema();
+        let slot = Slot::root(seed, kinds.master, device);
         let mut declarations = Declarations::default();
-        let backbone = Backbone::new(&config.backbone, channels, ema.code_dim, &mut declarations);
-        Self {
-            backbone,
-            parameters: declarations.allocate(seed, kinds, device),
-            quantizer: VectorQuantizer::new(ema, seed, kinds.master, device),
-        }
+        let quantizer = quantize::build(&config.quantizer, &slot, &mut declarations);
+        let dim = quantizer.dim();
+        let backbone = Backbone::new(&config.backbone, channels, dim, &mut declarations);
+        Self { backbone, parameters: declarations.allocate(seed, kinds, device), quantizer }
+    }
+
+    /// Kind of the parameters that the optimiser moves, of latents, images and losses.
+    pub fn kind(&self) -> Kind {
+        self.parameters.flat().kind()
+    }
+
+    /// Where the model is.
+    pub fn device(&self) -> Device {
+        self.parameters.flat().device()
     }
 
     /// Images `[N, C, H, W]` to latents `[N, D, h, w]`, channels-last in memory. Both are of the

@@ -1,10 +1,9 @@
-//! What a batch is to the model: images on a device, and a range of the global batch's tokens.
-
-use std::ops::Range;
+//! What a batch is to the model: images on a device, and a place among the global batch's tokens.
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::Uploads;
 use tessera_data::Batch;
+use tessera_nn::quantize::Place;
 use tessera_nn::{VqVae, images_from_bytes, to_device};
 
 use crate::error::TrainError;
@@ -35,11 +34,11 @@ fn shape_nhwc(batch: &Batch) -> [i64; 4] {
     [num_samples, sizes[0], sizes[1], sizes[2]]
 }
 
-/// Tokens of a global batch, and the range of them that is this rank's.
-pub(crate) fn tokens_of(model: &VqVae, batch: &Batch) -> (usize, Range<usize>) {
+/// Where this rank's tokens stand in the global batch.
+pub(crate) fn place_of(model: &VqVae, batch: &Batch, step: u64) -> Place {
     let (height, width) = (i64::from(batch.shape.height), i64::from(batch.shape.width));
     let positions = model.num_positions(height, width) as usize;
     let first = (batch.positions.start - batch.global.start) as usize * positions;
     let all = (batch.global.end - batch.global.start) as usize * positions;
-    (all, first..first + batch.num_samples() * positions)
+    Place::new(step, all, first..first + batch.num_samples() * positions)
 }

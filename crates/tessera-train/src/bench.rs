@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 use tessera_comm::{Communicator, RankDevice};
-use tessera_nn::VectorQuantizer;
-use tessera_nn::quantize::EmaConfig;
+use tessera_nn::Kinds;
+use tessera_nn::parameters::Declarations;
+use tessera_nn::quantize::{
+    Place, Quantized, Quantizer, Slot, Sums, VectorConfig, VectorQuantizer, nearest_code,
+};
 use tessera_nn::random::{Purpose, draws};
 
 use crate::error::TrainError;
@@ -83,35 +86,44 @@ pub fn quantizer(
     size: QuantizerSize,
     calls: Calls,
 ) -> Result<QuantizerFigures, TrainError> {
-    let _no_grad = tch::no_grad_guard();
     let QuantizerSize { num_latents, num_codes, code_dim } = size;
-    let config = EmaConfig { num_codes, code_dim, ..EmaConfig::default() };
-    let mut quantizer = VectorQuantizer::new(&config, 0, Kind::Float, device.device);
+    let config = VectorConfig { num_codes, code_dim, ..VectorConfig::default() };
+    let slot = Slot::root(0, Kind::Float, device.device);
+    let mut declarations = Declarations::default();
+    let mut quantizer = VectorQuantizer::new(&config, &slot, &mut declarations);
+    let kinds = Kinds::same(Kind::Float);
+    let parameters = declarations.allocate(0, kinds, device.device);
     let random = |rows: i64, id| {
         let values = draws(0, Purpose::Codebook, 1, id).uniform(1.0, (rows * code_dim) as usize);
         let tensor = Tensor::from_slice(&values).to_kind(Kind::Float).view([rows, code_dim]);
         tensor.to_device(device.device)
     };
-    let latents_nd = random(num_latents, 1);
-    quantizer.set_codes(&random(num_codes, 2));
+    let latents_nd = random(num_latents, 1).set_requires_grad(true);
+    let codes_kd = random(num_codes, 2);
+    let ones_k = Tensor::ones([num_codes], (Kind::Float, device.device));
+    quantizer.set_codes(&parameters, &codes_kd, &ones_k);
     let gradient_nd = latents_nd.ones_like();
-    let mut counts_k = Tensor::zeros([num_codes], (Kind::Float, device.device));
-    let mut sums_kd = Tensor::zeros([num_codes, code_dim], (Kind::Float, device.device));
+    let place = Place::new(0, num_latents as usize, 0..num_latents as usize);
+    let sums = Sums::zeros(quantizer.lens(), Kind::Float, device.device);
     device.mark()?.wait(DEADLINE)?;
     let before = device.memory_in_use()?;
 
     let median_s = median(device, calls, || {
-        let indices_n = quantizer.assign(&latents_nd);
-        let codes_nd = quantizer.look_up(&indices_n);
-        VectorQuantizer::write_statistics(&latents_nd, &indices_n, &mut counts_k, &mut sums_kd);
-        let passed_nd = config.gradient.to_latents(&latents_nd, &codes_nd, &gradient_nd);
-        let error_nd = &latents_nd - codes_nd;
-        let _at_latents_nd = passed_nd + error_nd * config.commitment;
-        quantizer.update(&counts_k, &sums_kd);
+        let _ = sums.counts.shallow_clone().zero_();
+        let _ = sums.statistics.shallow_clone().zero_();
+        let Quantized { output_nd, loss, .. } =
+            quantizer.forward(&parameters, &latents_nd, &place, &sums);
+        let root = (output_nd * &gradient_nd).sum(Kind::Float) + loss;
+        let _at_latents_nd = Tensor::run_backward(&[root], &[&latents_nd], false, false);
+        let _no_grad = tch::no_grad_guard();
+        let _ = quantizer.update(&parameters, &sums, &place);
     })?;
     let after = device.memory_in_use()?;
-    let nearest_s = median(device, calls, || drop(quantizer.assign(&latents_nd)))?;
-    let codes_dk = quantizer.codes_kd().tr().contiguous();
+    let _no_grad = tch::no_grad_guard();
+    let latents_nd = latents_nd.detach();
+    let codes_kd = quantizer.codes(&parameters);
+    let nearest_s = median(device, calls, || drop(nearest_code(&latents_nd, &codes_kd)))?;
+    let codes_dk = codes_kd.tr().contiguous();
     let rows = ((1 << 26) / num_codes).clamp(1, num_latents.max(1));
     let gemm_s = median(device, calls, || {
         for start in (0..num_latents).step_by(rows as usize) {

@@ -173,8 +173,8 @@ pub fn state(training: &Training) -> Vec<(String, Tensor)> {
             all.push((format!("{prefix}.{name}"), tensor));
         }
     }
-    let rest = training.model.quantizer.state().into_iter().chain(training.window.state());
-    for (name, tensor) in rest {
+    all.extend(training.model.quantizer.state());
+    for (name, tensor) in training.window.state() {
         all.push((name.to_owned(), tensor.shallow_clone()));
     }
     all
@@ -489,7 +489,7 @@ pub(crate) fn broadcast_state(
     let parameters = training.model.parameters.flat();
     let _ = comm.broadcast(parameters.shallow_clone(), 0)?.wait()?;
     for (_, tensor) in training.model.quantizer.state() {
-        let _ = comm.broadcast(tensor.shallow_clone(), 0)?.wait()?;
+        let _ = comm.broadcast(tensor, 0)?.wait()?;
     }
     training.model.parameters.refresh();
     Ok(())

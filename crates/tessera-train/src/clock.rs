@@ -21,36 +21,33 @@ pub enum Lap {
     Input,
     /// Encoder, forward.
     Encode,
-    /// Nearest codes and look-up.
+    /// Codes of the latents, their statistics.
     Quantize,
-    /// Counts and sums of latents.
-    Statistics,
     /// Decoder and loss, forward.
     Decode,
     /// Decoder, backward.
     DecoderBackward,
-    /// Encoder, backward.
+    /// Encoder and quantiser, backward.
     EncoderBackward,
     /// The reduction over ranks, waiting for slower ranks included.
     Reduce,
     /// AdamW.
     Optimizer,
-    /// The codebook's moving average.
+    /// The quantiser's own update: moving averages, dead codes.
     CodebookUpdate,
     /// Rows, pictures, evaluation and checkpoints.
     Other,
 }
 
 impl Lap {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::DataWait, "data wait"),
         (Self::Input, "input to tensor"),
         (Self::Encode, "encoder forward"),
-        (Self::Quantize, "nearest code"),
-        (Self::Statistics, "codebook statistics"),
+        (Self::Quantize, "quantiser forward"),
         (Self::Decode, "decoder forward, loss"),
         (Self::DecoderBackward, "decoder backward"),
-        (Self::EncoderBackward, "encoder backward"),
+        (Self::EncoderBackward, "encoder, quantiser backward"),
         (Self::Reduce, "all-reduce, peers"),
         (Self::Optimizer, "AdamW"),
         (Self::CodebookUpdate, "codebook update"),

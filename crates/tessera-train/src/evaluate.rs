@@ -13,6 +13,7 @@ use crate::batch::batch_images;
 use crate::checkpoint::{self, Checkpoint};
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
+use crate::metrics::usage::Usage;
 use crate::optim::AdamW;
 use crate::resolve::Resolved;
 use crate::run_folder::RunFolder;
@@ -33,10 +34,9 @@ pub struct Evaluation {
     pub psnr: f64,
     /// Structural similarity, mean over samples.
     pub ssim: f64,
-    /// Perplexity of the codes over all tokens of the split.
-    pub perplexity: f64,
-    /// Codes taken at least once.
-    pub codes_used: u64,
+    /// How codes were taken over all tokens of the split.
+    #[serde(flatten)]
+    pub usage: Usage,
 }
 
 /// Where an evaluation reads its samples.
@@ -64,13 +64,13 @@ pub fn evaluate(
     step: u64,
 ) -> Result<Evaluation, TrainError> {
     let _no_grad = tch::no_grad_guard();
-    let codes_kd = model.quantizer.codes_kd();
-    let (kind, device) = (codes_kd.kind(), codes_kd.device());
-    let num_codes = codes_kd.size()[0];
+    let (kind, device) = (model.kind(), model.device());
+    let levels = model.quantizer.num_codes();
+    let num_codes = levels.iter().sum::<i64>();
     let options = (Kind::Double, device);
     // Squared error, similarity, samples; then how often each code was taken.
     let sums = Tensor::zeros([3 + num_codes], options);
-    let mut counts_k = sums.narrow(0, 3, num_codes);
+    let counts_k = sums.narrow(0, 3, num_codes);
     let plan = eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
     let mut loader =
         Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.prefetch)?;
@@ -78,12 +78,17 @@ pub fn evaluate(
         let batch = batch?;
         if batch.num_samples() > 0 {
             let images_nchw = batch_images(&batch, kind, device);
-            let (outputs_nchw, indices_n) = reconstruct(model, &images_nchw);
+            let (outputs_nchw, indices_nl) = reconstruct(model, &images_nchw);
             let error = loss::squared_error(&outputs_nchw, &images_nchw).to_kind(Kind::Double);
             let similarity = loss::ssim_sum(&outputs_nchw, &images_nchw);
             let samples = Tensor::from(batch.num_samples() as f64).to(device);
             let _ = sums.narrow(0, 0, 3).g_add_(&Tensor::stack(&[error, similarity, samples], 0));
-            counts_k += indices_n.bincount(None::<Tensor>, num_codes);
+            let mut first = 0;
+            for (level, &len) in levels.iter().enumerate() {
+                let taken_k = indices_nl.select(1, level as i64).bincount(None::<Tensor>, len);
+                let _ = counts_k.narrow(0, first, len).g_add_(&taken_k);
+                first += len;
+            }
         }
         loader.recycle(batch);
     }
@@ -97,17 +102,17 @@ pub fn evaluate(
         mse,
         psnr: loss::psnr(mse),
         ssim: sums[1] / samples,
-        perplexity: loss::perplexity(counts),
-        codes_used: counts.iter().filter(|&&count| count > 0.0).count() as u64,
+        usage: Usage::of(counts, &levels),
     })
 }
 
-/// Images through the whole model: outputs clamped to [0, 1], and the code of each token.
+/// Images through the whole model: outputs clamped to [0, 1], and the indices of each token.
 pub fn reconstruct(model: &VqVae, images_nchw: &Tensor) -> (Tensor, Tensor) {
     let latents_ndhw = model.encode(images_nchw);
-    let indices_n = model.quantizer.assign(&to_vectors(&latents_ndhw));
-    let codes_nd = model.quantizer.look_up(&indices_n);
-    (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_n)
+    let (quantizer, parameters) = (&model.quantizer, &model.parameters);
+    let indices_nl = quantizer.tokenize(parameters, &to_vectors(&latents_ndhw));
+    let codes_nd = quantizer.look_up(parameters, &indices_nl);
+    (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_nl)
 }
 
 /// Which checkpoint of a run to evaluate.

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+use tessera_nn::Parameters;
+use tessera_nn::parameters::ParameterId;
 
 /// The `[optimizer]` table: AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +84,15 @@ impl AdamW {
     /// Step size before the schedule's factor.
     pub fn learning_rate(&self) -> f64 {
         self.config.learning_rate
+    }
+
+    /// Sets the moments of these rows (`[K]` bool) of a parameter `[K, ...]` to zero: what they
+    /// were moments of is no longer there.
+    pub fn forget_rows(&mut self, parameters: &Parameters, id: ParameterId, rows_k: &Tensor) {
+        for flat in [&self.exp_avg, &self.exp_avg_sq] {
+            let mut moments_kd = parameters.view_in(flat, id);
+            let _ = moments_kd.masked_fill_(&rows_k.unsqueeze(1), 0.0);
+        }
     }
 
     /// One step on `flat` with these gradients; `step` counts from 0. Returns the norm of the

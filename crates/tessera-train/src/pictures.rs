@@ -42,8 +42,7 @@ pub(crate) fn write(
         Batch { step, global: 0..num, positions: 0..num, ids: (0..num).collect(), pixels, shape };
 
     let _no_grad = tch::no_grad_guard();
-    let codes_kd = model.quantizer.codes_kd();
-    let images_nchw = batch_images(&batch, codes_kd.kind(), codes_kd.device());
+    let images_nchw = batch_images(&batch, model.kind(), model.device());
     let (outputs_nchw, _) = reconstruct(model, &images_nchw);
     let bytes = (outputs_nchw.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
     let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;

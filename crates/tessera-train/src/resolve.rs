@@ -55,7 +55,6 @@ pub fn resolve(
     sets: &[String],
     run_dir: Option<PathBuf>,
 ) -> Result<Resolved, TrainError> {
-    let defaults = Value::try_from(TrainConfig::default()).expect("defaults are plain data");
     let mut entries = Vec::new();
     if let Some(file) = file {
         entries.extend(from_file(file)?);
@@ -65,19 +64,14 @@ pub fn resolve(
         entries.push(from_set(set)?);
     }
 
-    let defaults_source = Config::try_from(&TrainConfig::default()).map_err(bad_config)?;
-    let mut builder = Config::builder().add_source(defaults_source);
+    let chosen = defaults_for(&entries)?;
+    let defaults = Value::try_from(&chosen).expect("defaults are plain data");
+    let mut builder = Config::builder().add_source(Config::try_from(&chosen).map_err(bad_config)?);
     let mut origins = BTreeMap::new();
     for entry in entries {
         check(&entry, &defaults)?;
-        let value = match entry.value {
-            Value::Integer(number) => config::Value::from(number),
-            Value::Float(number) => number.into(),
-            Value::Boolean(value) => value.into(),
-            Value::String(text) => text.into(),
-            _ => unreachable!("check lets leaves through"),
-        };
-        builder = builder.set_override(&entry.key, value).map_err(bad_config)?;
+        builder =
+            builder.set_override(&entry.key, source_value(entry.value)).map_err(bad_config)?;
         origins.insert(entry.key, entry.origin);
     }
     let merged = builder.build().map_err(bad_config)?;
@@ -89,6 +83,42 @@ pub fn resolve(
         Path::new("runs").join(name)
     });
     Ok(Resolved { run_dir, steps: config.train.steps, config, origins })
+}
+
+/// The defaults for the kinds that these entries choose: which keys a table has, and so which
+/// defaults, hangs on its `kind`. Outer tables come first; of two for one table the later counts.
+fn defaults_for(entries: &[Entry]) -> Result<TrainConfig, TrainError> {
+    let mut kinds: BTreeMap<(usize, &str), (&str, &str)> = BTreeMap::new();
+    for Entry { key, value, origin } in entries {
+        if let (Some(table), Value::String(kind)) = (key.strip_suffix(".kind"), value) {
+            kinds.insert((table.matches('.').count(), table), (kind, origin));
+        }
+    }
+    let mut config = TrainConfig::default();
+    for ((_, table), (kind, origin)) in kinds {
+        let mut tree = serde_json::to_value(&config).expect("a configuration is plain data");
+        let place = tree.pointer_mut(&format!("/{}", table.replace('.', "/")));
+        let Some(place) = place else { continue }; // an unknown key, refused with its place later
+        *place = serde_json::json!({ "kind": kind });
+        config = serde_json::from_value(tree).map_err(|error| {
+            let words = error.to_string().replace('`', "\"");
+            TrainError::BadInput(format!("{origin}: {table}.kind: {words}"))
+        })?;
+    }
+    Ok(config)
+}
+
+fn source_value(value: Value) -> config::Value {
+    match value {
+        Value::Integer(number) => number.into(),
+        Value::Float(number) => number.into(),
+        Value::Boolean(value) => value.into(),
+        Value::String(text) => text.into(),
+        Value::Array(values) => {
+            values.into_iter().map(source_value).collect::<Vec<config::Value>>().into()
+        }
+        Value::Datetime(_) | Value::Table(_) => unreachable!("check lets leaves through"),
+    }
 }
 
 /// As [`bad_config`]; for a word that is none of a few, with those few, which serde tells.
@@ -157,7 +187,10 @@ fn plain(value: &DeValue<'_>) -> Value {
             number.as_str().parse().map_or_else(|_| Value::String(number.to_string()), Value::Float)
         }
         DeValue::Datetime(date) => Value::Datetime(*date),
-        DeValue::Array(_) | DeValue::Table(_) => Value::Array(Vec::new()),
+        DeValue::Array(values) => {
+            Value::Array(values.iter().map(|value| plain(value.get_ref())).collect())
+        }
+        DeValue::Table(_) => Value::Table(toml::Table::new()),
     }
 }
 
@@ -215,7 +248,9 @@ fn check(entry: &Entry, defaults: &Value) -> Result<(), TrainError> {
     }
     let fits = match (expected, value) {
         (Value::Float(_), Value::Integer(_)) => true,
-        (Value::Table(_) | Value::Array(_), _) => false,
+        (Value::Table(_), _) => false,
+        // All lists are of whole numbers.
+        (Value::Array(_), Value::Array(values)) => values.iter().all(Value::is_integer),
         _ => expected.same_type(value),
     };
     if !fits {
@@ -224,6 +259,7 @@ fn check(entry: &Entry, defaults: &Value) -> Result<(), TrainError> {
             "float" => "a number",
             "string" => "a text in quotes",
             "boolean" => "true or false",
+            "array" => "a list of whole numbers, such as [8, 5, 5]",
             _ => "keys below it",
         };
         return Err(TrainError::BadInput(format!(
@@ -298,6 +334,7 @@ impl Resolved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tessera_nn::QuantizerConfig;
 
     fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -363,6 +400,45 @@ mod tests {
         assert!(refusal("", &none).contains("model.quantizer.decay should be"));
         let message = refusal("", &["model.backbone.kind=conv9d"]);
         assert!(message.contains("conv9d") && !message.contains('\n'), "{message}");
+        let file = "[model.quantizer]\nkind = 'fsk'\nlevels = [8, 5]\n";
+        let message = refusal(file, &[]);
+        assert!(message.contains("run.toml:2: model.quantizer.kind: unknown variant"), "{message}");
+        assert!(message.contains("\"fsq\""), "{message}");
+    }
+
+    #[test]
+    fn the_kind_of_a_table_says_which_keys_it_has() {
+        let file = "data.kind = 'synthetic'\n[model.quantizer]\nkind = 'fsq'\nlevels = [8, 5, 5]\n";
+        let (_folder, path) = write(file);
+        let config = resolve(Some(&path), [], &[], None).unwrap().config;
+        let QuantizerConfig::FiniteScalar(fsq) = &config.model.quantizer else {
+            panic!("{:?}", config.model.quantizer)
+        };
+        assert_eq!(fsq.levels, [8, 5, 5]);
+        let message = refusal(&format!("{file}decay = 0.9\n"), &[]);
+        assert!(message.contains("unknown key 'model.quantizer.decay'"), "{message}");
+        let message = refusal(file, &["model.quantizer.levels=[8, 1.5]"]);
+        assert!(message.contains("a list of whole numbers"), "{message}");
+        let message = refusal(file, &["model.quantizer.levels=[8, 1]"]);
+        assert!(message.contains("model.quantizer.levels should be one or more"), "{message}");
+    }
+
+    #[test]
+    fn tables_may_hold_tables_with_kinds_of_their_own() {
+        let file = "data.kind = 'synthetic'\n[model.quantizer]\nkind = 'residual'\n\
+                    num_codes = [64, 32, 16, 8]\n[model.quantizer.quantizer]\nkind = 'simvq'\n\
+                    code_dim = 4\n";
+        let (folder, path) = write(file);
+        let resolved = resolve(Some(&path), [], &[], Some(folder.path().to_owned())).unwrap();
+        let QuantizerConfig::Residual(residual) = &resolved.config.model.quantizer else {
+            panic!("{:?}", resolved.config.model.quantizer)
+        };
+        assert_eq!(residual.num_codes, [64, 32, 16, 8]);
+        assert!(matches!(&*residual.quantizer, QuantizerConfig::SimVq(part) if part.code_dim == 4));
+        std::fs::write(folder.path().join("config.toml"), resolved.to_toml()).unwrap();
+        assert_eq!(Resolved::of_run(folder.path()).unwrap().config, resolved.config);
+        let message = refusal(file, &["model.quantizer.num_codes=[1]"]);
+        assert!(message.contains("model.quantizer.num_codes should be empty, or 4"), "{message}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::TrainError;
 use crate::training::StepInput;
 
-/// Scalars before the desync numbers: reconstruction, commitment, stop flag.
+/// Scalars before the desync numbers: reconstruction, quantiser's losses, stop flag.
 const HEAD: usize = 3;
 /// Scalars of a step.
 pub(crate) const LEN: i64 = (HEAD + desync::NUMBERS) as i64;
@@ -23,21 +23,21 @@ pub struct Reduced {
     pub step: u64,
     /// Mean squared error over the global batch.
     pub recon_mse: f64,
-    /// Weighted commitment loss over the global batch.
-    pub commitment: f64,
+    /// The quantiser's weighted losses over the global batch.
+    pub quantizer_loss: f64,
     /// Whether any rank asked to stop.
     pub stop: bool,
 }
 
 /// Writes this rank's scalars: losses already divided by global counts, the stop flag, and a
-/// hash of step, layout and, where ranks compare their state, that of codebook and parameters.
+/// hash of step, layout and, where ranks compare their state, that of parameters and quantiser.
 pub(crate) fn write(
     scalars: &mut Tensor,
     model: &VqVae,
     input: StepInput,
     layout_hash: u64,
     recon: &Tensor,
-    commitment: &Tensor,
+    quantizer_loss: &Tensor,
 ) {
     let mut hash = Xxh3::new();
     hash.update(&[input.step, layout_hash].map(u64::to_le_bytes).concat());
@@ -50,7 +50,7 @@ pub(crate) fn write(
         .collect();
     scalars.copy_(&to_device(Tensor::from_slice(&host), scalars.device()));
     scalars.get(0).copy_(&recon.detach());
-    scalars.get(1).copy_(commitment);
+    scalars.get(1).copy_(&quantizer_loss.detach());
 }
 
 /// The reduced scalars and, behind them, the norm of the gradient, in fp64.
@@ -107,19 +107,20 @@ pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Re
         )));
     }
     let numbers =
-        [("reconstruction loss", host[0]), ("commitment loss", host[1]), ("gradient norm", norm)];
+        [("reconstruction loss", host[0]), ("quantiser's loss", host[1]), ("gradient norm", norm)];
     for (what, value) in numbers {
         if !value.is_finite() {
             return Err(TrainError::NotFinite { what, step: step + 1, value });
         }
     }
-    Ok(Reduced { step, recon_mse: host[0], commitment: host[1], stop: host[2] > 0.0 })
+    Ok(Reduced { step, recon_mse: host[0], quantizer_loss: host[1], stop: host[2] > 0.0 })
 }
 
-/// Hashes codebook and parameters, bit for bit.
+/// Hashes parameters and the quantiser's state, bit for bit.
 fn hash_state(model: &VqVae, hash: &mut Xxh3) {
-    for tensor in [model.quantizer.codes_kd(), model.parameters.flat()] {
-        let tensor = tensor.to_device(Device::Cpu);
+    let state = model.quantizer.state().into_iter().map(|(_, tensor)| tensor);
+    for tensor in state.chain([model.parameters.flat().shallow_clone()]) {
+        let tensor = tensor.to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.copy_data_u8(&mut bytes, tensor.numel());
         hash.update(&bytes);

@@ -1,14 +1,16 @@
 //! One optimiser step; every collective of a step, in order. There is one sum:
 //!
-//! 1. encoder forward, nearest codes, codebook statistics and offers to dead codes; where the
-//!    communicator overlaps (NCCL), statistics and offers **begin to be summed** here
-//! 2. decoder forward on a leaf: the straight-through estimator cuts the graph in two
+//! 1. encoder and quantiser forward, statistics and offers to dead codes; where the communicator
+//!    overlaps (NCCL), these **begin to be summed** here
+//! 2. decoder forward on a leaf made from the codes: the estimator cuts the graph in two
 //! 3. decoder backward: decoder gradients, and the gradient at the cut; where the communicator
 //!    overlaps, decoder gradients **begin to be summed** here
-//! 4. encoder backward from that gradient plus the commitment's, which is 2 beta (z - e) / N
-//! 5. **all-reduce** of what is left of statistics, offers, gradients, loss, stop flag and desync
-//!    check: over MPI all of it, in one call
-//! 6. AdamW on the flat parameters, moving average of the codebook, dead codes replaced
+//! 4. where a loss is of the whole batch's distribution over codes (entropies), that distribution
+//!    **is summed** here, the one sum that the rest has to wait for
+//! 5. encoder and quantiser backward, from the gradient at the cut and the quantiser's losses
+//! 6. **all-reduce** of what is left of statistics, gradients, losses, stop flag and desync check:
+//!    over MPI all of it, in one call
+//! 7. AdamW on the flat parameters, then the quantiser's own update, dead codes replaced
 //!
 //! A rank's loss is its sum over the *global* count, so sums over ranks are exact means, and
 //! parts may be unequal or empty. The reduced scalars of step s are looked at after step s + 1,
@@ -18,10 +20,10 @@ use tch::Tensor;
 use tessera_comm::Communicator;
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
-use tessera_nn::quantize::lay_out_tokens;
-use tessera_nn::{VectorQuantizer, from_vectors, loss, to_vectors};
+use tessera_nn::quantize::Quantized;
+use tessera_nn::{from_vectors, loss, to_vectors};
 
-use crate::batch::{tokens_of, upload_images};
+use crate::batch::{place_of, upload_images};
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
 use crate::scalars;
@@ -43,33 +45,23 @@ impl Training {
         clock: &mut Clock,
     ) -> Result<Tensor, TrainError> {
         let Self { model, optimizer, window, uploads, reducer } = self;
-        let kind = reducer.piece("scalars").kind();
-        let global = (batch.global.end - batch.global.start) as f64;
+        let kind = model.kind();
         clock.enter(Phase::Compute);
         let images_nchw = upload_images(uploads, batch, kind)?;
         clock.lap(Lap::Input);
 
         let latents_ndhw = model.encode(&images_nchw);
         clock.lap(Lap::Encode);
-        let latents_nd = to_vectors(&latents_ndhw.detach());
-        let indices_n = model.quantizer.assign(&latents_nd);
-        let codes_nd = model.quantizer.look_up(&indices_n);
+        let (place, sums) = (place_of(model, batch, input.step), Self::sums(reducer));
+        reducer.clear("counts", "distribution");
+        let latents_nd = to_vectors(&latents_ndhw);
+        let Quantized { output_nd, loss: mut quantizer_loss, late, indices_nl: _ } =
+            model.quantizer.forward(&model.parameters, &latents_nd, &place, &sums);
+        reducer.send_early(comm, reducer.span("counts", "distribution"))?;
         clock.lap(Lap::Quantize);
-        let (mut counts_k, sums) = (reducer.piece("counts"), reducer.piece("sums"));
-        let mut sums_kd = sums.view(model.quantizer.codes_kd().size().as_slice());
-        let statistics = VectorQuantizer::write_statistics;
-        statistics(&latents_nd, &indices_n, &mut counts_k, &mut sums_kd);
-        let (num_tokens, mine) = tokens_of(model, batch);
-        let offered = model.quantizer.offered_tokens(input.step, num_tokens);
-        let num_offers = model.quantizer.num_offers();
-        let mut offers_rd = reducer.piece("offers").view([num_offers, sums_kd.size()[1]]);
-        if let Some(tokens) = &offered {
-            lay_out_tokens(tokens, mine, &latents_nd, &mut offers_rd);
-        }
-        reducer.send_early(comm, reducer.span("counts", "offers"))?;
-        clock.lap(Lap::Statistics);
 
-        let cut_ndhw = from_vectors(&codes_nd, &latents_ndhw).set_requires_grad(true);
+        let cut_ndhw = from_vectors(&output_nd.detach(), &latents_ndhw).set_requires_grad(true);
+        let global = (batch.global.end - batch.global.start) as f64;
         let num_pixels = global * batch.shape.num_bytes() as f64;
         let recon = loss::squared_error(&model.decode(&cut_ndhw), &images_nchw) / num_pixels;
         clock.lap(Lap::Decode);
@@ -84,36 +76,42 @@ impl Training {
         reducer.send_early(comm, first + decoder.start..first + decoder.end)?;
         clock.lap(Lap::DecoderBackward);
 
-        let config = model.quantizer.config();
-        let weight = config.commitment / (num_tokens as f64 * config.code_dim as f64);
-        let passed_nd =
-            config.gradient.to_latents(&latents_nd, &codes_nd, &to_vectors(&at_cut_ndhw));
-        let error_nd = latents_nd - codes_nd;
-        let commitment = error_nd.square().sum(kind) * weight;
-        let at_latents_nd = passed_nd + error_nd * (2.0 * weight);
-        let root = (&latents_ndhw * from_vectors(&at_latents_nd, &latents_ndhw)).sum(kind);
-        let inputs = model.parameters.leaves_of(Stage::Encoder);
+        if !late.is_empty() {
+            clock.enter(Phase::Reduce);
+            reducer.finish(comm, "distribution")?;
+            clock.lap(Lap::Reduce);
+            clock.enter(Phase::Compute);
+        }
+        for loss in late {
+            quantizer_loss += loss(&sums.distribution);
+        }
+        let root = (output_nd * to_vectors(&at_cut_ndhw)).sum(kind) + &quantizer_loss;
+        let quantizers = model.parameters.leaves_of(Stage::Quantizer);
+        let encoders = model.parameters.leaves_of(Stage::Encoder);
+        let inputs: Vec<&Tensor> = quantizers.iter().chain(&encoders).copied().collect();
         let gradients = Tensor::f_run_backward(&[root], &inputs, false, false)?;
-        model.parameters.store_gradients(Stage::Encoder, &gradients, &flat);
+        let (at_quantizer, at_encoder) = gradients.split_at(quantizers.len());
+        model.parameters.store_gradients(Stage::Quantizer, at_quantizer, &flat);
+        model.parameters.store_gradients(Stage::Encoder, at_encoder, &flat);
         clock.lap(Lap::EncoderBackward);
 
         clock.enter(Phase::Reduce);
         let layout_hash = reducer.layout_hash();
         let mut scalars = reducer.piece("scalars");
-        scalars::write(&mut scalars, model, input, layout_hash, &recon, &commitment);
+        scalars::write(&mut scalars, model, input, layout_hash, &recon, &quantizer_loss);
         reducer.all_reduce(comm)?;
         clock.lap(Lap::Reduce);
 
         clock.enter(Phase::Compute);
         let mut parameters = model.parameters.flat().shallow_clone();
         let norm = optimizer.step(input.step, input.factor, &mut parameters, &flat);
-        model.parameters.refresh();
         clock.lap(Lap::Optimizer);
-        model.quantizer.update(&counts_k, &sums_kd);
-        if let Some(tokens) = &offered {
-            model.quantizer.replace_dead(&offers_rd, tokens.len());
+        let updated = model.quantizer.update(&model.parameters, &sums, &place);
+        for (id, rows) in &updated.resets {
+            optimizer.forget_rows(&model.parameters, *id, rows);
         }
-        window.add(&scalars, &norm, &counts_k);
+        model.parameters.refresh();
+        window.add(&scalars, &norm, &sums.counts, updated.replaced.as_ref());
         clock.lap(Lap::CodebookUpdate);
         Ok(scalars::with_norm(&scalars, &norm))
     }

@@ -142,7 +142,7 @@ impl Run<'_> {
             let batch = batch?;
             self.clock.lap(Lap::DataWait);
             if self.step == 0 {
-                first_batch::start_from(self.comm, &mut self.training.model, &batch)?;
+                first_batch::start_from(self.comm, &mut self.training.model, &batch, *seed)?;
                 self.clock.lap(Lap::Other);
             }
             let input = StepInput {
@@ -224,11 +224,11 @@ impl Run<'_> {
             step: self.step,
             epoch: (batch.global.end - 1) / self.num_train,
             samples_seen,
-            loss: means.recon_mse + means.commitment,
+            loss: means.recon_mse + means.quantizer_loss,
             recon_mse: means.recon_mse,
-            commitment: means.commitment,
-            perplexity: means.perplexity,
-            codes_used: means.codes_used,
+            quantizer_loss: means.quantizer_loss,
+            usage: means.usage,
+            codes_replaced: means.codes_replaced,
             learning_rate: self.config.optimizer.learning_rate * factor,
             grad_norm: means.grad_norm,
             samples_per_second: global as f64 * 1e3 / times.step_ms,
@@ -237,7 +237,8 @@ impl Run<'_> {
             data_wait_ms: times.data_wait_ms,
             world_size: self.comm.world_size(),
         };
-        let MetricsRow { step, loss, perplexity, learning_rate, samples_per_second, .. } = row;
+        let MetricsRow { step, loss, learning_rate, samples_per_second, .. } = row;
+        let perplexity = row.usage.perplexity;
         tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
         for sink in &mut self.sinks {
             sink.row(&row)?;

@@ -3,6 +3,7 @@
 
 use tessera_comm::{Piece, Reducer, Uploads};
 use tessera_nn::VqVae;
+use tessera_nn::quantize::Sums;
 
 use crate::metrics::window::Window;
 use crate::optim::AdamW;
@@ -38,18 +39,27 @@ pub struct StepInput {
 impl Training {
     /// A training of `model` from its first step.
     pub fn new(model: VqVae, optimizer: AdamW) -> Self {
-        let codes_kd = model.quantizer.codes_kd();
-        let (num_codes, dim) = codes_kd.size2().expect("codes are [K, D]");
-        let (kind, device) = (codes_kd.kind(), codes_kd.device());
+        let (kind, device) = (model.kind(), model.device());
+        let lens = model.quantizer.lens();
         let pieces = vec![
-            Piece { name: "counts", len: num_codes },
-            Piece { name: "sums", len: num_codes * dim },
-            Piece { name: "offers", len: model.quantizer.num_offers() * dim },
+            Piece { name: "counts", len: lens.counts },
+            Piece { name: "statistics", len: lens.statistics },
+            Piece { name: "distribution", len: lens.distribution },
             Piece { name: "gradients", len: model.parameters.len() },
             Piece { name: "scalars", len: scalars::LEN },
         ];
         let reducer = Reducer::new(pieces, kind, device);
-        let (window, uploads) = (Window::new(num_codes, device), Uploads::none());
+        let window = Window::new(&model.quantizer.num_codes(), device);
+        let uploads = Uploads::none();
         Self { window, uploads, model, optimizer, reducer }
+    }
+
+    /// What the quantiser sums over ranks, in the buffer that is reduced.
+    pub(crate) fn sums(reducer: &Reducer) -> Sums {
+        Sums {
+            counts: reducer.piece("counts"),
+            statistics: reducer.piece("statistics"),
+            distribution: reducer.piece("distribution"),
+        }
     }
 }

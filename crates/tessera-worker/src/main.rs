@@ -161,8 +161,9 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
                     println!("mse         {:.6}", figures.mse);
                     println!("psnr        {:.3} dB", figures.psnr);
                     println!("ssim        {:.4}", figures.ssim);
-                    println!("perplexity  {:.1}", figures.perplexity);
-                    println!("codes used  {}", figures.codes_used);
+                    println!("perplexity  {:.1}", figures.usage.perplexity);
+                    println!("codes used  {}", figures.usage.codes_used);
+                    println!("bits/token  {:.2}", figures.usage.bits_per_token);
                 }
             }
             session.finish(ExitCode::Done, figures.step)

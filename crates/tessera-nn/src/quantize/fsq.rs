@@ -3,28 +3,51 @@
 //!
 //! Follows Mentzer et al. 2023 (<https://arxiv.org/abs/2309.15505>), appendix A.1. There is no
 //! codebook to learn, so there are no statistics, no commitment and no dead codes of its own.
-//! A channel of two levels is the sign, as in section 3.2 of <https://arxiv.org/abs/2411.19842>:
-//! the paper's bound, which shifts an even number of levels by atanh(0.5 / h), maps nearly
-//! everything to one of two. Computed in the kind of the latents, which must be float32 or
-//! float64: in bfloat16 codes are lost.
+//! A channel of two levels is the sign, as in section 3.2 of Parker et al. 2024
+//! (<https://arxiv.org/abs/2411.19842>): the paper's bound, which shifts an even number of levels
+//! by atanh(0.5 / h), maps nearly everything to one of two. Levels symmetric around zero, from the
+//! same section, are the alternative. Computed in the kind of the latents, which must be float32
+//! or float64: in bfloat16 codes are lost.
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// How far the bound reaches beyond the outermost levels.
+use super::gradient::pass_through;
+use super::validate::MAX_CODES;
+use super::{FiniteScalarConfig, Lens, Place, Quantized, Quantizer, Slot, Sums, Updated};
+use crate::parameters::Parameters;
+
+/// How far the shifted bound reaches beyond the outermost levels.
 const MARGIN: f64 = 1e-3;
+
+/// How a channel is bounded before it is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// By tanh, shifted for an even number of levels: Mentzer et al., appendix A.1.
+    Shifted,
+    /// By tanh, to levels that lie symmetrically around zero: Parker et al., section 3.2.
+    Symmetric,
+    /// To [-1, 1], for the levels of a residual quantiser, which bounds its input itself.
+    #[serde(skip)]
+    Clamped,
+}
 
 /// Finite scalar quantiser. Vectors have a channel for each entry of `levels`.
 #[derive(Debug)]
 pub struct FiniteScalarQuantizer {
     levels: Vec<i64>,
+    bound: Bound,
     levels_d: Tensor,
-    /// Half the reach of the bound, h.
+    /// Half the reach of the shifted bound, h.
     half_d: Tensor,
     /// 0.5 for an even number of levels, so that rounding gives that many.
     offset_d: Tensor,
     shift_d: Tensor,
-    /// Levels from the middle to the edge: rounded values over it are codes, in [-1, 1].
+    /// What turns a level's number, counted from the middle or from zero, into its code.
     half_width_d: Tensor,
+    /// Size of the outermost codes by channel: 1, or less inside a residual quantiser.
+    scale_d: Tensor,
     /// Weight of a channel's digit in the index.
     basis_d: Tensor,
     is_sign_d: Tensor,
@@ -39,22 +62,28 @@ pub struct FiniteScalarCodes {
     pub indices_n: Tensor,
 }
 
+/// What is wrong with numbers of levels, if anything.
+pub(super) fn check_levels(levels: &[i64]) -> Result<(), String> {
+    let fits = levels.iter().all(|level| (2..=65_536).contains(level));
+    let product = levels.iter().try_fold(1i64, |product, &level| product.checked_mul(level));
+    if levels.is_empty() || !fits || product.is_none_or(|product| product > MAX_CODES) {
+        return Err(format!(
+            "levels should be one or more numbers from 2 to 65536 with a product of at most \
+             {MAX_CODES}, found {levels:?}"
+        ));
+    }
+    Ok(())
+}
+
 impl FiniteScalarQuantizer {
     /// A quantiser with so many levels in each channel.
     ///
     /// # Errors
     ///
     /// One line that says what `levels` may be: at least one entry, each from 2 to 65,536, and a
-    /// product of at most 2^31.
-    pub fn new(levels: &[i64], kind: Kind, device: Device) -> Result<Self, String> {
-        let fits = levels.iter().all(|level| (2..=65_536).contains(level));
-        let product = levels.iter().try_fold(1i64, |product, &level| product.checked_mul(level));
-        if levels.is_empty() || !fits || product.is_none_or(|product| product > 1 << 31) {
-            return Err(format!(
-                "levels should be one or more numbers from 2 to 65536 with a product of at most \
-                 2^31, found {levels:?}"
-            ));
-        }
+    /// product of at most 2^20.
+    pub fn new(levels: &[i64], bound: Bound, kind: Kind, device: Device) -> Result<Self, String> {
+        check_levels(levels)?;
         let tensor = |of: &dyn Fn(f64) -> f64| {
             let values: Vec<f64> = levels.iter().map(|&level| of(level as f64)).collect();
             Tensor::from_slice(&values).to_kind(kind).to(device)
@@ -67,16 +96,42 @@ impl FiniteScalarQuantizer {
             Some(*product)
         }));
         basis.truncate(levels.len());
+        let half_width: &dyn Fn(f64) -> f64 = match bound {
+            Bound::Shifted => &|level| (level / 2.0).floor(),
+            Bound::Symmetric | Bound::Clamped => &|level| (level - 1.0) / 2.0,
+        };
         Ok(Self {
+            bound,
             half_d: tensor(&half),
             offset_d: tensor(&offset),
             shift_d: tensor(&|level| (offset(level) / half(level)).atanh()),
-            half_width_d: tensor(&|level| (level / 2.0).floor()),
+            half_width_d: tensor(half_width),
+            scale_d: tensor(&|_| 1.0),
             basis_d: Tensor::from_slice(&basis).to(device),
             is_sign_d: tensor(&|level| f64::from(u8::from(level == 2.0))).to_kind(Kind::Bool),
             levels: levels.to_vec(),
             levels_d: Tensor::from_slice(levels).to(device),
         })
+    }
+
+    /// The quantiser of a configuration.
+    pub(super) fn of(config: &FiniteScalarConfig, slot: &Slot) -> Self {
+        Self::new(&config.levels, config.bound, slot.kind, slot.device)
+            .expect("levels are validated with the configuration")
+    }
+
+    /// Level `level` of a residual quantiser: codes of L^-level times the size.
+    pub(super) fn of_residual(config: &FiniteScalarConfig, level: i64, slot: &Slot) -> Self {
+        let mut this = Self::new(&config.levels, Bound::Clamped, slot.kind, slot.device)
+            .expect("levels are validated with the configuration");
+        this.scale_d = this.levels_d.to_kind(slot.kind).pow_tensor_scalar(-level);
+        this
+    }
+
+    /// Where a residual quantiser bounds its input, L / (L - 1) by channel.
+    pub(super) fn reach(&self) -> Tensor {
+        let levels_d = self.levels_d.to_kind(self.half_d.kind());
+        &levels_d / (&levels_d - 1.0)
     }
 
     /// K, the product of the levels.
@@ -89,40 +144,112 @@ impl FiniteScalarQuantizer {
         self.levels.len() as i64
     }
 
-    /// The code of each latent, `[N, D]`, and its index.
+    /// The code of each latent, `[N, D]`, and its index; without graph.
     pub fn quantize(&self, latents_nd: &Tensor) -> FiniteScalarCodes {
-        let bounded_nd = (latents_nd + &self.shift_d).tanh() * &self.half_d - &self.offset_d;
-        let rounded_nd = bounded_nd.round() / &self.half_width_d;
-        let sign_nd = latents_nd.ge(0.0).to_kind(latents_nd.kind()) * 2.0 - 1.0;
-        let codes_nd = sign_nd.where_self(&self.is_sign_d, &rounded_nd);
-        let indices_n = self.indices_of(&codes_nd);
-        FiniteScalarCodes { codes_nd, indices_n }
+        let latents_nd = latents_nd.detach() / &self.scale_d;
+        let units_nd = match self.bound {
+            Bound::Shifted => {
+                let bounded_nd =
+                    (&latents_nd + &self.shift_d).tanh() * &self.half_d - &self.offset_d;
+                let rounded_nd = bounded_nd.round() / &self.half_width_d;
+                let sign_nd = latents_nd.ge(0.0).to_kind(latents_nd.kind()) * 2.0 - 1.0;
+                sign_nd.where_self(&self.is_sign_d, &rounded_nd)
+            }
+            Bound::Symmetric => self.symmetric(&latents_nd.tanh()),
+            Bound::Clamped => self.symmetric(&latents_nd.clamp(-1.0, 1.0)),
+        };
+        let indices_n = self.indices_of(&units_nd);
+        FiniteScalarCodes { codes_nd: units_nd * &self.scale_d, indices_n }
     }
 
-    /// The gradient at the latents, `[N, D]`, from that at their codes: rounding passes it
-    /// unchanged, the bound by its derivative.
-    pub fn to_latents(&self, latents_nd: &Tensor, gradient_nd: &Tensor) -> Tensor {
-        let slope = |at_nd: &Tensor| -> Tensor { 1.0 - at_nd.tanh().square() };
-        let rounded_nd = slope(&(latents_nd + &self.shift_d)) * (&self.half_d / &self.half_width_d);
-        gradient_nd * slope(latents_nd).where_self(&self.is_sign_d, &rounded_nd)
+    /// The nearest of the symmetric levels to values in [-1, 1].
+    fn symmetric(&self, bounded_nd: &Tensor) -> Tensor {
+        ((bounded_nd + 1.0) * &self.half_width_d + 0.5).floor() / &self.half_width_d - 1.0
+    }
+
+    /// Rounding passes the gradient unchanged, the bound by its derivative: what has that gradient.
+    fn path(&self, latents_nd: &Tensor) -> Tensor {
+        match self.bound {
+            Bound::Shifted => {
+                let rounded_nd =
+                    (latents_nd + &self.shift_d).tanh() * (&self.half_d / &self.half_width_d);
+                latents_nd.tanh().where_self(&self.is_sign_d, &rounded_nd)
+            }
+            Bound::Symmetric => latents_nd.tanh(),
+            Bound::Clamped => (latents_nd / &self.scale_d).clamp(-1.0, 1.0) * &self.scale_d,
+        }
     }
 
     /// The codes of these indices: `[N]` int64 to `[N, D]`.
-    pub fn look_up(&self, indices_n: &Tensor) -> Tensor {
+    fn codes_of(&self, indices_n: &Tensor) -> Tensor {
         let digits_nd = indices_n
             .unsqueeze(1)
             .divide_tensor_mode(&self.basis_d, "floor")
             .remainder_tensor(&self.levels_d)
             .to_kind(self.half_d.kind());
         let rounded_nd = (&digits_nd - &self.half_width_d) / &self.half_width_d;
-        (digits_nd * 2.0 - 1.0).where_self(&self.is_sign_d, &rounded_nd)
+        (digits_nd * 2.0 - 1.0).where_self(&self.is_sign_d, &rounded_nd) * &self.scale_d
     }
 
-    fn indices_of(&self, codes_nd: &Tensor) -> Tensor {
-        let rounded_nd = codes_nd * &self.half_width_d + &self.half_width_d;
-        let digits_nd = ((codes_nd + 1.0) / 2.0).where_self(&self.is_sign_d, &rounded_nd);
+    fn indices_of(&self, units_nd: &Tensor) -> Tensor {
+        let rounded_nd = units_nd * &self.half_width_d + &self.half_width_d;
+        let digits_nd = ((units_nd + 1.0) / 2.0).where_self(&self.is_sign_d, &rounded_nd);
         let digits_nd = digits_nd.round().to_kind(Kind::Int64);
         (digits_nd * &self.basis_d).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)
+    }
+}
+
+impl Quantizer for FiniteScalarQuantizer {
+    fn dim(&self) -> i64 {
+        FiniteScalarQuantizer::dim(self)
+    }
+
+    fn num_codes(&self) -> Vec<i64> {
+        vec![FiniteScalarQuantizer::num_codes(self)]
+    }
+
+    fn lens(&self) -> Lens {
+        Lens { counts: FiniteScalarQuantizer::num_codes(self), ..Lens::default() }
+    }
+
+    fn tokenize(&self, _: &Parameters, latents_nd: &Tensor) -> Tensor {
+        self.quantize(latents_nd).indices_n.unsqueeze(1)
+    }
+
+    fn look_up(&self, _: &Parameters, indices_nl: &Tensor) -> Tensor {
+        self.codes_of(&indices_nl.select(1, 0))
+    }
+
+    fn forward(
+        &self,
+        _: &Parameters,
+        latents_nd: &Tensor,
+        _: &Place,
+        sums: &Sums,
+    ) -> Quantized<'_> {
+        let FiniteScalarCodes { codes_nd, indices_n } = self.quantize(latents_nd);
+        let ones_n = indices_n.ones_like().to_kind(latents_nd.kind());
+        let _ = sums.counts.shallow_clone().index_add_(0, &indices_n, &ones_n);
+        Quantized {
+            output_nd: pass_through(&codes_nd, &self.path(latents_nd)),
+            indices_nl: indices_n.unsqueeze(1),
+            loss: Tensor::zeros([], (latents_nd.kind(), latents_nd.device())),
+            late: Vec::new(),
+        }
+    }
+
+    fn update(&mut self, _: &Parameters, _: &Sums, _: &Place) -> Updated {
+        Updated::default()
+    }
+
+    fn num_candidates(&self) -> usize {
+        0
+    }
+
+    fn initialize(&mut self, _: &Parameters, _: &Tensor, _: usize) {}
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
     }
 }
 
@@ -145,7 +272,7 @@ mod tests {
     }
 
     fn quantizer(levels: &[i64]) -> FiniteScalarQuantizer {
-        FiniteScalarQuantizer::new(levels, Kind::Double, Device::Cpu).unwrap()
+        FiniteScalarQuantizer::new(levels, Bound::Shifted, Kind::Double, Device::Cpu).unwrap()
     }
 
     fn matrix(rows: usize, dim: usize, value: impl Fn(f64, f64) -> f64) -> Tensor {
@@ -170,7 +297,10 @@ mod tests {
             let found = quantizer.quantize(&latents_nd);
             assert_near(&found.codes_nd, &codes);
             assert_eq!(Vec::<i64>::try_from(&found.indices_n).unwrap(), indices, "{levels:?}");
-            assert_near(&quantizer.to_latents(&latents_nd, &gradient_nd), &gradient);
+            let latents_nd = latents_nd.set_requires_grad(true);
+            let root = (quantizer.path(&latents_nd) * gradient_nd).sum(Kind::Double);
+            let back = Tensor::run_backward(&[root], &[&latents_nd], false, false);
+            assert_near(&back[0], &gradient);
         }
     }
 
@@ -179,7 +309,7 @@ mod tests {
         for levels in [&[2, 3, 4][..], &[8, 5, 5, 5], &[2, 2], &[7]] {
             let quantizer = quantizer(levels);
             let all = Tensor::arange(quantizer.num_codes(), (Kind::Int64, Device::Cpu));
-            let codes_kd = quantizer.look_up(&all);
+            let codes_kd = quantizer.codes_of(&all);
             assert_eq!(codes_kd.size(), [quantizer.num_codes(), quantizer.dim()]);
             assert_eq!(quantizer.indices_of(&codes_kd), all, "{levels:?}");
             assert_eq!(codes_kd.abs().max().double_value(&[]), 1.0);
@@ -207,8 +337,9 @@ mod tests {
 
     #[test]
     fn levels_that_cannot_be_are_refused() {
-        for levels in [&[][..], &[1, 4], &[65_537], &[65_536, 65_536]] {
-            let refused = FiniteScalarQuantizer::new(levels, Kind::Float, Device::Cpu);
+        for levels in [&[][..], &[1, 4], &[65_537], &[1024, 1025]] {
+            let refused =
+                FiniteScalarQuantizer::new(levels, Bound::Shifted, Kind::Float, Device::Cpu);
             assert!(refused.unwrap_err().starts_with("levels should be"), "{levels:?}");
         }
     }

@@ -1,134 +1,262 @@
 //! From latents to codes.
+//!
+//! A [`Quantizer`] maps N latents to N outputs and their indices, and says what it has to sum over
+//! ranks. It never communicates: [`Quantizer::forward`] leaves its statistics in [`Sums`], whoever
+//! trains adds those over ranks, and [`Quantizer::update`] reads the sums. The same sums and the
+//! same arithmetic give the same codes on every rank.
+//!
+//! Quantisers with codebooks are [`VectorQuantizer`] and [`SimVq`]; [`FiniteScalarQuantizer`] and
+//! [`LookupFreeQuantizer`] have none. [`Residual`], [`Grouped`] and [`Projected`] are made of
+//! others. An output has exactly the value of its code; its gradient is whatever the estimator
+//! says ([`gradient::pass_through`]).
+//!
+//! Shape letters: `n` tokens, `d` channels, `k` codes, `l` levels (columns of the indices).
 
-mod ema;
+mod config;
+mod entropy;
 mod fsq;
-mod gradient;
+pub mod gradient;
+mod grouped;
+mod kmeans;
 mod lfq;
 mod nearest;
+mod projected;
+mod replace;
+mod residual;
+mod sample;
+mod simvq;
+mod tokens;
+mod validate;
+mod vector;
 
-use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+use std::ops::Range;
 
-pub use self::ema::{VectorQuantizer, lay_out_tokens};
-pub use self::fsq::{FiniteScalarCodes, FiniteScalarQuantizer};
+use tch::{Device, Kind, Tensor};
+
+pub use self::config::{
+    Codebook, CodebookInit, Distance, FiniteScalarConfig, GroupedConfig, LookupFreeConfig,
+    QuantizerConfig, ReplaceWith, ResidualConfig, SimVqConfig, VectorConfig,
+};
+pub use self::fsq::{Bound, FiniteScalarQuantizer};
 pub use self::gradient::Passage;
+pub use self::grouped::Grouped;
+pub use self::kmeans::{Clusters, k_means};
 pub use self::lfq::LookupFreeQuantizer;
 pub use self::nearest::nearest_code;
+pub use self::projected::Projected;
+pub use self::residual::Residual;
+pub use self::simvq::SimVq;
+pub use self::tokens::lay_out_tokens;
+pub use self::vector::VectorQuantizer;
+use crate::parameters::{Declarations, ParameterId, Parameters};
 
-/// Which quantiser, chosen by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum QuantizerConfig {
-    /// `kind = "ema"`: vector quantiser whose codebook is a moving average.
-    Ema(EmaConfig),
+/// Lengths of what a quantiser sums over ranks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lens {
+    /// How often each code was taken: the numbers of codes of all levels.
+    pub counts: i64,
+    /// Sums of latents, offers to dead codes.
+    pub statistics: i64,
+    /// What the gradient of the batch needs from all ranks before it can be computed.
+    pub distribution: i64,
 }
 
-impl Default for QuantizerConfig {
-    fn default() -> Self {
-        Self::Ema(EmaConfig::default())
-    }
-}
-
-/// Where the first codes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CodebookInit {
-    /// Latents of the first global batch, the same for every number of ranks.
-    Data,
-    /// Uniform in ±sqrt(6 / (K D)).
-    Uniform,
-}
-
-/// How a [`VectorQuantizer`] is sized and updated.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaConfig {
-    /// Number of codes, K; at least 2.
-    pub num_codes: i64,
-    /// Channels per code, D.
-    pub code_dim: i64,
-    /// Weight of the past per optimiser step, in [0, 1). 0.99 averages over about 100 steps.
-    pub decay: f64,
-    /// Added to every count so that a code unseen on all ranks is never divided by zero.
-    pub epsilon: f64,
-    /// Weight of the commitment loss, mean |z - sg e|^2; 0 or more.
-    pub commitment: f64,
-    /// How the gradient passes the quantiser: "straight_through", or "rotation".
-    pub gradient: Passage,
-    /// Steps between two replacements of dead codes by latents of the batch; 0: never.
-    pub replace_every: u64,
-    /// A code is dead when its moving count is below this times the mean count, in [0, 1].
-    pub replace_below: f64,
-    /// "data": codes start as latents of the first global batch; "uniform": as random numbers.
-    pub codebook_init: CodebookInit,
-}
-
-impl Default for EmaConfig {
-    fn default() -> Self {
+impl Lens {
+    fn plus(self, other: Self) -> Self {
         Self {
-            num_codes: 512,
-            code_dim: 64,
-            decay: 0.99,
-            epsilon: 1e-5,
-            commitment: 0.25,
-            gradient: Passage::StraightThrough,
-            replace_every: 0,
-            replace_below: 0.1,
-            codebook_init: CodebookInit::Data,
+            counts: self.counts + other.counts,
+            statistics: self.statistics + other.statistics,
+            distribution: self.distribution + other.distribution,
         }
     }
 }
 
-impl QuantizerConfig {
-    /// The numbers of the vector quantiser.
-    pub fn ema(&self) -> &EmaConfig {
-        let Self::Ema(config) = self;
-        config
+/// Buffers for what ranks sum, each flat; zero before a forward pass adds to them.
+#[derive(Debug)]
+pub struct Sums {
+    /// `[counts]`.
+    pub counts: Tensor,
+    /// `[statistics]`.
+    pub statistics: Tensor,
+    /// `[distribution]`.
+    pub distribution: Tensor,
+}
+
+impl Sums {
+    /// Zeros, for a quantiser on its own.
+    pub fn zeros(lens: Lens, kind: Kind, device: Device) -> Self {
+        let zeros = |len| Tensor::zeros([len], (kind, device));
+        Self {
+            counts: zeros(lens.counts),
+            statistics: zeros(lens.statistics),
+            distribution: zeros(lens.distribution),
+        }
     }
 
-    /// What is wrong with the values, if anything.
-    ///
-    /// # Errors
-    ///
-    /// One line that names the key and says what it may be.
-    pub fn validate(&self) -> Result<(), String> {
-        let config = self.ema();
-        let checks = [
-            (
-                (2..=1 << 24).contains(&config.num_codes),
-                "num_codes should be from 2 to 16777216",
-                config.num_codes as f64,
-            ),
-            (
-                (1..=65_536).contains(&config.code_dim),
-                "code_dim should be from 1 to 65536",
-                config.code_dim as f64,
-            ),
-            (
-                (0.0..1.0).contains(&config.decay),
-                "decay should be at least 0 and below 1",
-                config.decay,
-            ),
-            (
-                config.epsilon > 0.0 && config.epsilon <= 1.0,
-                "epsilon should be above 0 and at most 1",
-                config.epsilon,
-            ),
-            (
-                (0.0..=1.0).contains(&config.replace_below),
-                "replace_below should be from 0 to 1",
-                config.replace_below,
-            ),
-            (
-                config.commitment >= 0.0 && config.commitment.is_finite(),
-                "commitment should be 0 or more",
-                config.commitment,
-            ),
-        ];
-        for (holds, rule, found) in checks {
-            if !holds {
-                return Err(format!("model.quantizer.{rule}, found {found}"));
-            }
+    /// The part of a quantiser inside another one.
+    fn part(&self, start: Lens, len: Lens) -> Self {
+        Self {
+            counts: self.counts.narrow(0, start.counts, len.counts),
+            statistics: self.statistics.narrow(0, start.statistics, len.statistics),
+            distribution: self.distribution.narrow(0, start.distribution, len.distribution),
         }
-        Ok(())
+    }
+}
+
+/// Where latents stand among all tokens of a run. What is drawn at random hangs on this alone,
+/// never on a rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Optimiser step, from 0.
+    pub step: u64,
+    /// Tokens of the global batch.
+    pub num_tokens: usize,
+    /// Those that are here.
+    pub mine: Range<usize>,
+    /// Level of the quantiser that is asked, from 0.
+    level: u64,
+    /// Whether latents are offered to dead codes: once where several levels share a codebook.
+    offers: bool,
+}
+
+impl Place {
+    /// The tokens `mine` of a global batch of `num_tokens`.
+    pub fn new(step: u64, num_tokens: usize, mine: Range<usize>) -> Self {
+        Self { step, num_tokens, mine, level: 0, offers: true }
+    }
+
+    /// The part of all tokens that is here; over ranks these add up to one.
+    fn share(&self) -> f64 {
+        self.mine.len() as f64 / self.num_tokens as f64
+    }
+}
+
+/// A loss that needs what ranks have summed in [`Sums::distribution`].
+pub type LateLoss<'a> = Box<dyn FnOnce(&Tensor) -> Tensor + 'a>;
+
+/// Tokens after the quantiser.
+pub struct Quantized<'a> {
+    /// Outputs `[N, D]` with the graph of the estimator.
+    pub output_nd: Tensor,
+    /// `[N, L]` int64; -1 for a level that was left out.
+    pub indices_nl: Tensor,
+    /// The quantiser's losses, weighted, over the *global* number of tokens; with graph.
+    pub loss: Tensor,
+    /// Further losses, to be added once the distribution is summed.
+    pub late: Vec<LateLoss<'a>>,
+}
+
+/// What an update did beyond moving the codes.
+#[derive(Debug, Default)]
+pub struct Updated {
+    /// Codes that were replaced, a scalar; none where nothing was to be replaced.
+    pub replaced: Option<Tensor>,
+    /// Rows `[K]` (bool) of parameters that were set anew: their moments should be zero.
+    pub resets: Vec<(ParameterId, Tensor)>,
+}
+
+impl Updated {
+    fn add(&mut self, other: Self) {
+        self.replaced = match (self.replaced.take(), other.replaced) {
+            (Some(ours), Some(theirs)) => Some(ours + theirs),
+            (ours, theirs) => ours.or(theirs),
+        };
+        self.resets.extend(other.resets);
+    }
+}
+
+/// A map from latents to a finite set of outputs.
+pub trait Quantizer: Debug + Send {
+    /// D, channels of latents and of outputs.
+    fn dim(&self) -> i64;
+
+    /// K of each level.
+    fn num_codes(&self) -> Vec<i64>;
+
+    /// Lengths of what is summed over ranks.
+    fn lens(&self) -> Lens;
+
+    /// Indices `[N, L]` int64 of the latents `[N, D]`, by the rule of an evaluation: nothing is
+    /// drawn, no level left out.
+    fn tokenize(&self, parameters: &Parameters, latents_nd: &Tensor) -> Tensor;
+
+    /// Outputs `[N, D]` of these indices; a level whose index is -1 adds nothing.
+    fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor;
+
+    /// A training pass over this rank's latents `[N, D]`, N may be 0; adds to `sums`.
+    fn forward(
+        &self,
+        parameters: &Parameters,
+        latents_nd: &Tensor,
+        place: &Place,
+        sums: &Sums,
+    ) -> Quantized<'_>;
+
+    /// Moves the codes, from the sums over all ranks, after the optimiser's step.
+    fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated;
+
+    /// Tokens of the first global batch that [`Self::initialize`] wants to see, at most.
+    fn num_candidates(&self) -> usize;
+
+    /// Takes first codes from latents `[C, D]`, drawn from the `num_tokens` of the first global
+    /// batch in an order that is drawn too; the same rows on every rank.
+    fn initialize(&mut self, parameters: &Parameters, candidates_cd: &Tensor, num_tokens: usize);
+
+    /// Canonical name and tensor of all state that is no parameter, in a fixed order. Writing to
+    /// the tensors restores it.
+    fn state(&self) -> Vec<(String, Tensor)>;
+}
+
+/// Where a quantiser sits in a model: its name, its level, and what keys its draws.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// In front of its tensors' names.
+    pub name: String,
+    /// Its first level.
+    pub level: u64,
+    /// Key of all its draws.
+    pub seed: u64,
+    /// Kind of its tensors: float32 or float64.
+    pub kind: Kind,
+    /// Where they are.
+    pub device: Device,
+}
+
+impl Slot {
+    /// The slot of a model's quantiser.
+    pub fn root(seed: u64, kind: Kind, device: Device) -> Self {
+        Self { name: "quantizer".into(), level: 0, seed, kind, device }
+    }
+
+    fn child(&self, name: &str, level: u64) -> Self {
+        Self { name: format!("{}.{name}", self.name), level, ..self.clone() }
+    }
+}
+
+/// Builds the quantiser that a configuration names, and declares its parameters.
+///
+/// # Panics
+///
+/// If [`QuantizerConfig::validate`] refuses the configuration.
+pub fn build(config: &QuantizerConfig, slot: &Slot, to: &mut Declarations) -> Box<dyn Quantizer> {
+    match config.latent_dim() {
+        0 => bare(config, slot, to),
+        latent_dim => Box::new(Projected::new(latent_dim, config, slot, to)),
+    }
+}
+
+/// The same without projections around it.
+fn bare(config: &QuantizerConfig, slot: &Slot, to: &mut Declarations) -> Box<dyn Quantizer> {
+    match config {
+        QuantizerConfig::Vector(config) => Box::new(VectorQuantizer::new(config, slot, to)),
+        QuantizerConfig::SimVq(config) => Box::new(SimVq::new(config, slot, to)),
+        QuantizerConfig::FiniteScalar(config) => Box::new(FiniteScalarQuantizer::of(config, slot)),
+        QuantizerConfig::LookupFree(config) => Box::new(LookupFreeQuantizer::of(config, slot)),
+        QuantizerConfig::BinarySpherical(config) => {
+            Box::new(LookupFreeQuantizer::spherical(config, slot))
+        }
+        QuantizerConfig::Residual(config) => Box::new(Residual::new(config, slot, to)),
+        QuantizerConfig::Grouped(config) => Box::new(Grouped::new(config, slot, to)),
     }
 }

@@ -5,6 +5,7 @@ pub mod jsonl;
 pub(crate) mod replace_file;
 mod sinks;
 pub mod tensorboard;
+pub mod usage;
 pub mod window;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ pub use self::sinks::{open, write_config};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use image_grid::EncodedPng;
+use usage::Usage;
 
 /// A row of `metrics.jsonl`: means over a logging interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,16 +25,17 @@ pub struct MetricsRow {
     pub epoch: u64,
     /// Samples trained on so far.
     pub samples_seen: u64,
-    /// Reconstruction plus commitment.
+    /// Reconstruction plus the quantiser's losses.
     pub loss: f64,
     /// Mean squared error, pixels in [0, 1].
     pub recon_mse: f64,
-    /// Weighted commitment loss.
-    pub commitment: f64,
-    /// Perplexity of the codes taken in the interval, over all ranks.
-    pub perplexity: f64,
-    /// Codes taken at least once in the interval, over all ranks.
-    pub codes_used: u64,
+    /// The quantiser's losses, weighted: commitment, and what else it has.
+    pub quantizer_loss: f64,
+    /// How codes were taken in the whole interval, over all ranks.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Dead codes replaced in the whole interval.
+    pub codes_replaced: u64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
     /// Norm of the whole gradient, before clipping.

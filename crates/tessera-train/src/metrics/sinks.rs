@@ -8,6 +8,7 @@ use super::image_grid::EncodedPng;
 use super::jsonl::JsonLines;
 use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
+use super::usage::Usage;
 use super::{MetricSink, MetricsRow};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
@@ -98,9 +99,11 @@ impl MetricSink for TensorBoard {
             &[
                 ("train/loss", row.loss),
                 ("train/recon_mse", row.recon_mse),
-                ("train/commitment", row.commitment),
-                ("train/perplexity", row.perplexity),
-                ("train/codes_used", row.codes_used as f64),
+                ("train/quantizer_loss", row.quantizer_loss),
+                ("train/perplexity", row.usage.perplexity),
+                ("train/codes_used", row.usage.codes_used as f64),
+                ("train/bits_per_token", row.usage.bits_per_token),
+                ("train/codes_replaced", row.codes_replaced as f64),
                 ("train/learning_rate", row.learning_rate),
                 ("train/grad_norm", row.grad_norm),
                 ("speed/samples_per_second", row.samples_per_second),
@@ -118,8 +121,9 @@ impl MetricSink for TensorBoard {
                 ("eval/mse", evaluation.mse),
                 ("eval/psnr", evaluation.psnr),
                 ("eval/ssim", evaluation.ssim),
-                ("eval/perplexity", evaluation.perplexity),
-                ("eval/codes_used", evaluation.codes_used as f64),
+                ("eval/perplexity", evaluation.usage.perplexity),
+                ("eval/codes_used", evaluation.usage.codes_used as f64),
+                ("eval/bits_per_token", evaluation.usage.bits_per_token),
             ],
         )
     }
@@ -144,18 +148,19 @@ impl MetricSink for Launcher<'_> {
             step: row.step,
             steps: self.steps,
             loss: row.loss,
-            perplexity: row.perplexity,
+            perplexity: row.usage.perplexity,
             samples_per_second: row.samples_per_second,
         });
         Ok(())
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
-        let Evaluation { step, mse, psnr, ssim, perplexity, codes_used, .. } = evaluation;
+        let Evaluation { step, mse, psnr, ssim, usage, .. } = evaluation;
+        let Usage { perplexity, codes_used, bits_per_token, .. } = usage;
         self.control.send(Message::Notice {
             text: format!(
                 "step {step}: test mse {mse:.5}, psnr {psnr:.2} dB, ssim {ssim:.4}, perplexity \
-                 {perplexity:.1}, codes used {codes_used}"
+                 {perplexity:.1}, codes used {codes_used}, {bits_per_token:.2} bits a token"
             ),
         });
         Ok(())

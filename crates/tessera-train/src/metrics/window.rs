@@ -1,14 +1,17 @@
 //! Sums over a logging interval, kept on the device until the interval ends.
 
 use tch::{Device, Kind, Tensor};
-use tessera_nn::loss::perplexity;
 
-/// Running sums: reconstruction, commitment, gradient norm, steps; and how often each code was
-/// taken.
+use super::usage::Usage;
+
+/// Running sums: reconstruction, the quantiser's losses, gradient norm, steps, codes replaced; and
+/// how often each code was taken.
 #[derive(Debug)]
 pub struct Window {
     sums: Tensor,
     counts_k: Tensor,
+    /// K of each level.
+    num_codes: Vec<i64>,
 }
 
 /// Means over a logging interval.
@@ -16,47 +19,57 @@ pub struct Window {
 pub struct WindowMeans {
     /// Mean squared error.
     pub recon_mse: f64,
-    /// Weighted commitment loss.
-    pub commitment: f64,
+    /// The quantiser's weighted losses.
+    pub quantizer_loss: f64,
     /// Norm of the whole gradient, before clipping.
     pub grad_norm: f64,
-    /// Perplexity of the codes taken in the interval, over all ranks.
-    pub perplexity: f64,
-    /// Codes taken at least once in the interval, over all ranks.
-    pub codes_used: u64,
+    /// How codes were taken in the whole interval, over all ranks.
+    pub usage: Usage,
+    /// Dead codes replaced in the whole interval: a sum.
+    pub codes_replaced: u64,
 }
 
 impl Window {
-    /// An empty interval for a codebook of `num_codes`.
-    pub fn new(num_codes: i64, device: Device) -> Self {
+    /// An empty interval for levels of `num_codes` codes.
+    pub fn new(num_codes: &[i64], device: Device) -> Self {
         Self {
-            sums: Tensor::zeros([4], (Kind::Double, device)),
-            counts_k: Tensor::zeros([num_codes], (Kind::Double, device)),
+            sums: Tensor::zeros([5], (Kind::Double, device)),
+            counts_k: Tensor::zeros([num_codes.iter().sum::<i64>()], (Kind::Double, device)),
+            num_codes: num_codes.to_vec(),
         }
     }
 
-    /// Adds a step: its reduced scalars (reconstruction first, then commitment), the norm of its
-    /// gradient, and its reduced counts.
-    pub fn add(&mut self, scalars: &Tensor, norm: &Tensor, counts_k: &Tensor) {
+    /// Adds a step: its reduced scalars (reconstruction first, then the quantiser's losses), the
+    /// norm of its gradient, its reduced counts, and the number of codes replaced in it.
+    pub fn add(
+        &mut self,
+        scalars: &Tensor,
+        norm: &Tensor,
+        counts_k: &Tensor,
+        replaced: Option<&Tensor>,
+    ) {
         let _ = self.sums.narrow(0, 0, 2).g_add_(&scalars.narrow(0, 0, 2).to_kind(Kind::Double));
         let _ = self.sums.get(2).g_add_(norm);
         let _ = self.sums.get(3).g_add_scalar_(1.0);
+        if let Some(replaced) = replaced {
+            let _ = self.sums.get(4).g_add_(replaced);
+        }
         self.counts_k += counts_k.to_kind(Kind::Double);
     }
 
     /// The means, read to the host; the next interval starts empty.
     pub fn take(&mut self) -> WindowMeans {
-        let sums: Vec<f64> = Vec::try_from(&self.sums).expect("four numbers");
+        let sums: Vec<f64> = Vec::try_from(&self.sums).expect("five numbers");
         let counts: Vec<f64> = Vec::try_from(&self.counts_k).expect("a number a code");
         let _ = self.sums.zero_();
         let _ = self.counts_k.zero_();
         let steps = sums[3].max(1.0);
         WindowMeans {
             recon_mse: sums[0] / steps,
-            commitment: sums[1] / steps,
+            quantizer_loss: sums[1] / steps,
             grad_norm: sums[2] / steps,
-            perplexity: perplexity(&counts),
-            codes_used: counts.iter().filter(|&&count| count > 0.0).count() as u64,
+            usage: Usage::of(&counts, &self.num_codes),
+            codes_replaced: sums[4] as u64,
         }
     }
 
@@ -72,16 +85,17 @@ mod tests {
 
     #[test]
     fn means_are_over_the_steps_of_the_interval() {
-        let mut window = Window::new(3, Device::Cpu);
+        let mut window = Window::new(&[3], Device::Cpu);
         for (loss, counts) in [(1.0f64, [2.0f64, 0.0, 0.0]), (3.0, [0.0, 2.0, 0.0])] {
             let scalars = Tensor::from_slice(&[loss, 10.0 * loss, 0.0]);
             let norm = Tensor::from(5.0f64);
-            window.add(&scalars, &norm, &Tensor::from_slice(&counts));
+            let replaced = Tensor::from(4.0f64);
+            window.add(&scalars, &norm, &Tensor::from_slice(&counts), Some(&replaced));
         }
         let means = window.take();
-        assert_eq!((means.recon_mse, means.commitment, means.grad_norm), (2.0, 20.0, 5.0));
-        assert!((means.perplexity - 2.0).abs() < 1e-12); // two codes, equally often
-        assert_eq!(means.codes_used, 2);
-        assert_eq!(window.take().codes_used, 0);
+        assert_eq!((means.recon_mse, means.quantizer_loss, means.grad_norm), (2.0, 20.0, 5.0));
+        assert!((means.usage.perplexity - 2.0).abs() < 1e-12); // two codes, equally often
+        assert_eq!((means.usage.codes_used, means.codes_replaced), (2, 8));
+        assert_eq!(window.take().usage.codes_used, 0);
     }
 }

@@ -1,0 +1,112 @@
+//! A linear layer in front of a quantiser and one behind it.
+//!
+//! Codes of few channels are all in use where those of many are not: the factorised codes of
+//! Yu et al. 2021 (<https://arxiv.org/abs/2110.04627>), section 3.2, and of DAC
+//! (<https://arxiv.org/abs/2306.06546>).
+
+use tch::Tensor;
+
+use super::{Lens, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
+use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+
+/// A quantiser of latents that have more, or fewer, channels than it.
+#[derive(Debug)]
+pub struct Projected {
+    inner: Box<dyn Quantizer>,
+    latent_dim: i64,
+    into: Linear,
+    out: Linear,
+}
+
+/// A linear layer with a bias, in PyTorch's layout and with its initial values.
+#[derive(Debug)]
+struct Linear {
+    weight: ParameterId,
+    bias: ParameterId,
+}
+
+impl Linear {
+    fn new(inputs: i64, outputs: i64, name: &str, to: &mut Declarations) -> Self {
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let stage = Stage::Quantizer;
+        Self {
+            weight: to.declare(format!("{name}.weight"), &[outputs, inputs], stage, bound),
+            bias: to.declare(format!("{name}.bias"), &[outputs], stage, bound),
+        }
+    }
+
+    fn forward(&self, parameters: &Parameters, rows: &Tensor) -> Tensor {
+        rows.linear(parameters.get(self.weight), Some(parameters.get(self.bias)))
+    }
+}
+
+impl Projected {
+    /// The quantiser of `config` between two layers, for latents of `latent_dim` channels.
+    pub fn new(
+        latent_dim: i64,
+        config: &QuantizerConfig,
+        slot: &Slot,
+        to: &mut Declarations,
+    ) -> Self {
+        let inner = bare(config, slot, to);
+        let (dim, name) = (inner.dim(), &slot.name);
+        Self {
+            latent_dim,
+            into: Linear::new(latent_dim, dim, &format!("{name}.project_in"), to),
+            out: Linear::new(dim, latent_dim, &format!("{name}.project_out"), to),
+            inner,
+        }
+    }
+}
+
+impl Quantizer for Projected {
+    fn dim(&self) -> i64 {
+        self.latent_dim
+    }
+
+    fn num_codes(&self) -> Vec<i64> {
+        self.inner.num_codes()
+    }
+
+    fn lens(&self) -> Lens {
+        self.inner.lens()
+    }
+
+    fn tokenize(&self, parameters: &Parameters, latents_nd: &Tensor) -> Tensor {
+        self.inner.tokenize(parameters, &self.into.forward(parameters, latents_nd).detach())
+    }
+
+    fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
+        self.out.forward(parameters, &self.inner.look_up(parameters, indices_nl)).detach()
+    }
+
+    fn forward(
+        &self,
+        parameters: &Parameters,
+        latents_nd: &Tensor,
+        place: &Place,
+        sums: &Sums,
+    ) -> Quantized<'_> {
+        let inner_nd = self.into.forward(parameters, latents_nd);
+        let quantized = self.inner.forward(parameters, &inner_nd, place, sums);
+        let output_nd = self.out.forward(parameters, &quantized.output_nd);
+        Quantized { output_nd, ..quantized }
+    }
+
+    fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {
+        self.inner.update(parameters, sums, place)
+    }
+
+    fn num_candidates(&self) -> usize {
+        self.inner.num_candidates()
+    }
+
+    fn initialize(&mut self, parameters: &Parameters, candidates_cd: &Tensor, num_tokens: usize) {
+        let inner_cd = self.into.forward(parameters, candidates_cd).detach();
+        self.inner.initialize(parameters, &inner_cd, num_tokens);
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        self.inner.state()
+    }
+}
