@@ -10,6 +10,7 @@ mod faults;
 mod nccl;
 mod outputs;
 mod precision;
+mod quantizers;
 mod ranks;
 mod resume;
 mod support;

@@ -22,13 +22,15 @@ const STEPS: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(100);
 
 /// What a rank ends with.
-struct Outcome {
+pub(crate) struct Outcome {
     /// Names and values of all state.
-    state: Vec<(String, Tensor)>,
+    pub(crate) state: Vec<(String, Tensor)>,
     /// Codes of the whole global batch of each step, seen with the parameters after it.
-    indices: Vec<Vec<i64>>,
+    pub(crate) indices: Vec<Vec<i64>>,
     /// Reconstruction, quantiser's losses, gradient norm, perplexity, codes used: of each step.
-    metrics: Vec<[f64; 5]>,
+    pub(crate) metrics: Vec<[f64; 5]>,
+    /// Dead codes replaced in all steps.
+    pub(crate) codes_replaced: u64,
     num_collectives: u64,
 }
 
@@ -57,11 +59,13 @@ fn new_training(config: &TrainConfig) -> Training {
     Training::new(model, optimizer)
 }
 
-/// Trains one rank; `disturb` may change its state before each step.
+/// Trains one rank from a state that `prepare` may have changed; `disturb` may do so before each
+/// step.
 fn train_rank(
     comm: &Threads,
     config: &TrainConfig,
     steps: u64,
+    prepare: &dyn Fn(&Training),
     disturb: impl Fn(usize, u64, &Training),
 ) -> Result<Outcome, TrainError> {
     let source = tessera_data::source::open(&config.data, "train")?;
@@ -74,8 +78,9 @@ fn train_rank(
     };
     let (mine, whole) = (batches(rank, world_size)?, batches(0, 1)?);
     let mut training = new_training(config);
+    prepare(&training);
     let mut clock = Clock::start(Arc::default());
-    let (mut indices, mut metrics) = (Vec::new(), Vec::new());
+    let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
     for (batch, whole) in mine.zip(whole) {
         let (batch, whole) = (batch?, whole?);
         if batch.step == 0 {
@@ -87,6 +92,7 @@ fn train_rank(
         let scalars = training.step(comm, &batch, input, &mut clock)?;
         read_scalars(step, &scalars, world_size)?;
         let means = training.window.take();
+        codes_replaced += means.codes_replaced;
         metrics.push([
             means.recon_mse,
             means.quantizer_loss,
@@ -105,23 +111,34 @@ fn train_rank(
         .into_iter()
         .map(|(name, tensor)| (name, tensor.detach().contiguous().copy()))
         .collect();
-    Ok(Outcome { state, indices, metrics, num_collectives: comm.num_collectives() })
+    let num_collectives = comm.num_collectives();
+    Ok(Outcome { state, indices, metrics, codes_replaced, num_collectives })
 }
 
-/// Trains a world; the outcomes in order of ranks.
-fn train_world(world_size: usize, config: &TrainConfig) -> Vec<Outcome> {
+/// Trains a world for so many steps, every rank from a state that `prepare` may have changed; the
+/// outcomes in order of ranks.
+pub(crate) fn train_world_from(
+    prepare: impl Fn(&Training) + Sync,
+    world_size: usize,
+    config: &TrainConfig,
+    steps: u64,
+) -> Vec<Outcome> {
     tch::set_num_threads(1);
     let ranks = Threads::run(world_size, DEADLINE, |comm| {
-        Ok::<_, CommError>(train_rank(&comm, config, STEPS, |_, _, _| {}))
+        Ok::<_, CommError>(train_rank(&comm, config, steps, &prepare, |_, _, _| {}))
     });
     ranks.into_iter().map(|rank| rank.expect("joins").expect("trains")).collect()
 }
 
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
+fn train_world(world_size: usize, config: &TrainConfig) -> Vec<Outcome> {
+    train_world_from(|_| {}, world_size, config, STEPS)
+}
+
+pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().to_kind(Kind::Double).double_value(&[])
 }
 
-fn assert_bitwise_equal(ranks: &[Outcome]) {
+pub(crate) fn assert_bitwise_equal(ranks: &[Outcome]) {
     for other in &ranks[1..] {
         for ((name, ours), (_, theirs)) in ranks[0].state.iter().zip(&other.state) {
             assert_eq!(ours, theirs, "{name}");
@@ -202,7 +219,7 @@ fn a_rank_whose_state_has_drifted_stops_the_run_on_every_rank() {
     tch::set_num_threads(1);
     let config = config(Precision::Fp32, 8);
     let ranks = Threads::run(3, DEADLINE, |comm| {
-        Ok::<_, CommError>(train_rank(&comm, &config, STEPS, |rank, step, training| {
+        Ok::<_, CommError>(train_rank(&comm, &config, STEPS, &|_| {}, |rank, step, training| {
             if (rank, step) == (1, 4) {
                 let mut first = training.model.parameters.flat().narrow(0, 0, 1);
                 let bits = first.double_value(&[0]) as f32;

@@ -19,7 +19,8 @@ pub enum Purpose {
     Replacement = 3,
     /// Codes drawn for tokens; the id is the quantiser's level.
     Sampling = 4,
-    /// How many levels of a residual quantiser a step uses.
+    /// How many levels of a residual quantiser a step uses; with id 1, which of those that share
+    /// a codebook offers latents.
     Dropout = 5,
 }
 

@@ -13,6 +13,7 @@ use crate::parameters::{Declarations, Parameters};
 #[derive(Debug)]
 pub struct Grouped {
     num_groups: i64,
+    seed: u64,
     /// One for each group, or one for all.
     parts: Vec<Box<dyn Quantizer>>,
 }
@@ -28,7 +29,7 @@ impl Grouped {
             parts.push(build(&config.quantizer, &slot, to));
             level += parts[0].num_codes().len() as u64;
         }
-        Self { num_groups: config.num_groups, parts }
+        Self { num_groups: config.num_groups, seed: slot.seed, parts }
     }
 
     fn part(&self, group: i64) -> &dyn Quantizer {
@@ -107,10 +108,11 @@ impl Quantizer for Grouped {
     ) -> Quantized<'_> {
         let (mut outputs, mut indices, mut losses, mut late) = (vec![], vec![], vec![], vec![]);
         let (part_len, weight) = (self.parts[0].lens().distribution, 1.0 / self.num_groups as f64);
+        let offering = place.drawn_level(self.seed, self.num_groups as usize) as i64;
         for group in 0..self.num_groups {
             let place = Place {
                 level: place.level + (group * self.num_levels()) as u64,
-                offers: place.offers && (group == 0 || !self.is_shared()),
+                offers: place.offers && (group == offering || !self.is_shared()),
                 ..place.clone()
             };
             let own_nd = self.channels(group, latents_nd);

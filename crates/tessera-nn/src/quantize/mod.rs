@@ -50,6 +50,7 @@ pub use self::simvq::SimVq;
 pub use self::tokens::lay_out_tokens;
 pub use self::vector::VectorQuantizer;
 use crate::parameters::{Declarations, ParameterId, Parameters};
+use crate::random::{Purpose, draws};
 
 /// Lengths of what a quantiser sums over ranks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub struct Place {
     pub mine: Range<usize>,
     /// Level of the quantiser that is asked, from 0.
     level: u64,
-    /// Whether latents are offered to dead codes: once where several levels share a codebook.
+    /// Whether latents are offered to dead codes: by one where several levels share a codebook.
     offers: bool,
 }
 
@@ -124,6 +125,12 @@ impl Place {
     /// The tokens `mine` of a global batch of `num_tokens`.
     pub fn new(step: u64, num_tokens: usize, mine: Range<usize>) -> Self {
         Self { step, num_tokens, mine, level: 0, offers: true }
+    }
+
+    /// Which of so many levels that share a codebook offers latents to dead codes in this step: a
+    /// draw, so that codes of each level's kind come up.
+    fn drawn_level(&self, seed: u64, num_levels: usize) -> usize {
+        draws(seed, Purpose::Dropout, self.step, 1).below(num_levels as u64) as usize
     }
 
     /// The part of all tokens that is here; over ranks these add up to one.

@@ -5,12 +5,12 @@
 //! of ranks. Nothing is copied to the host.
 //!
 //! A code is dead when its moving count is below a part of the mean count. Anchors follow CVQ-VAE
-//! (Zheng and Vedaldi 2023, <https://arxiv.org/abs/2307.15139>), section 3.2, with the offers as
-//! candidates; the split follows the codebook of Big Vision's VQ-VAE.
+//! (Zheng and Vedaldi 2023, <https://arxiv.org/abs/2307.15139>), section 3.2, in the form that
+//! draws them by distance, with the offers as candidates; the split follows the codebook of Big Vision's VQ-VAE.
 
 use tch::{Kind, Tensor};
 
-use super::nearest::nearest_code;
+use super::sample::drawn_code;
 use crate::random::{Draws, Purpose, draws};
 use crate::vqvae::to_device;
 
@@ -114,15 +114,22 @@ impl Codes {
         }
     }
 
-    /// Moves each code towards the nearest offer by exp(-p K 10 / (1 - g) - 0.001), with p its
-    /// part of all counts and g the decay: a code that is used stays, one that is not goes there.
-    /// Counted as replaced is what moves more than half of the way.
-    pub(super) fn with_anchors(&self, decay: f64, offers_rd: &Tensor) -> Replacement {
-        let (kind, num_codes) = (self.codes_kd.kind(), self.codes_kd.size()[0]);
-        let part_k = &self.counts_k / self.counts_k.sum(kind);
-        let way_k = (part_k * (-(num_codes as f64) * 10.0 / (1.0 - decay)) - 1e-3).exp();
+    /// Moves each code towards an offer by exp(-p K 10 / (1 - g) - 0.001), g the decay and `use_k`,
+    /// `[K]`, the moving average p of its part of all tokens, which starts at zero: a code that is
+    /// used stays, one that is not goes there. The offer is drawn with the softmax over negative
+    /// squared distances. Counted as replaced is what moves more than half of the way.
+    pub(super) fn with_anchors(
+        &self,
+        decay: f64,
+        use_k: &Tensor,
+        offers_rd: &Tensor,
+        draws: &mut Draws,
+    ) -> Replacement {
+        let num_codes = self.codes_kd.size()[0] as f64;
+        let way_k = (use_k * (-num_codes * 10.0 / (1.0 - decay)) - 1e-3).clamp_min(-80.0).exp();
         let way_k1 = way_k.unsqueeze(1);
-        let anchors_kd = offers_rd.index_select(0, &nearest_code(&self.codes_kd, offers_rd));
+        let anchors_k = drawn_code(&self.codes_kd, offers_rd, 1.0, draws);
+        let anchors_kd = offers_rd.index_select(0, &anchors_k);
         let changed_k = way_k.gt(0.5);
         Replacement {
             codes_kd: &self.codes_kd * (1.0 - &way_k1) + anchors_kd * way_k1,
@@ -189,14 +196,16 @@ mod tests {
         assert_eq!(found.num_replaced.double_value(&[]), 1.0);
     }
 
-    /// By hand: an unused code moves exp(-0.001) of the way to the nearest offer; with p = 1, K = 2
-    /// and g = 0.9 the other moves exp(-200) of it.
+    /// By hand: an unused code moves exp(-0.001) of the way to an offer; with p = 0.1, K = 2 and
+    /// g = 0.9 the other moves exp(-20) of it. Of the offers two are too far to be drawn.
     #[test]
-    fn unused_codes_go_to_the_nearest_anchor() {
+    fn unused_codes_go_to_an_anchor_near_them() {
         let codes = codes(&[1.0, 10.0], &[4.0, 0.0]);
-        let found = codes.with_anchors(0.9, &column(&[0.0, 30.0, 12.0]));
+        let (offers, mut draws) =
+            (column(&[40.0, 12.0, 70.0]), draws(0, Purpose::Replacement, 0, 0));
+        let found = codes.with_anchors(0.9, &Tensor::from_slice(&[0.1, 0.0]), &offers, &mut draws);
         let moved = numbers(&found.codes_kd);
-        assert!((moved[0] - 1.0).abs() < 1e-12);
+        assert!((moved[0] - 1.0).abs() < 1e-6 && moved[0] != 1.0, "{moved:?}");
         assert!((moved[1] - (10.0 + 2.0 * (-0.001f64).exp())).abs() < 1e-9, "{moved:?}");
         assert_eq!(found.num_replaced.double_value(&[]), 1.0);
     }

@@ -165,6 +165,7 @@ impl Quantizer for Residual {
         let mut output_nd = latents_nd.zeros_like();
         let (mut indices, mut losses, mut late) = (Vec::<Tensor>::new(), vec![], vec![]);
         let (num_active, mut at) = (self.num_active(place.step), 0);
+        let offering = place.drawn_level(self.seed, num_active);
         for level in 0..self.num_levels() {
             if level >= num_active {
                 indices.push(indices[0].full_like(-1));
@@ -172,7 +173,7 @@ impl Quantizer for Residual {
             }
             let place = Place {
                 level: place.level + level as u64,
-                offers: place.offers && (level == 0 || !self.is_shared()),
+                offers: place.offers && (level == offering || !self.is_shared()),
                 ..place.clone()
             };
             let own_sums = self.sums_of(level, sums);

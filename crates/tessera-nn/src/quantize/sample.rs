@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::Place;
 use super::entropy::LEAST_LOG;
-use crate::random::{Purpose, draws};
+use crate::random::{Draws, Purpose, draws};
 use crate::vqvae::to_device;
 
 /// Most numbers in a tile of probabilities, tokens times codes.
@@ -23,31 +23,39 @@ pub(super) fn sampled_code(
     seed: u64,
     place: &Place,
 ) -> Tensor {
-    let (num_latents, num_codes) = (latents_nd.size()[0], codes_kd.size()[0]);
-    let device = latents_nd.device();
     let mut generator = draws(seed, Purpose::Sampling, place.step, place.level);
     generator.skip(place.mine.start as u64);
-    let units: Vec<f64> = (0..num_latents).map(|_| generator.unit()).collect();
-    let units_n = to_device(Tensor::from_slice(&units), device);
+    drawn_code(latents_nd, codes_kd, temperature, &mut generator)
+}
 
-    let kind = codes_kd.kind();
-    let norms_k = codes_kd.square().sum_dim_intlist([1i64].as_slice(), false, kind);
-    let codes_dk = codes_kd.tr().contiguous();
-    let indices_n = Tensor::zeros([num_latents], (Kind::Int64, device));
+/// The same by the next N draws.
+pub(super) fn drawn_code(
+    latents_nd: &Tensor,
+    codes_kd: &Tensor,
+    temperature: f64,
+    draws: &mut Draws,
+) -> Tensor {
+    let (num_latents, num_codes) = (latents_nd.size()[0], codes_kd.size()[0]);
+    let (kind, device) = (codes_kd.kind(), latents_nd.device());
+    let units: Vec<f64> = (0..num_latents).map(|_| draws.unit()).collect();
+    let units_n1 = to_device(Tensor::from_slice(&units).to_kind(kind), device).unsqueeze(1);
+
+    let norms_k = codes_kd.square().sum_dim_intlist([1i64].as_slice(), false, kind) / temperature;
+    let codes_dk = codes_kd.tr().contiguous() * (2.0 / temperature);
+    let indices_n1 = Tensor::zeros([num_latents, 1], (Kind::Int64, device));
     let rows = (TILE / num_codes).max(1);
     for start in (0..num_latents).step_by(rows as usize) {
         let len = rows.min(num_latents - start);
         // |z|^2 is the same for all codes.
-        let scores_nk = latents_nd.narrow(0, start, len).matmul(&codes_dk) * 2.0 - &norms_k;
-        let log_nk = (scores_nk / temperature).log_softmax(1, kind).clamp_min(LEAST_LOG);
-        let up_to_nk = log_nk.exp().cumsum(1, Kind::Double);
+        let mut scores_nk = latents_nd.narrow(0, start, len).matmul(&codes_dk) - &norms_k;
+        scores_nk -= scores_nk.amax([1i64].as_slice(), true);
+        let up_to_nk = scores_nk.clamp_min_(LEAST_LOG).exp_().cumsum(1, kind);
         let total_n1 = up_to_nk.narrow(1, num_codes - 1, 1);
-        let drawn_n1 = units_n.narrow(0, start, len).unsqueeze(1) * total_n1;
-        let passed_nk = up_to_nk.le_tensor(&drawn_n1);
-        let index_n = passed_nk.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
-        indices_n.narrow(0, start, len).copy_(&index_n.clamp_max(num_codes - 1));
+        let drawn_n1 = units_n1.narrow(0, start, len) * total_n1;
+        let index_n1 = drawn_n1.searchsorted(&up_to_nk, false, true, "right", None::<Tensor>);
+        indices_n1.narrow(0, start, len).copy_(&index_n1.clamp_max(num_codes - 1));
     }
-    indices_n
+    indices_n1.squeeze_dim(1)
 }
 
 #[cfg(test)]

@@ -214,16 +214,19 @@ impl VectorQuantizer {
         let VectorConfig { decay, replace_below, replace_with, .. } = self.config;
         let codes_kd = self.codes(parameters).detach();
         let codes = Codes { codes_kd, counts_k: self.counts_k.shallow_clone() };
+        let Slot { seed, level, .. } = self.slot;
+        let mut generator = draws(seed, Purpose::Replacement, place.step, (1 << 32) | level);
         let num_offered = self.offered(place).len() as i64;
         let offers = || self.offers(&sums.statistics).narrow(0, 0, num_offered);
         let Replacement { codes_kd, counts_k, changed_k, num_replaced } = match replace_with {
             ReplaceWith::Samples => codes.with_samples(replace_below, &offers()),
-            ReplaceWith::Anchors => codes.with_anchors(decay, &offers()),
-            ReplaceWith::Split => {
-                let Slot { seed, level, .. } = self.slot;
-                let mut noise = draws(seed, Purpose::Replacement, place.step, id(level, 1));
-                codes.with_halves(replace_below, &mut noise)
+            ReplaceWith::Anchors => {
+                // Each code began as counted once; what is left of that is no use.
+                let began = decay.powf(place.step as f64 + 1.0);
+                let use_k = (&self.counts_k - began).clamp_min(0.0) / place.num_tokens as f64;
+                codes.with_anchors(decay, &use_k, &offers(), &mut generator)
             }
+            ReplaceWith::Split => codes.with_halves(replace_below, &mut generator),
         };
         let codes_kd = on_sphere(&self.config, &codes_kd);
         self.counts_k.copy_(&counts_k);

@@ -1,0 +1,253 @@
+//! Every quantiser of `configs/quantizers/`, small: exact over ranks as threads and as processes of
+//! mpirun, and resumed bit for bit.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tch::{Kind, Tensor};
+use tempfile::TempDir;
+use tessera_nn::QuantizerConfig;
+use tessera_nn::quantize::{CodebookInit, VectorConfig};
+use tessera_train::{Precision, TrainConfig, Training, resolve};
+
+use crate::ranks::{Outcome, assert_bitwise_equal, distance, train_world_from};
+use crate::support::{root, run, tensors, tessera};
+
+const STEPS: u64 = 30;
+
+/// The experiments, in parts that take about as long.
+const AVERAGES: [&str; 8] = [
+    "ema",
+    "ema_rotation",
+    "ema_kmeans",
+    "ema_split",
+    "ema_anchors",
+    "ema_sampled",
+    "ema_entropy",
+    "ema_projected",
+];
+const OTHER_CODEBOOKS: [&str; 5] =
+    ["cosine", "gradient", "gradient_orthogonal", "gradient_cosine", "simvq"];
+const COMPOSED: [&str; 6] =
+    ["grouped", "heads", "residual", "residual_shared", "residual_projected", "grouped_residual"];
+const WITHOUT_CODEBOOK: [&str; 6] =
+    ["fsq", "fsq_symmetric", "residual_fsq", "lfq", "bsq", "residual_lfq"];
+
+/// Those that need more samples before many codes are in use: nothing replaces codes there.
+const TAKES_FEW: [&str; 5] = ["simvq", "fsq", "fsq_symmetric", "lfq", "bsq"];
+
+/// What makes an experiment small: the network, and synthetic data of 16 tokens a sample.
+const SMALL: [&str; 12] = [
+    "data.kind=synthetic",
+    "data.synthetic.height=16",
+    "data.synthetic.width=16",
+    "data.synthetic.num_train=512",
+    "data.synthetic.num_test=32",
+    "model.backbone.channels=16",
+    "model.backbone.residual_layers=1",
+    "model.backbone.residual_channels=8",
+    "train.precision=fp64",
+    "train.global_batch=101",
+    "train.steps=30",
+    "eval.every=0",
+];
+
+fn file(name: &str) -> PathBuf {
+    root().join(format!("configs/quantizers/{name}.toml"))
+}
+
+/// Calls `change` with each vector quantiser in a configuration.
+fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut VectorConfig)) {
+    match config {
+        QuantizerConfig::Vector(config) => change(config),
+        QuantizerConfig::Residual(config) => each_vector(&mut config.quantizer, change),
+        QuantizerConfig::Grouped(config) => each_vector(&mut config.quantizer, change),
+        _ => {}
+    }
+}
+
+/// An experiment, small, with many codes replaced where it replaces any: what was taken once is
+/// soon forgotten.
+fn config(name: &str) -> TrainConfig {
+    let sets: Vec<String> = SMALL.iter().map(|set| set.to_string()).collect();
+    let mut config = resolve(Some(&file(name)), [], &sets, None).unwrap().config;
+    if !TAKES_FEW.contains(&name) {
+        config.train.global_batch = 25;
+    }
+    each_vector(&mut config.model.quantizer, &|vector| {
+        vector.decay = 0.5;
+        vector.replace_every = 2;
+        vector.replace_below = 0.5;
+    });
+    config
+}
+
+fn assert_close(what: &str, one: &Outcome, other: &Outcome) {
+    assert_eq!(one.indices, other.indices, "{what}");
+    for ((name, ours), (_, theirs)) in one.state.iter().zip(&other.state) {
+        let distance = distance(ours, theirs);
+        assert!(distance < 1e-9, "{what}: {name} differs by {distance:e}");
+    }
+    for (ours, theirs) in one.metrics.iter().flatten().zip(other.metrics.iter().flatten()) {
+        assert!((ours - theirs).abs() < 1e-9, "{what}: {ours} {theirs}");
+    }
+    assert_eq!(one.codes_replaced, other.codes_replaced, "{what}");
+}
+
+/// Trains a world from an encoder whose latents are far apart from the start, so that many codes
+/// are in use.
+fn train_world(world_size: usize, config: &TrainConfig, steps: u64) -> Vec<Outcome> {
+    let spread = |training: &Training| {
+        let parameters = &training.model.parameters;
+        for (name, mut weight) in parameters.named_views(parameters.flat()) {
+            if name.starts_with("encoder.") && name.ends_with(".weight") {
+                weight *= 4.0;
+            }
+        }
+        parameters.refresh();
+    };
+    train_world_from(spread, world_size, config, steps)
+}
+
+/// Worlds of 1 to 4 on a batch that none of 2, 3 and 4 divides; then one that leaves a rank
+/// without samples; then float32 and bfloat16.
+fn exact_over_ranks(name: &str, mut config: TrainConfig) {
+    let one = train_world(1, &config, STEPS).remove(0);
+    let used = one.metrics.iter().map(|metrics| metrics[4]).fold(0.0, f64::max);
+    println!("{name}: {used} codes in use, {} replaced", one.codes_replaced);
+    assert!(used >= 64.0, "{name}: {used} codes in use");
+    for world_size in 2..=4 {
+        let ranks = train_world(world_size, &config, STEPS);
+        assert_bitwise_equal(&ranks);
+        assert_close(&format!("{name}, {world_size} ranks"), &one, &ranks[0]);
+    }
+    let whole = std::mem::replace(&mut config.train.global_batch, 3);
+    let (one, four) = (train_world(1, &config, 6).remove(0), train_world(4, &config, 6));
+    assert_bitwise_equal(&four);
+    assert_close(&format!("{name}, an empty part"), &one, &four[0]);
+
+    config.train.global_batch = whole;
+    for precision in [Precision::Fp32, Precision::Bf16] {
+        config.train.precision = precision;
+        let ranks = train_world(3, &config, 10);
+        assert_bitwise_equal(&ranks);
+        for (tensor, value) in &ranks[0].state {
+            assert!(value.kind() != Kind::BFloat16, "{name}: {tensor} is rounded");
+            let is_finite = value.isfinite().all().int64_value(&[]) == 1;
+            assert!(is_finite, "{name}, {precision:?}: {tensor} is not finite");
+        }
+    }
+}
+
+fn all_exact(names: &[&str]) {
+    for name in names {
+        exact_over_ranks(name, config(name));
+    }
+}
+
+#[test]
+fn codebooks_that_are_averages_are_exact_over_ranks() {
+    all_exact(&AVERAGES);
+}
+
+#[test]
+fn other_codebooks_are_exact_over_ranks() {
+    all_exact(&OTHER_CODEBOOKS);
+}
+
+#[test]
+fn composed_quantizers_are_exact_over_ranks() {
+    all_exact(&COMPOSED);
+}
+
+#[test]
+fn quantizers_without_codebook_are_exact_over_ranks() {
+    all_exact(&WITHOUT_CODEBOOK);
+}
+
+#[test]
+fn every_initialization_is_exact_over_ranks() {
+    for init in [CodebookInit::Data, CodebookInit::Uniform, CodebookInit::Kmeans] {
+        for name in ["ema", "cosine", "gradient", "residual", "heads"] {
+            let mut config = config(name);
+            each_vector(&mut config.model.quantizer, &|vector| vector.codebook_init = init);
+            exact_over_ranks(&format!("{name}, {init:?}"), config);
+        }
+    }
+}
+
+#[test]
+fn every_experiment_is_in_a_test() {
+    let named: BTreeSet<String> = [&AVERAGES[..], &OTHER_CODEBOOKS, &COMPOSED, &WITHOUT_CODEBOOK]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let found: BTreeSet<String> = std::fs::read_dir(root().join("configs/quantizers"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(named, found);
+}
+
+/// `tessera launch --nproc N -- train` of a small experiment.
+fn train(name: &str, nproc: usize, run_dir: &Path, more: &[&str]) -> Command {
+    let mut command = tessera();
+    command.args(["launch", "--nproc", &nproc.to_string(), "--", "train", "--config"]);
+    command.arg(file(name)).arg("--run-dir").arg(run_dir);
+    for set in SMALL.iter().chain(&["metrics.images_every=0", "checkpoint.every=0"]).chain(more) {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn train_to(code: i32, name: &str, nproc: usize, run_dir: &Path, more: &[&str]) {
+    let (found, _, stderr) = run(&mut train(name, nproc, run_dir, more));
+    assert_eq!(found, Some(code), "{name}: {stderr}");
+}
+
+/// As processes: three ranks end like one to 1e-9, and stopped and resumed like never stopped, bit
+/// for bit.
+fn exact_in_processes(names: &[&str]) {
+    for name in names {
+        let [one, three, resumed] = [(); 3].map(|()| TempDir::new().unwrap());
+        train_to(0, name, 1, one.path(), &[]);
+        train_to(0, name, 3, three.path(), &[]);
+        train_to(75, name, 3, resumed.path(), &["train.stop_at=17"]);
+        train_to(0, name, 3, resumed.path(), &[]);
+        let [one, three, resumed] =
+            [&one, &three, &resumed].map(|folder| tensors(folder.path(), STEPS));
+        assert!(three.keys().eq(resumed.keys()) && three.keys().eq(one.keys()), "{name}");
+        for (tensor, value) in &three {
+            assert!(*value == resumed[tensor], "{name}: {tensor} differs after a resume");
+            let distance = distance(&numbers(&value.2), &numbers(&one[tensor].2));
+            assert!(distance < 1e-9, "{name}: {tensor} differs by {distance:e}");
+        }
+    }
+}
+
+/// The numbers of a tensor of float64.
+fn numbers(bytes: &[u8]) -> Tensor {
+    Tensor::from_data_size(bytes, &[bytes.len() as i64 / 8], Kind::Double)
+}
+
+#[test]
+fn codebooks_that_are_averages_are_exact_in_processes_and_after_a_resume() {
+    exact_in_processes(&AVERAGES);
+}
+
+#[test]
+fn other_codebooks_are_exact_in_processes_and_after_a_resume() {
+    exact_in_processes(&OTHER_CODEBOOKS);
+}
+
+#[test]
+fn composed_quantizers_are_exact_in_processes_and_after_a_resume() {
+    exact_in_processes(&COMPOSED);
+}
+
+#[test]
+fn quantizers_without_codebook_are_exact_in_processes_and_after_a_resume() {
+    exact_in_processes(&WITHOUT_CODEBOOK);
+}
