@@ -26,14 +26,18 @@ fn over_nccl(nproc: usize, run_dir: &Path, library: &Path, settings: &[&str]) ->
 fn over_nccl_a_run_is_the_same_as_over_mpi() {
     let folder = TempDir::new().unwrap();
     let library = compile(folder.path(), &[]);
-    let [nccl, mpi] = ["nccl", "mpi"].map(|name| folder.path().join(name));
-    let settings = ["train.steps=6", "metrics.every=1", "checkpoint.every=0"];
-    let (code, _, stderr) = run(&mut over_nccl(2, &nccl, &library, &settings));
-    assert_eq!(code, Some(0), "{stderr}");
-    let (code, _, stderr) = run(&mut train(2, &mpi, &settings));
-    assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(rows(&nccl, "metrics.jsonl"), rows(&mpi, "metrics.jsonl"));
-    assert_eq!(tensors(&nccl, 6), tensors(&mpi, 6));
+    // The second sums the distribution over codes in the middle of the step.
+    for entropy in ["0.0", "0.1"] {
+        let [nccl, mpi] = ["nccl", "mpi"].map(|name| folder.path().join(name).join(entropy));
+        let entropy = format!("model.quantizer.entropy={entropy}");
+        let settings = ["train.steps=6", "metrics.every=1", "checkpoint.every=0", &entropy];
+        let (code, _, stderr) = run(&mut over_nccl(2, &nccl, &library, &settings));
+        assert_eq!(code, Some(0), "{stderr}");
+        let (code, _, stderr) = run(&mut train(2, &mpi, &settings));
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(rows(&nccl, "metrics.jsonl"), rows(&mpi, "metrics.jsonl"));
+        assert_eq!(tensors(&nccl, 6), tensors(&mpi, 6));
+    }
 }
 
 #[test]

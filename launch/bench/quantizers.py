@@ -28,8 +28,8 @@ LARGE = {
     "grouped_residual": [f"{Q}.quantizer.quantizer.num_codes=8192"],
     **{name: [f"{Q}.levels=[8, 8, 8, 16]"] for name in ("fsq", "fsq_symmetric")},
     "residual_fsq": [f"{Q}.quantizer.levels=[8, 8, 8, 16]"],
-    **{name: [f"{Q}.num_bits=13", f"{Q}.group_bits=13"] for name in ("lfq", "bsq")},
-    "residual_lfq": [f"{Q}.quantizer.num_bits=13", f"{Q}.quantizer.group_bits=13"],
+    **{name: [f"{Q}.num_bits=13", f"{Q}.group_bits=7"] for name in ("lfq", "bsq")},
+    "residual_lfq": [f"{Q}.quantizer.num_bits=13", f"{Q}.quantizer.group_bits=7"],
 }
 
 

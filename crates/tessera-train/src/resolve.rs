@@ -240,8 +240,10 @@ fn check(entry: &Entry, defaults: &Value) -> Result<(), TrainError> {
             Some(inner) => expected = inner,
             None => {
                 let nearest = nearest_key(key, defaults);
+                let kind = expected.get("kind").and_then(Value::as_str);
+                let of_kind = kind.map_or(String::new(), |kind| format!(" of kind \"{kind}\""));
                 return Err(TrainError::BadInput(format!(
-                    "{origin}: unknown key '{key}': did you mean '{nearest}'?"
+                    "{origin}: unknown key '{key}'{of_kind}: did you mean '{nearest}'?"
                 )));
             }
         }

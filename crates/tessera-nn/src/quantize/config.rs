@@ -206,7 +206,7 @@ impl Default for FiniteScalarConfig {
 pub struct LookupFreeConfig {
     /// Bits of a code, d; K is 2^d.
     pub num_bits: i64,
-    /// Bits whose joint distribution the batch's entropy looks at; divides `num_bits`.
+    /// Most bits whose joint distribution the batch's entropy looks at.
     pub group_bits: i64,
     /// Channels of the latents, with linear layers to and from the bits; 0: one a bit, none.
     pub latent_dim: i64,

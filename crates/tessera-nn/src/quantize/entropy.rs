@@ -32,52 +32,70 @@ pub(super) struct SoftAssignment<'a> {
 }
 
 impl SoftAssignment<'_> {
-    /// The entropy in nats of each token's distribution, summed over tokens, with gradient; and
-    /// the probabilities summed over tokens, `[K]`.
-    pub(super) fn token_entropy(&self) -> (Tensor, Tensor) {
-        let (num_codes, kind) = (self.codes_kd.size()[0], self.codes_kd.kind());
-        let mut sums_k = Tensor::zeros([num_codes], (kind, self.codes_kd.device()));
-        let entropy = self.over_tiles(|log_nk| {
-            let probabilities_nk = log_nk.exp();
-            let along = [0i64];
-            sums_k += probabilities_nk.detach().sum_dim_intlist(along.as_slice(), false, kind);
-            -(probabilities_nk * log_nk).sum(kind)
+    /// The probabilities summed over tokens, `[K]`, without graph.
+    pub(super) fn probability_sums(&self) -> Tensor {
+        let mut sums_k = self.half_norms().zeros_like();
+        self.for_each_tile(|_, log_nk| {
+            sums_k += log_nk.exp().sum_dim_intlist([0i64].as_slice(), false, log_nk.kind());
         });
-        (entropy, sums_k)
+        sums_k
     }
 
-    /// This part's share in the entropy of the mean distribution `[K]`, times the number of
-    /// tokens it is the mean over: over ranks the shares add up to that.
-    pub(super) fn batch_entropy(&self, mean_k: &Tensor) -> Tensor {
-        let surprise_k = -log(mean_k);
-        self.over_tiles(|log_nk| (log_nk.exp() * &surprise_k).sum(log_nk.kind()))
-    }
-
-    /// The sum of `of` over tiles of log-probabilities `[N', K]`, with its gradient.
-    fn over_tiles(&self, mut of: impl FnMut(&Tensor) -> Tensor) -> Tensor {
-        let (num_latents, _) = self.latents_nd.size2().expect("latents are [N, D]");
-        let kind = self.codes_kd.kind();
-        let still_nd = self.latents_nd.detach();
-        let codes_kd = self.codes_kd.detach().set_requires_grad(true);
-        let mut at_codes_kd = codes_kd.zeros_like();
-        let at_latents_nd = still_nd.zeros_like();
-        let mut value = Tensor::zeros([], (kind, codes_kd.device()));
-        let rows = (TILE / codes_kd.size()[0]).max(1);
-        for start in (0..num_latents).step_by(rows as usize) {
-            let len = rows.min(num_latents - start);
-            let tile_nd = still_nd.narrow(0, start, len).set_requires_grad(true);
-            let norms_k = codes_kd.square().sum_dim_intlist([1i64].as_slice(), false, kind);
-            let scores_nk = tile_nd.matmul(&codes_kd.tr()) * 2.0 - norms_k;
-            let log_nk = (scores_nk / self.temperature).log_softmax(1, kind);
-            let part = of(&log_nk.clamp_min(LEAST_LOG));
-            let gradients = Tensor::run_backward(&[&part], &[&tile_nd, &codes_kd], false, false);
-            at_latents_nd.narrow(0, start, len).copy_(&gradients[0]);
-            at_codes_kd += &gradients[1];
-            value += part.detach();
+    /// The sum over tokens of H(p_n) - g <p_n, c>, with c = -log of the mean distribution `[K]`
+    /// and g the `diversity`; over ranks that adds up to N (E[H(p_n)] - g H(E[p_n])). With
+    /// gradient at latents and codes.
+    ///
+    /// With u = log p + g c it is -<p, u>, and its derivative by the logits p (<p, u> - u).
+    pub(super) fn loss(&self, mean_k: &Tensor, diversity: f64) -> Tensor {
+        let kind = mean_k.kind();
+        let surprise_k = -log(mean_k) * diversity;
+        let mut value = Tensor::zeros([], (kind, mean_k.device()));
+        let at_latents_nd = self.latents_nd.detach().zeros_like();
+        let mut at_codes_kd = self.codes_kd.detach().zeros_like();
+        let still_kd = self.codes_kd.detach();
+        let codes_want = self.codes_kd.requires_grad();
+        self.for_each_tile(|start, log_nk| {
+            let p_nk = log_nk.exp();
+            let mut slope_nk = (log_nk + &surprise_k) * &p_nk;
+            let total_n1 = slope_nk.sum_dim_intlist([1i64].as_slice(), true, kind);
+            value -= total_n1.sum(kind);
+            slope_nk = p_nk * total_n1 - slope_nk;
+            // By the logits; those are (2 z.e - |e|^2) / t.
+            let rows = slope_nk.size()[0];
+            at_latents_nd.narrow(0, start, rows).copy_(&slope_nk.matmul(&still_kd));
+            if codes_want {
+                let tile_nd = self.latents_nd.detach().narrow(0, start, rows);
+                let weight_k1 =
+                    slope_nk.sum_dim_intlist([0i64].as_slice(), false, kind).unsqueeze(1);
+                at_codes_kd += slope_nk.tr().matmul(&tile_nd) - &still_kd * weight_k1;
+            }
+        });
+        let mut path = (self.latents_nd * at_latents_nd).sum(kind);
+        if codes_want {
+            path += (self.codes_kd * at_codes_kd).sum(kind);
         }
-        let path =
-            (self.latents_nd * at_latents_nd).sum(kind) + (self.codes_kd * at_codes_kd).sum(kind);
-        pass_through(&value, &path)
+        pass_through(&value, &(path * (2.0 / self.temperature)))
+    }
+
+    /// Half the squared lengths of the codes, `[K]`, without graph.
+    fn half_norms(&self) -> Tensor {
+        let codes_kd = self.codes_kd.detach();
+        codes_kd.square().sum_dim_intlist([1i64].as_slice(), false, codes_kd.kind()) * 0.5
+    }
+
+    /// Calls `tile(first token, log-probabilities [N', K])` for parts of the tokens.
+    fn for_each_tile(&self, mut tile: impl FnMut(i64, &Tensor)) {
+        let (num_latents, _) = self.latents_nd.size2().expect("latents are [N, D]");
+        let (still_nd, half_k) = (self.latents_nd.detach(), self.half_norms());
+        let codes_dk = self.codes_kd.detach().tr().contiguous();
+        let rows = (TILE / half_k.size()[0]).max(1);
+        for start in (0..num_latents).step_by(rows as usize) {
+            let tile_nd = still_nd.narrow(0, start, rows.min(num_latents - start));
+            let mut scores_nk = tile_nd.matmul(&codes_dk) - &half_k;
+            scores_nk *= 2.0 / self.temperature;
+            let log_nk = scores_nk.log_softmax(1, half_k.kind());
+            tile(start, &log_nk.clamp_min(LEAST_LOG));
+        }
     }
 }
 
@@ -104,43 +122,33 @@ mod tests {
     }
 
     fn gradients(of: &Tensor, to: &[&Tensor]) -> Vec<Tensor> {
-        Tensor::run_backward(&[of], to, true, false)
+        Tensor::run_backward(&[of], to, false, false)
     }
 
-    /// Parts with the global mean have together the entropies of the whole and their gradients.
+    /// Parts with the global mean have together the loss of the whole and its gradients.
     #[test]
-    fn parts_have_the_entropies_and_the_gradients_of_the_whole() {
+    fn parts_have_the_loss_and_the_gradients_of_the_whole() {
         let (whole_nd, codes_kd) = (random(50, 4, 1), random(30, 4, 2));
         let z_nd = whole_nd.copy().set_requires_grad(true);
         let e_kd = codes_kd.copy().set_requires_grad(true);
-        let expected = by_definition(&z_nd, &e_kd, 0.7);
-        let expected_gradients = expected.each_ref().map(|of| gradients(of, &[&z_nd, &e_kd]));
+        let [tokens, batch] = by_definition(&z_nd, &e_kd, 0.7);
+        let expected = tokens - batch * 0.6;
+        let expected_gradients = gradients(&expected, &[&z_nd, &e_kd]);
 
         let e_kd = codes_kd.copy().set_requires_grad(true);
-        let parts: Vec<Tensor> = [(0, 17), (17, 0), (17, 33)]
-            .map(|(start, len)| whole_nd.narrow(0, start, len).copy().set_requires_grad(true))
-            .into();
+        let parts = [(0, 17), (17, 0), (17, 33)]
+            .map(|(start, len)| whole_nd.narrow(0, start, len).copy().set_requires_grad(true));
         let soft = |latents_nd| SoftAssignment { latents_nd, codes_kd: &e_kd, temperature: 0.7 };
-        let mut tokens = Tensor::from(0.0f64);
-        let mut mean_k = Tensor::zeros([30], (Kind::Double, tch::Device::Cpu));
-        for part_nd in &parts {
-            let (entropy, sums_k) = soft(part_nd).token_entropy();
-            tokens += entropy / 50.0;
-            mean_k += sums_k / 50.0;
-        }
-        let batch: Tensor =
-            parts.iter().map(|part_nd| soft(part_nd).batch_entropy(&mean_k) / 50.0).sum();
-        for (found, (expected, expected_gradients)) in
-            [tokens, batch].iter().zip(expected.iter().zip(&expected_gradients))
-        {
-            assert!((found - expected).abs().double_value(&[]) < 1e-12);
-            let inputs: Vec<&Tensor> = parts.iter().chain([&e_kd]).collect();
-            let found = gradients(found, &inputs);
-            let at_latents_nd = Tensor::cat(&found[..3], 0);
-            for (found, expected) in [&at_latents_nd, &found[3]].into_iter().zip(expected_gradients)
-            {
-                assert!(found.allclose(expected, 0.0, 1e-12, false));
-            }
+        let mean_k: Tensor =
+            parts.iter().map(|part_nd| soft(part_nd).probability_sums() / 50.0).sum();
+        let found: Tensor =
+            parts.iter().map(|part_nd| soft(part_nd).loss(&mean_k, 0.6) / 50.0).sum();
+        assert!((&found - &expected).abs().double_value(&[]) < 1e-12);
+        let inputs: Vec<&Tensor> = parts.iter().chain([&e_kd]).collect();
+        let found = gradients(&found, &inputs);
+        let at_latents_nd = Tensor::cat(&found[..3], 0);
+        for (found, expected) in [&at_latents_nd, &found[3]].into_iter().zip(&expected_gradients) {
+            assert!(found.allclose(expected, 0.0, 1e-12, false));
         }
     }
 }

@@ -105,8 +105,7 @@ impl LookupFreeQuantizer {
     /// The probabilities of the corners of each group, summed over tokens, `[G, C]`: divided by
     /// the global number of tokens after the sum over ranks, the mean.
     pub fn probability_sums(&self, latents_nd: &Tensor) -> Tensor {
-        let num_groups = self.config.num_bits / self.config.group_bits;
-        let size = [num_groups, 1 << self.config.group_bits];
+        let size = [self.num_groups(), 1 << self.config.group_bits];
         let sums_gc = Tensor::zeros(size, (self.corners_cb.kind(), self.corners_cb.device()));
         self.for_each_tile(latents_nd, |group, _, logits_nb| {
             let sums_c = self.probabilities(logits_nb).sum_dim_intlist(
@@ -114,7 +113,7 @@ impl LookupFreeQuantizer {
                 false,
                 self.corners_cb.kind(),
             );
-            let mut place_c = sums_gc.get(group);
+            let mut place_c = sums_gc.get(group).narrow(0, 0, sums_c.size()[0]);
             place_c += sums_c;
         });
         sums_gc
@@ -142,13 +141,14 @@ impl LookupFreeQuantizer {
         let still_nd = latents_nd.detach();
         let at_latents_nd = still_nd.zeros_like();
         self.for_each_tile(&still_nd, |group, start, logits_nb| {
-            let weighted_nc = self.probabilities(logits_nb) * surprise_gc.get(group);
+            let (rows, bits) = logits_nb.size2().expect("a row a token");
+            let surprise_c = surprise_gc.get(group).narrow(0, 0, 1 << bits);
+            let weighted_nc = self.probabilities(logits_nb) * surprise_c;
             let total_n1 = weighted_nc.sum_dim_intlist([1i64].as_slice(), true, weighted_nc.kind());
-            let with_bit_nb = weighted_nc.matmul(&self.corners_cb);
+            let with_bit_nb = weighted_nc.matmul(&self.corners(bits));
             let part_nb = (with_bit_nb - logits_nb.sigmoid() * total_n1) * self.slope;
-            let bits = self.config.group_bits;
-            let rows_nd = at_latents_nd.narrow(0, start, logits_nb.size()[0]);
-            rows_nd.narrow(1, group * bits, bits).copy_(&part_nb);
+            let rows_nd = at_latents_nd.narrow(0, start, rows);
+            rows_nd.narrow(1, group * self.config.group_bits, bits).copy_(&part_nb);
         });
         let kind = still_nd.kind();
         pass_through(&(own_gc * surprise_gc).sum(kind), &(latents_nd * at_latents_nd).sum(kind))
@@ -156,10 +156,20 @@ impl LookupFreeQuantizer {
 
     /// Probability of each corner, `[N, C]`, from the logits of a group's bits, `[N, B]`.
     fn probabilities(&self, logits_nb: &Tensor) -> Tensor {
-        let corners_bc = self.corners_cb.tr();
-        let set_nc = logits_nb.log_sigmoid().matmul(&corners_bc);
-        let unset_nc = (-logits_nb).log_sigmoid().matmul(&(1.0 - corners_bc));
-        (set_nc + unset_nc).clamp_min(LEAST_LOG).exp()
+        // log sigmoid(x) = x + log sigmoid(-x)
+        let set_nc = logits_nb.matmul(&self.corners(logits_nb.size()[1]).tr());
+        let none_n1 = (-logits_nb).log_sigmoid().sum_dim_intlist([1i64].as_slice(), true, None);
+        (set_nc + none_n1).clamp_min_(LEAST_LOG).exp_()
+    }
+
+    /// Groups of bits; the last may have fewer.
+    fn num_groups(&self) -> i64 {
+        (self.config.num_bits + self.config.group_bits - 1) / self.config.group_bits
+    }
+
+    /// The bits of each corner of `bits` bits, `[2^bits, bits]`.
+    fn corners(&self, bits: i64) -> Tensor {
+        self.corners_cb.narrow(0, 0, 1 << bits).narrow(1, self.config.group_bits - bits, bits)
     }
 
     /// Calls `tile(group, first token, logits [N', B])` for parts of the tokens.
@@ -167,9 +177,10 @@ impl LookupFreeQuantizer {
         let (num_tokens, dim) = latents_nd.size2().expect("latents are [N, D]");
         assert_eq!(dim, self.config.num_bits, "a channel a bit");
         let rows = (TILE >> self.config.group_bits).max(1);
-        for group in 0..self.config.num_bits / self.config.group_bits {
-            let bits = self.config.group_bits;
-            let logits_nb = latents_nd.narrow(1, group * bits, bits) * self.slope;
+        for group in 0..self.num_groups() {
+            let first = group * self.config.group_bits;
+            let bits = self.config.group_bits.min(dim - first);
+            let logits_nb = latents_nd.narrow(1, first, bits) * self.slope;
             for start in (0..num_tokens).step_by(rows as usize) {
                 tile(group, start, &logits_nb.narrow(0, start, rows.min(num_tokens - start)));
             }
@@ -188,7 +199,7 @@ impl Quantizer for LookupFreeQuantizer {
 
     fn lens(&self) -> Lens {
         let LookupFreeConfig { num_bits, group_bits, entropy, diversity, .. } = self.config;
-        let probabilities = (num_bits / group_bits) << group_bits;
+        let probabilities = self.num_groups() << group_bits;
         Lens {
             counts: 1 << num_bits,
             statistics: 0,
@@ -342,16 +353,26 @@ mod tests {
         assert!(off.max().double_value(&[]) > 1e-5);
     }
 
-    /// Against autograd through the definition, in two groups.
+    /// Against autograd through the definition, in two groups of three bits, and in one of three
+    /// and one of two.
     #[test]
     fn the_gradient_is_that_of_the_entropy() {
-        let quantizer = quantizer(6, 3);
-        let leaf_nd = latents(9, 6).set_requires_grad(true);
-        let mean_gc = quantizer.probability_sums(&leaf_nd) / 9.0;
-        let entropy = -(&mean_gc * mean_gc.log()).sum(Kind::Double);
-        let (found, gradients) = entropy_of_mean(&quantizer, &[latents(9, 6)]);
-        assert_near(&found, &entropy);
-        assert_near(&gradients[0], &gradient(&entropy, &leaf_nd));
+        for bits in [6, 5] {
+            let quantizer = quantizer(bits, 3);
+            let leaf_nd = latents(9, bits).set_requires_grad(true);
+            let entropy = [(0, 3), (3, bits - 3)].map(|(first, len)| {
+                let one_n1b = (leaf_nd.narrow(1, first, len) * 4.0).sigmoid().unsqueeze(1);
+                let corners_1cb = quantizer.corners(len).unsqueeze(0);
+                let each_ncb: Tensor =
+                    &corners_1cb * &one_n1b + (1.0 - &corners_1cb) * (1.0 - &one_n1b);
+                let p_c = each_ncb.prod_dim_int(2, false, None).mean_dim(0, false, None);
+                -(&p_c * p_c.log()).sum(Kind::Double)
+            });
+            let entropy: Tensor = entropy.into_iter().sum();
+            let (found, gradients) = entropy_of_mean(&quantizer, &[latents(9, bits)]);
+            assert_near(&found, &entropy);
+            assert_near(&gradients[0], &gradient(&entropy, &leaf_nd));
+        }
     }
 
     #[test]

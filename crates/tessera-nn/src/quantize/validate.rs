@@ -158,11 +158,7 @@ impl LookupFreeConfig {
         let (bits, group) = (self.num_bits, self.group_bits);
         let mut checks = vec![
             Check((1..=20).contains(&bits), "num_bits should be from 1 to 20", bits as f64),
-            Check(
-                (1..=14).contains(&group) && bits % group.max(1) == 0,
-                "group_bits should be from 1 to 14 and divide num_bits",
-                group as f64,
-            ),
+            Check((1..=14).contains(&group), "group_bits should be from 1 to 14", group as f64),
             weight(self.commitment, "commitment should be 0 or more"),
         ];
         checks.extend(entropies(self.entropy, self.diversity, self.entropy_temperature));

@@ -154,14 +154,13 @@ impl VectorQuantizer {
         }
     }
 
-    /// Commitment, the codebook's own loss, and the entropy of tokens; with graph.
+    /// Commitment and the codebook's own losses; with graph.
     fn losses(
         &self,
         latents_nd: &Tensor,
         indices_n: &Tensor,
         codes_kd: &Tensor,
         place: &Place,
-        sums: &Sums,
     ) -> Tensor {
         let (config, kind) = (&self.config, latents_nd.kind());
         let count = place.num_tokens as f64 * config.code_dim as f64;
@@ -184,11 +183,6 @@ impl VectorQuantizer {
             let mean = pairs / (num_codes * num_codes) - 1.0 / num_codes;
             loss += mean * (config.orthogonality * place.share());
         }
-        if config.entropy > 0.0 {
-            let (entropy, sums_k) = self.soft(latents_nd, codes_kd).token_entropy();
-            let _ = sums.distribution.shallow_clone().g_add_(&sums_k);
-            loss += entropy * (config.entropy / place.num_tokens as f64);
-        }
         loss
     }
 
@@ -196,17 +190,25 @@ impl VectorQuantizer {
         SoftAssignment { latents_nd, codes_kd, temperature: self.config.entropy_temperature }
     }
 
-    /// The batch's entropy, to be high, once the mean distribution is known.
-    fn late(&self, latents_nd: &Tensor, codes_kd: &Tensor, place: &Place) -> Vec<LateLoss<'_>> {
+    /// The entropy loss, once the mean distribution is known.
+    fn late(
+        &self,
+        latents_nd: &Tensor,
+        codes_kd: &Tensor,
+        place: &Place,
+        sums: &Sums,
+    ) -> Vec<LateLoss<'_>> {
         let VectorConfig { entropy, diversity, .. } = self.config;
-        if entropy * diversity == 0.0 {
+        if entropy == 0.0 {
             return Vec::new();
         }
+        let own_k = self.soft(latents_nd, codes_kd).probability_sums();
+        let _ = sums.distribution.shallow_clone().g_add_(&own_k);
         let (latents_nd, codes_kd) = (latents_nd.shallow_clone(), codes_kd.shallow_clone());
         let num_tokens = place.num_tokens as f64;
         vec![Box::new(move |sums_k| {
-            let share = self.soft(&latents_nd, &codes_kd).batch_entropy(&(sums_k / num_tokens));
-            share * (-entropy * diversity / num_tokens)
+            let loss = self.soft(&latents_nd, &codes_kd).loss(&(sums_k / num_tokens), diversity);
+            loss * (entropy / num_tokens)
         })]
     }
 
@@ -335,13 +337,13 @@ impl Quantizer for VectorQuantizer {
             temperature => sampled_code(&still_nd, &still_kd, temperature, self.slot.seed, place),
         };
         self.add_statistics(&still_nd, &indices_n, place, sums);
-        let loss = self.losses(&latents_nd, &indices_n, &codes_kd, place, sums);
+        let loss = self.losses(&latents_nd, &indices_n, &codes_kd, place);
         let codes_nd = still_kd.index_select(0, &indices_n);
         Quantized {
             output_nd: self.config.gradient.apply(&latents_nd, &codes_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss,
-            late: self.late(&latents_nd, &codes_kd, place),
+            late: self.late(&latents_nd, &codes_kd, place, sums),
         }
     }
 
