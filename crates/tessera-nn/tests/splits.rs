@@ -30,7 +30,7 @@ fn splits() -> Vec<Vec<Range<usize>>> {
         vec![0..TOKENS],
         vec![0..250, 250..TOKENS],
         vec![0..1, 1..1, 1..333, 333..TOKENS],
-        (0..TOKENS).step_by(7).map(|start| start..TOKENS.min(start + 7)).collect(),
+        (0..TOKENS).step_by(60).map(|start| start..TOKENS.min(start + 60)).collect(),
     ]
 }
 

@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::gradient::pass_through;
 use super::validate::MAX_CODES;
-use super::{FiniteScalarConfig, Lens, Place, Quantized, Quantizer, Slot, Sums, Updated};
+use super::{FiniteScalarConfig, Lens, Place, Quantized, Quantizer, Slot, Sums};
 use crate::parameters::Parameters;
 
 /// How far the shifted bound reaches beyond the outermost levels.
@@ -228,28 +228,13 @@ impl Quantizer for FiniteScalarQuantizer {
         sums: &Sums,
     ) -> Quantized<'_> {
         let FiniteScalarCodes { codes_nd, indices_n } = self.quantize(latents_nd);
-        let ones_n = indices_n.ones_like().to_kind(latents_nd.kind());
-        let _ = sums.counts.shallow_clone().index_add_(0, &indices_n, &ones_n);
+        sums.count(&indices_n);
         Quantized {
             output_nd: pass_through(&codes_nd, &self.path(latents_nd)),
             indices_nl: indices_n.unsqueeze(1),
             loss: Tensor::zeros([], (latents_nd.kind(), latents_nd.device())),
             late: Vec::new(),
         }
-    }
-
-    fn update(&mut self, _: &Parameters, _: &Sums, _: &Place) -> Updated {
-        Updated::default()
-    }
-
-    fn num_candidates(&self) -> usize {
-        0
-    }
-
-    fn initialize(&mut self, _: &Parameters, _: &Tensor, _: usize) {}
-
-    fn state(&self) -> Vec<(String, Tensor)> {
-        Vec::new()
     }
 }
 

@@ -19,7 +19,7 @@ use tch::{Kind, Tensor};
 use super::entropy::{LEAST_LOG, log};
 use super::gradient::pass_through;
 use super::vector::unit;
-use super::{LateLoss, Lens, LookupFreeConfig, Place, Quantized, Quantizer, Slot, Sums, Updated};
+use super::{LateLoss, Lens, LookupFreeConfig, Place, Quantized, Quantizer, Slot, Sums};
 use crate::parameters::Parameters;
 
 /// Most numbers in a tile of probabilities, tokens times corners.
@@ -227,8 +227,7 @@ impl Quantizer for LookupFreeQuantizer {
         let latents_nd =
             if self.is_spherical { unit(latents_nd) } else { latents_nd.shallow_clone() };
         let (codes_nd, indices_n) = self.quantize(&latents_nd.detach());
-        let ones_n = indices_n.ones_like().to_kind(kind);
-        let _ = sums.counts.shallow_clone().index_add_(0, &indices_n, &ones_n);
+        sums.count(&indices_n);
 
         let num_tokens = place.num_tokens as f64;
         let error = (&latents_nd - &codes_nd).square().sum(kind);
@@ -242,20 +241,6 @@ impl Quantizer for LookupFreeQuantizer {
             loss,
             late: self.late(&latents_nd, place, sums),
         }
-    }
-
-    fn update(&mut self, _: &Parameters, _: &Sums, _: &Place) -> Updated {
-        Updated::default()
-    }
-
-    fn num_candidates(&self) -> usize {
-        0
-    }
-
-    fn initialize(&mut self, _: &Parameters, _: &Tensor, _: usize) {}
-
-    fn state(&self) -> Vec<(String, Tensor)> {
-        Vec::new()
     }
 }
 

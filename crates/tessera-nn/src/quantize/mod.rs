@@ -14,6 +14,7 @@
 
 mod config;
 mod entropy;
+mod first_codes;
 mod fsq;
 pub mod gradient;
 mod grouped;
@@ -93,6 +94,12 @@ impl Sums {
             statistics: zeros(lens.statistics),
             distribution: zeros(lens.distribution),
         }
+    }
+
+    /// Counts the codes `[N]` of a quantiser of one level.
+    fn count(&self, indices_n: &Tensor) {
+        let ones_n = indices_n.ones_like().to_kind(self.counts.kind());
+        let _ = self.counts.shallow_clone().index_add_(0, indices_n, &ones_n);
     }
 
     /// The part of a quantiser inside another one.
@@ -201,18 +208,25 @@ pub trait Quantizer: Debug + Send {
     ) -> Quantized<'_>;
 
     /// Moves the codes, from the sums over all ranks, after the optimiser's step.
-    fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated;
+    /// Where nothing but the optimiser moves them: nothing.
+    fn update(&mut self, _parameters: &Parameters, _sums: &Sums, _place: &Place) -> Updated {
+        Updated::default()
+    }
 
     /// Tokens of the first global batch that [`Self::initialize`] wants to see, at most.
-    fn num_candidates(&self) -> usize;
+    fn num_candidates(&self) -> usize {
+        0
+    }
 
     /// Takes first codes from latents `[C, D]`, drawn from the `num_tokens` of the first global
     /// batch in an order that is drawn too; the same rows on every rank.
-    fn initialize(&mut self, parameters: &Parameters, candidates_cd: &Tensor, num_tokens: usize);
+    fn initialize(&mut self, _: &Parameters, _candidates_cd: &Tensor, _num_tokens: usize) {}
 
     /// Canonical name and tensor of all state that is no parameter, in a fixed order. Writing to
     /// the tensors restores it.
-    fn state(&self) -> Vec<(String, Tensor)>;
+    fn state(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
 }
 
 /// Where a quantiser sits in a model: its name, its level, and what keys its draws.

@@ -8,7 +8,7 @@
 use tch::Tensor;
 
 use super::nearest::nearest_code;
-use super::{Lens, Place, Quantized, Quantizer, SimVqConfig, Slot, Sums, Updated};
+use super::{Lens, Place, Quantized, Quantizer, SimVqConfig, Slot, Sums};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 use crate::random::{Purpose, draws};
 
@@ -76,8 +76,7 @@ impl Quantizer for SimVq {
         let kind = latents_nd.kind();
         let still_nd = latents_nd.detach();
         let indices_n = nearest_code(&still_nd, &self.codes(parameters));
-        let ones_n = indices_n.ones_like().to_kind(kind);
-        let _ = sums.counts.shallow_clone().index_add_(0, &indices_n, &ones_n);
+        sums.count(&indices_n);
         let frozen_nd = self.frozen_kd.index_select(0, &indices_n);
         let codes_nd = frozen_nd.matmul(&parameters.get(self.weight).tr());
         let count = place.num_tokens as f64 * self.config.code_dim as f64;
@@ -90,16 +89,6 @@ impl Quantizer for SimVq {
             late: Vec::new(),
         }
     }
-
-    fn update(&mut self, _: &Parameters, _: &Sums, _: &Place) -> Updated {
-        Updated::default()
-    }
-
-    fn num_candidates(&self) -> usize {
-        0
-    }
-
-    fn initialize(&mut self, _: &Parameters, _: &Tensor, _: usize) {}
 
     fn state(&self) -> Vec<(String, Tensor)> {
         vec![(self.name.clone(), self.frozen_kd.shallow_clone())]

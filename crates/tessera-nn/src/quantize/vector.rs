@@ -10,25 +10,23 @@
 //!
 //! Everything that many ranks need is in [`Sums`]; this module never communicates.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::entropy::SoftAssignment;
-use super::kmeans::k_means;
+use super::first_codes::{first_codes, id, num_candidates};
 use super::nearest::nearest_code;
 use super::replace::{Codes, Replacement, num_offers, offered_tokens};
 use super::sample::sampled_code;
 use super::tokens::lay_out_tokens;
 use super::{
-    Codebook, CodebookInit, Distance, LateLoss, Lens, Place, Quantized, Quantizer, ReplaceWith,
-    Slot, Sums, Updated, VectorConfig,
+    Codebook, Distance, LateLoss, Lens, Place, Quantized, Quantizer, ReplaceWith, Slot, Sums,
+    Updated, VectorConfig,
 };
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 use crate::random::{Purpose, draws};
 
 /// Length below which a vector has no direction.
 const TINY: f64 = 1e-12;
-/// Most latents that k-means looks at, for each centre.
-const POINTS_A_CENTER: usize = 64;
 
 /// Vector quantiser with a codebook of K codes.
 #[derive(Debug)]
@@ -140,9 +138,7 @@ impl VectorQuantizer {
     /// Counts, sums and offers of this rank's latents.
     fn add_statistics(&self, latents_nd: &Tensor, indices_n: &Tensor, place: &Place, sums: &Sums) {
         let VectorConfig { num_codes, code_dim, .. } = self.config;
-        let mut counts_k = sums.counts.shallow_clone();
-        let ones_n = indices_n.ones_like().to_kind(counts_k.kind());
-        let _ = counts_k.index_add_(0, indices_n, &ones_n);
+        sums.count(indices_n);
         if let Store::Average { .. } = self.store {
             let mut sums_kd =
                 sums.statistics.narrow(0, 0, num_codes * code_dim).view([num_codes, code_dim]);
@@ -252,26 +248,6 @@ impl VectorQuantizer {
         }
         Updated { replaced: Some(num_replaced), resets }
     }
-
-    /// Makes repeated codes distinct: adds uniform noise of 1 % of the codes' root mean square to
-    /// every code from `first_repeated` on. The same on every rank.
-    fn jitter_repeats(&self, codes_kd: &Tensor, first_repeated: i64) -> Tensor {
-        let (num_codes, dim) = codes_kd.size2().expect("codes are [K, D]");
-        let mut generator = draws(self.slot.seed, Purpose::Codebook, 0, id(self.slot.level, 2));
-        let noise = generator.uniform(1.0, (num_codes * dim) as usize);
-        let noise_kd = Tensor::from_slice(&noise)
-            .view([num_codes, dim])
-            .to_kind(codes_kd.kind())
-            .to(codes_kd.device());
-        let _ = noise_kd.narrow(0, 0, first_repeated.min(num_codes)).zero_();
-        let scale = codes_kd.square().mean(codes_kd.kind()).sqrt() * 0.01;
-        codes_kd + noise_kd * scale
-    }
-}
-
-/// Keys of a level's draws for several ends; those of level 0 are 0, 1, 2.
-fn id(level: u64, end: u64) -> u64 {
-    level * 8 + end
 }
 
 fn lengths(rows_nd: &Tensor) -> Tensor {
@@ -285,7 +261,7 @@ pub(super) fn unit(rows_nd: &Tensor) -> Tensor {
 }
 
 /// Rows as the distance sees them.
-fn on_sphere(config: &VectorConfig, rows_nd: &Tensor) -> Tensor {
+pub(super) fn on_sphere(config: &VectorConfig, rows_nd: &Tensor) -> Tensor {
     match config.distance {
         Distance::Euclidean => rows_nd.shallow_clone(),
         Distance::Cosine => unit(rows_nd),
@@ -364,45 +340,15 @@ impl Quantizer for VectorQuantizer {
     }
 
     fn num_candidates(&self) -> usize {
-        let num_codes = self.config.num_codes as usize;
-        match self.config.codebook_init {
-            CodebookInit::Uniform => 0,
-            CodebookInit::Data => num_codes * (self.slot.level as usize + 1),
-            CodebookInit::Kmeans => num_codes * POINTS_A_CENTER,
-        }
+        num_candidates(&self.config, &self.slot)
     }
 
     fn initialize(&mut self, parameters: &Parameters, candidates_cd: &Tensor, num_tokens: usize) {
-        let config = &self.config;
-        let candidates_cd = on_sphere(config, &candidates_cd.detach());
-        let num_candidates = candidates_cd.size()[0];
-        let ones_k = self.counts_k.ones_like();
-        let (codes_kd, counts_k) = match config.codebook_init {
-            CodebookInit::Uniform => return,
-            CodebookInit::Data => {
-                // A level takes other tokens than those before it, whose residuals are zero.
-                let first = self.slot.level as i64 * config.num_codes;
-                let options = (Kind::Int64, candidates_cd.device());
-                let rows_k =
-                    (Tensor::arange(config.num_codes, options) + first).remainder(num_candidates);
-                let codes_kd = candidates_cd.index_select(0, &rows_k);
-                let codes_kd = self.jitter_repeats(&codes_kd, num_candidates);
-                (on_sphere(config, &codes_kd), ones_k)
-            }
-            CodebookInit::Kmeans => {
-                let mut generator =
-                    draws(self.slot.seed, Purpose::Codebook, 1, id(self.slot.level, 0));
-                let finish = |centers_kd: &Tensor| on_sphere(config, centers_kd);
-                let iterations = config.kmeans_iterations;
-                let found =
-                    k_means(&candidates_cd, config.num_codes, iterations, finish, &mut generator);
-                let tokens_a_candidate = num_tokens as f64 / num_candidates as f64;
-                let counts_k = found.counts_k.clamp_min(1.0) * tokens_a_candidate;
-                let codes_kd = self.jitter_repeats(&found.centers_kd, num_candidates);
-                (on_sphere(config, &codes_kd), counts_k)
-            }
-        };
-        self.set_codes(parameters, &codes_kd, &counts_k);
+        let candidates_cd = on_sphere(&self.config, &candidates_cd.detach());
+        let first = first_codes(&self.config, &self.slot, &candidates_cd, num_tokens);
+        if let Some((codes_kd, counts_k)) = first {
+            self.set_codes(parameters, &codes_kd, &counts_k);
+        }
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
@@ -412,5 +358,96 @@ impl Quantizer for VectorQuantizer {
         }
         let name = |name| format!("{}.{name}", self.slot.name);
         state.into_iter().map(|(end, tensor)| (name(end), tensor.shallow_clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kinds;
+    use tch::{Device, Kind};
+
+    fn column(values: &[f64]) -> Tensor {
+        Tensor::from_slice(values).view([-1, 1])
+    }
+
+    fn built(config: VectorConfig) -> (VectorQuantizer, Parameters) {
+        let mut declarations = Declarations::default();
+        let slot = Slot::root(0, Kind::Double, Device::Cpu);
+        let quantizer = VectorQuantizer::new(&config, &slot, &mut declarations);
+        (quantizer, declarations.allocate(0, Kinds::same(Kind::Double), Device::Cpu))
+    }
+
+    /// The codes 0 and 10, each counted once, after one step on these latents.
+    fn after(latents: &[f64]) -> Vec<f64> {
+        let config =
+            VectorConfig { num_codes: 2, code_dim: 1, decay: 0.5, ..VectorConfig::default() };
+        let (mut quantizer, parameters) = built(config);
+        let ones_k = quantizer.counts_k.ones_like();
+        quantizer.set_codes(&parameters, &column(&[0.0, 10.0]), &ones_k);
+        let sums = Sums::zeros(quantizer.lens(), Kind::Double, Device::Cpu);
+        let place = Place::new(0, latents.len(), 0..latents.len());
+        drop(quantizer.forward(&parameters, &column(latents), &place, &sums));
+        let _ = quantizer.update(&parameters, &sums, &place);
+        Vec::try_from(quantizer.codes(&parameters).flatten(0, 1)).unwrap()
+    }
+
+    /// By hand: code 0 takes {1, 2}, code 1 takes {9, 12}. Counts 0.5*1 + 0.5*2 = 1.5 each, sums
+    /// 0.5*0 + 0.5*3 = 1.5 and 0.5*10 + 0.5*21 = 15.5; with S = 3 and eps = 1e-5 the smoothed
+    /// count is (1.5 + 1e-5) / (3 + 2e-5) * 3 = 1.5.
+    #[test]
+    fn one_update_is_the_papers_arithmetic() {
+        let codes = after(&[1.0, 2.0, 9.0, 12.0]);
+        assert!((codes[0] - 1.0).abs() < 1e-12, "{codes:?}");
+        assert!((codes[1] - 15.5 / 1.5).abs() < 1e-12, "{codes:?}");
+    }
+
+    /// A code that nothing takes keeps its direction and nearly its length: M and N shrink alike.
+    /// By hand, code 1 at 10 unused while code 0 takes 2: N = [1.5, 0.5], S = 2, M_1 = 5; smoothed
+    /// (0.5 + eps) / (2 + 2 eps) * 2 = (0.5 + eps) / (1 + eps), so e_1 = 5 (1 + eps) / (0.5 + eps).
+    #[test]
+    fn an_unused_code_stays_where_it_is() {
+        let eps = 1e-5;
+        let expected = 5.0 * (1.0 + eps) / (0.5 + eps);
+        assert!((after(&[1.0, 2.0])[1] - expected).abs() < 1e-12);
+    }
+
+    /// Five codes for two latents: the first two are those, the others lie near one of them.
+    #[test]
+    fn repeated_first_codes_are_made_distinct() {
+        let config = VectorConfig { num_codes: 5, code_dim: 1, ..VectorConfig::default() };
+        let (mut quantizer, parameters) = built(config);
+        quantizer.initialize(&parameters, &column(&[3.0, -3.0]), 2);
+        let codes: Vec<f64> = Vec::try_from(quantizer.codes(&parameters).flatten(0, 1)).unwrap();
+        assert_eq!(codes[..2], [3.0, -3.0]);
+        for (code, center) in [(codes[2], 3.0), (codes[3], -3.0), (codes[4], 3.0)] {
+            assert!(code != center && (code - center).abs() <= 0.03, "{codes:?}");
+        }
+    }
+
+    /// On the sphere by hand: code (1, 0) takes (0.6, 0.8); M = 0.5 (1, 0) + 0.5 (0.6, 0.8).
+    #[test]
+    fn codes_on_the_sphere_have_length_one() {
+        let config = VectorConfig {
+            num_codes: 2,
+            code_dim: 2,
+            decay: 0.5,
+            distance: Distance::Cosine,
+            ..VectorConfig::default()
+        };
+        let (mut quantizer, parameters) = built(config);
+        let codes_kd = Tensor::from_slice(&[1.0, 0.0, -1.0, 0.0]).view([2, 2]);
+        let ones_k = quantizer.counts_k.ones_like();
+        quantizer.set_codes(&parameters, &codes_kd, &ones_k);
+        let sums = Sums::zeros(quantizer.lens(), Kind::Double, Device::Cpu);
+        let (latents_nd, place) =
+            (Tensor::from_slice(&[6.0, 8.0]).view([1, 2]), Place::new(0, 1, 0..1));
+        drop(quantizer.forward(&parameters, &latents_nd, &place, &sums));
+        let _ = quantizer.update(&parameters, &sums, &place);
+        let codes: Vec<f64> = Vec::try_from(quantizer.codes(&parameters).flatten(0, 1)).unwrap();
+        let length = (0.8f64 * 0.8 + 0.4 * 0.4).sqrt();
+        for (found, expected) in codes.iter().zip([0.8 / length, 0.4 / length, -1.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-12, "{codes:?}");
+        }
     }
 }
