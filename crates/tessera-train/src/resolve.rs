@@ -70,13 +70,13 @@ pub fn resolve(
     let mut origins = BTreeMap::new();
     for entry in entries {
         check(&entry, &defaults)?;
+        check_word(&entry, &chosen)?;
         builder =
             builder.set_override(&entry.key, source_value(entry.value)).map_err(bad_config)?;
         origins.insert(entry.key, entry.origin);
     }
     let merged = builder.build().map_err(bad_config)?;
-    let config: TrainConfig =
-        merged.clone().try_deserialize().map_err(|error| bad_value(error, merged))?;
+    let config: TrainConfig = merged.try_deserialize().map_err(bad_config)?;
     config.validate()?;
     let run_dir = run_dir.unwrap_or_else(|| {
         let name = file.and_then(Path::file_stem).unwrap_or_else(|| "default".as_ref());
@@ -118,24 +118,6 @@ fn source_value(value: Value) -> config::Value {
             values.into_iter().map(source_value).collect::<Vec<config::Value>>().into()
         }
         Value::Datetime(_) | Value::Table(_) => unreachable!("check lets leaves through"),
-    }
-}
-
-/// As [`bad_config`]; for a word that is none of a few, with those few, which serde tells.
-fn bad_value(error: config::ConfigError, merged: Config) -> TrainError {
-    let text = error.to_string();
-    let expected = merged
-        .try_deserialize::<serde_json::Value>()
-        .ok()
-        .and_then(|value| serde_json::from_value::<TrainConfig>(value).err())
-        .map(|error| error.to_string())
-        .filter(|words| words.starts_with("unknown variant"));
-    let key = text.split("variant constructor").nth(1).and_then(|rest| rest.split('`').nth(1));
-    match (key, expected) {
-        (Some(key), Some(expected)) => {
-            TrainError::BadInput(format!("configuration: {key}: {}", expected.replace('`', "\"")))
-        }
-        _ => bad_config(error),
     }
 }
 
@@ -270,6 +252,25 @@ fn check(entry: &Entry, defaults: &Value) -> Result<(), TrainError> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a word that is none of a few, with those few, which serde tells.
+fn check_word(entry: &Entry, defaults: &TrainConfig) -> Result<(), TrainError> {
+    let Entry { key, value: Value::String(word), origin } = entry else { return Ok(()) };
+    if key.ends_with(".kind") {
+        return Ok(()); // as `defaults_for` has found it
+    }
+    let mut tree = serde_json::to_value(defaults).expect("a configuration is plain data");
+    if let Some(place) = tree.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
+        *place = word.as_str().into();
+    }
+    match serde_json::from_value::<TrainConfig>(tree) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let words = error.to_string().replace('`', "\"");
+            Err(TrainError::BadInput(format!("{origin}: {key}: {words}")))
+        }
+    }
 }
 
 /// The existing key that looks most like `key`: the likeness of whole keys counts, and that of
@@ -418,7 +419,10 @@ mod tests {
         };
         assert_eq!(fsq.levels, [8, 5, 5]);
         let message = refusal(&format!("{file}decay = 0.9\n"), &[]);
-        assert!(message.contains("unknown key 'model.quantizer.decay'"), "{message}");
+        assert!(
+            message.contains("unknown key 'model.quantizer.decay' of kind \"fsq\""),
+            "{message}"
+        );
         let message = refusal(file, &["model.quantizer.levels=[8, 1.5]"]);
         assert!(message.contains("a list of whole numbers"), "{message}");
         let message = refusal(file, &["model.quantizer.levels=[8, 1]"]);
@@ -466,5 +470,8 @@ mod tests {
         );
         let told = refusal("", &["train.precision=fp16"]);
         assert!(told.contains("train.precision: unknown variant \"fp16\""), "{told}");
+        let told = refusal("[model.quantizer]\ndistance = 'l2'\n", &[]);
+        let place = "run.toml:2: model.quantizer.distance: unknown variant \"l2\", expected";
+        assert!(told.contains(place), "{told}");
     }
 }
