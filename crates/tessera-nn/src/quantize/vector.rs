@@ -154,7 +154,7 @@ impl VectorQuantizer {
     fn losses(
         &self,
         latents_nd: &Tensor,
-        indices_n: &Tensor,
+        codes_nd: &Tensor,
         codes_kd: &Tensor,
         place: &Place,
     ) -> Tensor {
@@ -164,7 +164,6 @@ impl VectorQuantizer {
         if config.legacy_commitment {
             std::mem::swap(&mut commitment, &mut codebook);
         }
-        let codes_nd = codes_kd.index_select(0, indices_n);
         let error = (latents_nd - codes_nd.detach()).square().sum(kind);
         let mut loss = error * (commitment / count);
         if let Store::Parameter(_) = self.store {
@@ -313,12 +312,11 @@ impl Quantizer for VectorQuantizer {
             temperature => sampled_code(&still_nd, &still_kd, temperature, self.slot.seed, place),
         };
         self.add_statistics(&still_nd, &indices_n, place, sums);
-        let loss = self.losses(&latents_nd, &indices_n, &codes_kd, place);
-        let codes_nd = still_kd.index_select(0, &indices_n);
+        let codes_nd = codes_kd.index_select(0, &indices_n);
         Quantized {
-            output_nd: self.config.gradient.apply(&latents_nd, &codes_nd),
+            output_nd: self.config.gradient.apply(&latents_nd, &codes_nd.detach()),
             indices_nl: indices_n.unsqueeze(1),
-            loss,
+            loss: self.losses(&latents_nd, &codes_nd, &codes_kd, place),
             late: self.late(&latents_nd, &codes_kd, place, sums),
         }
     }
