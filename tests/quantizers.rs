@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 use tessera_nn::QuantizerConfig;
@@ -225,6 +226,36 @@ fn exact_in_processes(names: &[&str]) {
             assert!(distance < 1e-9, "{name}: {tensor} differs by {distance:e}");
         }
     }
+}
+
+/// More levels have more bits and a smaller error, which dropout in training sees to; a level left
+/// out is not counted.
+#[test]
+fn a_residual_quantizer_is_evaluated_with_the_levels_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let small = ["train.steps=120", "optimizer.learning_rate=0.003"];
+    train_to(0, "residual", 2, folder.path(), &small);
+    let eval = |levels: &str| {
+        let mut command = tessera();
+        command.args(["eval", "--json", "--levels", levels, "--run"]).arg(folder.path());
+        run(&mut command)
+    };
+    let figures: Vec<Value> = ["1", "2", "4"]
+        .map(|levels| {
+            let (code, stdout, stderr) = eval(levels);
+            assert_eq!(code, Some(0), "{stderr}");
+            serde_json::from_str(&stdout).unwrap()
+        })
+        .into();
+    let number = |at: usize, key: &str| figures[at][key].as_f64().unwrap();
+    for at in 1..3 {
+        assert!(number(at, "bits_per_token") > number(at - 1, "bits_per_token"), "{figures:?}");
+        assert!(number(at, "mse") < number(at - 1, "mse"), "{figures:?}");
+    }
+    assert_eq!(figures[1]["level_codes_used"][2], 0);
+    let (code, _, stderr) = eval("5");
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("--levels should be from 1 to 4"), "{stderr}");
 }
 
 /// The numbers of a tensor of float64.

@@ -52,7 +52,8 @@ pub struct Split {
     pub prefetch: usize,
 }
 
-/// Measures `model` after `step` steps. Collective: one all-reduce, at the end.
+/// Measures `model` after `step` steps, with the first `num_levels` levels of a residual quantiser.
+/// Collective: one all-reduce, at the end.
 ///
 /// # Errors
 ///
@@ -62,6 +63,7 @@ pub fn evaluate(
     model: &VqVae,
     split: &Split,
     step: u64,
+    num_levels: usize,
 ) -> Result<Evaluation, TrainError> {
     let _no_grad = tch::no_grad_guard();
     let (kind, device) = (model.kind(), model.device());
@@ -78,14 +80,16 @@ pub fn evaluate(
         let batch = batch?;
         if batch.num_samples() > 0 {
             let images_nchw = batch_images(&batch, kind, device);
-            let (outputs_nchw, indices_nl) = reconstruct(model, &images_nchw);
+            let (outputs_nchw, indices_nl) = reconstruct(model, &images_nchw, num_levels);
             let error = loss::squared_error(&outputs_nchw, &images_nchw).to_kind(Kind::Double);
             let similarity = loss::ssim_sum(&outputs_nchw, &images_nchw);
             let samples = Tensor::from(batch.num_samples() as f64).to(device);
             let _ = sums.narrow(0, 0, 3).g_add_(&Tensor::stack(&[error, similarity, samples], 0));
             let mut first = 0;
             for (level, &len) in levels.iter().enumerate() {
-                let taken_k = indices_nl.select(1, level as i64).bincount(None::<Tensor>, len);
+                let indices_n = indices_nl.select(1, level as i64);
+                let kept_n = indices_n.masked_select(&indices_n.ge(0));
+                let taken_k = kept_n.bincount(None::<Tensor>, len);
                 let _ = counts_k.narrow(0, first, len).g_add_(&taken_k);
                 first += len;
             }
@@ -106,11 +110,13 @@ pub fn evaluate(
     })
 }
 
-/// Images through the whole model: outputs clamped to [0, 1], and the indices of each token.
-pub fn reconstruct(model: &VqVae, images_nchw: &Tensor) -> (Tensor, Tensor) {
+/// Images through the whole model, with the first `num_levels` levels of a residual quantiser:
+/// outputs clamped to [0, 1], and the indices of each token.
+pub fn reconstruct(model: &VqVae, images_nchw: &Tensor, num_levels: usize) -> (Tensor, Tensor) {
     let latents_ndhw = model.encode(images_nchw);
     let (quantizer, parameters) = (&model.quantizer, &model.parameters);
     let indices_nl = quantizer.tokenize(parameters, &to_vectors(&latents_ndhw));
+    let indices_nl = quantizer.leave_out(&indices_nl, num_levels);
     let codes_nd = quantizer.look_up(parameters, &indices_nl);
     (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_nl)
 }
@@ -138,16 +144,19 @@ impl std::str::FromStr for Which {
     }
 }
 
-/// Evaluates a checkpoint of a run on its test split. Collective.
+/// Evaluates a checkpoint of a run on its test split, with the first `num_levels` levels of a
+/// residual quantiser, or all. Collective.
 ///
 /// # Errors
 ///
-/// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint.
+/// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint, or the quantiser has
+/// fewer levels.
 pub fn evaluate_run(
     comm: &dyn Communicator,
     device: Device,
     run_dir: &Path,
     which: Which,
+    num_levels: Option<usize>,
 ) -> Result<Evaluation, TrainError> {
     let loaded = agree_on(comm, load(run_dir, which))?;
     let (resolved, checkpoint) = loaded;
@@ -157,12 +166,20 @@ pub fn evaluate_run(
     let channels = i64::from(source.shape().channels);
     let kinds = config.train.precision.kinds();
     let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
+    let levels = model.quantizer.num_residual_levels();
+    let num_levels = num_levels.unwrap_or(levels);
+    if !(1..=levels).contains(&num_levels) {
+        return Err(TrainError::BadInput(format!(
+            "--levels should be from 1 to {levels}, the levels in a row that the run's quantiser \
+             has, found {num_levels}"
+        )));
+    }
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
     agree_on(comm, checkpoint.restore(&training))?;
     let (batch, prefetch) = (config.eval.batch, config.data.prefetch);
     let split = Split { name: "test".into(), source, batch, prefetch };
-    evaluate(comm, &training.model, &split, checkpoint.manifest.step)
+    evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels)
 }
 
 fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {

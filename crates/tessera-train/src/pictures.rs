@@ -43,7 +43,8 @@ pub(crate) fn write(
 
     let _no_grad = tch::no_grad_guard();
     let images_nchw = batch_images(&batch, model.kind(), model.device());
-    let (outputs_nchw, _) = reconstruct(model, &images_nchw);
+    let levels = model.quantizer.num_residual_levels();
+    let (outputs_nchw, _) = reconstruct(model, &images_nchw, levels);
     let bytes = (outputs_nchw.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
     let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
     let path = folder.join(format!("step-{step}.png"));

@@ -165,7 +165,9 @@ impl Run<'_> {
             }
             if self.is_due(eval.every) {
                 self.clock.enter(Phase::Evaluate);
-                let figures = evaluate(self.comm, &self.training.model, &self.test, self.step)?;
+                let model = &self.training.model;
+                let levels = model.quantizer.num_residual_levels();
+                let figures = evaluate(self.comm, model, &self.test, self.step, levels)?;
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }

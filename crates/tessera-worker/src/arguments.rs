@@ -68,6 +68,9 @@ pub(crate) struct EvalArguments {
     /// Which checkpoint: latest (the newest good one), or the step of one.
     #[arg(long, value_name = "latest|STEP", default_value = "latest")]
     pub(crate) checkpoint: Which,
+    /// Reconstruct from so many levels of a residual quantiser [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) levels: Option<usize>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

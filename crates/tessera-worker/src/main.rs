@@ -146,8 +146,9 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
+    let EvalArguments { run, checkpoint, levels, .. } = arguments;
     let evaluated: Result<_, TrainError> =
-        evaluate_run(session.comm(), session.device(), &arguments.run, arguments.checkpoint);
+        evaluate_run(session.comm(), session.device(), run, *checkpoint, *levels);
     match evaluated {
         Ok(figures) => {
             if session.comm().rank() == 0 {

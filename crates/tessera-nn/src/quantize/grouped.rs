@@ -99,6 +99,22 @@ impl Quantizer for Grouped {
         Tensor::cat(&outputs, 1)
     }
 
+    fn num_residual_levels(&self) -> usize {
+        self.parts[0].num_residual_levels()
+    }
+
+    /// Of each group.
+    fn leave_out(&self, indices_nl: &Tensor, num_levels: usize) -> Tensor {
+        let levels = self.num_levels();
+        let kept: Vec<Tensor> = (0..self.num_groups)
+            .map(|group| {
+                let own_nl = indices_nl.narrow(1, group * levels, levels);
+                self.part(group).leave_out(&own_nl, num_levels)
+            })
+            .collect();
+        Tensor::cat(&kept, 1)
+    }
+
     fn forward(
         &self,
         parameters: &Parameters,

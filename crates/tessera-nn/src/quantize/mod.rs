@@ -198,6 +198,21 @@ pub trait Quantizer: Debug + Send {
     /// Outputs `[N, D]` of these indices; a level whose index is -1 adds nothing.
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor;
 
+    /// Levels in a row, of which the last can be left out: 1 where there are none.
+    fn num_residual_levels(&self) -> usize {
+        1
+    }
+
+    /// The same indices with the levels in a row from `num_levels` on left out (-1).
+    ///
+    /// # Panics
+    ///
+    /// If `num_levels` is not from 1 to [`Self::num_residual_levels`].
+    fn leave_out(&self, indices_nl: &Tensor, num_levels: usize) -> Tensor {
+        assert_eq!(num_levels, 1, "one level, and it stays");
+        indices_nl.shallow_clone()
+    }
+
     /// A training pass over this rank's latents `[N, D]`, N may be 0; adds to `sums`.
     fn forward(
         &self,

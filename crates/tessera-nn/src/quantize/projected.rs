@@ -80,6 +80,14 @@ impl Quantizer for Projected {
         self.out.forward(parameters, &self.inner.look_up(parameters, indices_nl)).detach()
     }
 
+    fn num_residual_levels(&self) -> usize {
+        self.inner.num_residual_levels()
+    }
+
+    fn leave_out(&self, indices_nl: &Tensor, num_levels: usize) -> Tensor {
+        self.inner.leave_out(indices_nl, num_levels)
+    }
+
     fn forward(
         &self,
         parameters: &Parameters,

@@ -153,6 +153,18 @@ impl Quantizer for Residual {
         outputs.reduce(|sum, output| sum + output).expect("a level at least")
     }
 
+    fn num_residual_levels(&self) -> usize {
+        self.num_levels()
+    }
+
+    fn leave_out(&self, indices_nl: &Tensor, num_levels: usize) -> Tensor {
+        assert!((1..=self.num_levels()).contains(&num_levels), "levels that there are");
+        let kept_nl = indices_nl.copy();
+        let (first, all) = (num_levels as i64, self.num_levels() as i64);
+        let _ = kept_nl.narrow(1, first, all - first).fill_(-1);
+        kept_nl
+    }
+
     fn forward(
         &self,
         parameters: &Parameters,
