@@ -1,7 +1,7 @@
 //! The gradient that passes back through the quantiser, which has none of its own.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// How the gradient at the codes becomes one at the latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub enum Passage {
 
 /// Length below which a vector has no direction.
 const TINY: f64 = 1e-6;
+/// 1 + cosine below which two vectors are opposite, and no plane to turn in is known.
+const OPPOSITE: f64 = 1e-6;
 
 /// A tensor with the values of `value`, bit for bit, and the gradient of `path`.
 pub fn pass_through(value: &Tensor, path: &Tensor) -> Tensor {
@@ -39,29 +41,38 @@ impl Passage {
 }
 
 /// The latents turned and scaled to their codes, with everything but the latents held constant.
+///
+/// With c = u.v the square of |u+v| is 2 + 2c, so this is
+/// l z - z' l (p + q) / ((1 + c) |z|) + e l (2 p - (p + q) / (1 + c)) / |e|, where z' is z held
+/// constant, p = u.z and q = v.z: numbers of tokens, and few passes over their channels.
 fn rotated(latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
     let kind = latents_nd.kind();
     let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1i64].as_slice(), true, kind);
-    let length = |a: &Tensor| dot(a, a).sqrt();
     let still_nd = latents_nd.detach();
-    let (latent_length, code_length) = (length(&still_nd), length(codes_nd));
-    let u_nd = still_nd / latent_length.clamp_min(TINY);
-    let v_nd = codes_nd / code_length.clamp_min(TINY);
-    let middle_nd = &u_nd + &v_nd;
-    let middle_length = length(&middle_nd);
-    let w_nd = middle_nd / middle_length.clamp_min(TINY);
-    let scale = &code_length / latent_length.clamp_min(TINY);
+    let (along_z, along_e) = (dot(latents_nd, &still_nd), dot(latents_nd, codes_nd));
+    let latent_length = along_z.detach().sqrt();
+    let code_length = dot(codes_nd, codes_nd).sqrt();
+    let (latent_divisor, code_divisor) =
+        (latent_length.clamp_min(TINY), code_length.clamp_min(TINY));
+    let opposite = along_e.detach() / (&latent_divisor * &code_divisor) + 1.0;
+    let has_direction = latent_length.minimum(&code_length).gt(TINY);
+    let turns = has_direction.logical_and(&opposite.gt(OPPOSITE));
 
-    let turned_nd =
-        latents_nd - &w_nd * (dot(latents_nd, &w_nd) * 2.0) + v_nd * (dot(latents_nd, &u_nd) * 2.0);
-    let shortest = latent_length.minimum(&code_length).minimum(&middle_length);
-    (turned_nd * scale).where_self(&shortest.gt(TINY).to_kind(Kind::Bool), latents_nd)
+    let scale = &code_length / &latent_divisor;
+    let (p, q) = (along_z / &latent_divisor, along_e / &code_divisor);
+    let middle = (&p + q) / opposite.clamp_min(OPPOSITE);
+    let zero = scale.zeros_like();
+    let only_if = |weight: Tensor| weight.where_self(&turns, &zero);
+    let of_still = only_if(&middle * &scale / &latent_divisor);
+    let of_codes = only_if((p * 2.0 - middle) * &scale / &code_divisor);
+    let scale = scale.where_self(&turns, &zero.ones_like());
+    latents_nd * scale - still_nd * of_still + codes_nd * of_codes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     fn row(values: &[f64]) -> Tensor {
         Tensor::from_slice(values).view([1, -1])
