@@ -55,12 +55,12 @@ impl Training {
         let (place, sums) = (place_of(model, batch, input.step), Self::sums(reducer));
         reducer.clear("counts", "distribution");
         let latents_nd = to_vectors(&latents_ndhw);
-        let Quantized { output_nd, loss: mut quantizer_loss, late, indices_nl: _ } =
+        let Quantized { output_nd, path_nd, loss: mut quantizer_loss, late, indices_nl: _ } =
             model.quantizer.forward(&model.parameters, &latents_nd, &place, &sums);
         reducer.send_early(comm, reducer.span("counts", "distribution"))?;
         clock.lap(Lap::Quantize);
 
-        let cut_ndhw = from_vectors(&output_nd.detach(), &latents_ndhw).set_requires_grad(true);
+        let cut_ndhw = from_vectors(&output_nd, &latents_ndhw).set_requires_grad(true);
         let global = (batch.global.end - batch.global.start) as f64;
         let num_pixels = global * batch.shape.num_bytes() as f64;
         let recon = loss::squared_error(&model.decode(&cut_ndhw), &images_nchw) / num_pixels;
@@ -85,7 +85,7 @@ impl Training {
         for loss in late {
             quantizer_loss += loss(&sums.distribution);
         }
-        let root = (output_nd * to_vectors(&at_cut_ndhw)).sum(kind) + &quantizer_loss;
+        let root = (path_nd * to_vectors(&at_cut_ndhw)).sum(kind) + &quantizer_loss;
         let quantizers = model.parameters.leaves_of(Stage::Quantizer);
         let encoders = model.parameters.leaves_of(Stage::Encoder);
         let inputs: Vec<&Tensor> = quantizers.iter().chain(&encoders).copied().collect();

@@ -12,7 +12,6 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::gradient::pass_through;
 use super::validate::MAX_CODES;
 use super::{FiniteScalarConfig, Lens, Place, Quantized, Quantizer, Slot, Sums};
 use crate::parameters::Parameters;
@@ -230,7 +229,8 @@ impl Quantizer for FiniteScalarQuantizer {
         let FiniteScalarCodes { codes_nd, indices_n } = self.quantize(latents_nd);
         sums.count(&indices_n);
         Quantized {
-            output_nd: pass_through(&codes_nd, &self.path(latents_nd)),
+            output_nd: codes_nd,
+            path_nd: self.path(latents_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss: Tensor::zeros([], (latents_nd.kind(), latents_nd.device())),
             late: Vec::new(),

@@ -26,16 +26,16 @@ pub fn pass_through(value: &Tensor, path: &Tensor) -> Tensor {
 }
 
 impl Passage {
-    /// The codes `[N, D]`, with a gradient at the latents `[N, D]`.
+    /// What a gradient at the codes `[N, D]` goes back through to the latents `[N, D]`.
     ///
     /// With u = z/|z|, v = e/|e|, w = (u+v)/|u+v| and l = |e|/|z|, all held constant, "rotation"
     /// is e = l (I - 2ww' + 2vu') z, so a gradient g at the code gives l (g - 2w(w.g) + 2u(v.g))
     /// at the latent. Where z or e is zero, or u is opposite to v, there is no such rotation and
     /// the gradient stays as it is.
-    pub fn apply(self, latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
+    pub fn path(self, latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
         match self {
-            Self::StraightThrough => pass_through(codes_nd, latents_nd),
-            Self::Rotation => pass_through(codes_nd, &rotated(latents_nd, &codes_nd.detach())),
+            Self::StraightThrough => latents_nd.shallow_clone(),
+            Self::Rotation => rotated(latents_nd, &codes_nd.detach()),
         }
     }
 }
@@ -66,7 +66,7 @@ fn rotated(latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
     let of_still = only_if(&middle * &scale / &latent_divisor);
     let of_codes = only_if((p * 2.0 - middle) * &scale / &code_divisor);
     let scale = scale.where_self(&turns, &zero.ones_like());
-    latents_nd * scale - still_nd * of_still + codes_nd * of_codes
+    (latents_nd * scale).addcmul(&still_nd, &-of_still).addcmul(codes_nd, &of_codes)
 }
 
 #[cfg(test)]
@@ -78,10 +78,10 @@ mod tests {
         Tensor::from_slice(values).view([1, -1])
     }
 
-    /// The gradient at the latent from `g` at the code; the output has the code's value.
+    /// The gradient at the latent from `g` at the code.
     fn back(passage: Passage, z: &[f64], e: &[f64], g: &[f64]) -> Vec<f64> {
         let (z, e) = (row(z).set_requires_grad(true), row(e));
-        let output = passage.apply(&z, &e);
+        let output = pass_through(&e, &passage.path(&z, &e));
         assert_eq!(output, e);
         let root = (output * row(g)).sum(Kind::Double);
         Vec::try_from(Tensor::run_backward(&[root], &[&z], false, false)[0].flatten(0, -1)).unwrap()

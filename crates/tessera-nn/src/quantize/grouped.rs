@@ -122,7 +122,8 @@ impl Quantizer for Grouped {
         place: &Place,
         sums: &Sums,
     ) -> Quantized<'_> {
-        let (mut outputs, mut indices, mut losses, mut late) = (vec![], vec![], vec![], vec![]);
+        let (mut outputs, mut paths, mut indices) = (vec![], vec![], vec![]);
+        let (mut losses, mut late) = (vec![], vec![]);
         let (part_len, weight) = (self.parts[0].lens().distribution, 1.0 / self.num_groups as f64);
         let offering = place.drawn_level(self.seed, self.num_groups as usize) as i64;
         for group in 0..self.num_groups {
@@ -135,6 +136,7 @@ impl Quantizer for Grouped {
             let own_sums = self.sums_of(group, sums);
             let quantized = self.part(group).forward(parameters, &own_nd, &place, &own_sums);
             outputs.push(quantized.output_nd);
+            paths.push(quantized.path_nd);
             indices.push(quantized.indices_nl);
             losses.push(quantized.loss * weight);
             for loss in quantized.late {
@@ -143,6 +145,7 @@ impl Quantizer for Grouped {
         }
         Quantized {
             output_nd: Tensor::cat(&outputs, 1),
+            path_nd: Tensor::cat(&paths, 1),
             indices_nl: Tensor::cat(&indices, 1),
             loss: losses.into_iter().sum(),
             late,

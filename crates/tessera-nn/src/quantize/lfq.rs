@@ -236,10 +236,11 @@ impl Quantizer for LookupFreeQuantizer {
             loss += self.token_entropy(&latents_nd) * (entropy / num_tokens);
         }
         Quantized {
-            output_nd: pass_through(&codes_nd, &latents_nd),
+            output_nd: codes_nd,
             indices_nl: indices_n.unsqueeze(1),
             loss,
             late: self.late(&latents_nd, place, sums),
+            path_nd: latents_nd,
         }
     }
 }

@@ -97,8 +97,8 @@ impl Quantizer for Projected {
     ) -> Quantized<'_> {
         let inner_nd = self.into.forward(parameters, latents_nd);
         let quantized = self.inner.forward(parameters, &inner_nd, place, sums);
-        let output_nd = self.out.forward(parameters, &quantized.output_nd);
-        Quantized { output_nd, ..quantized }
+        let path_nd = self.out.forward(parameters, &quantized.output_with_path());
+        Quantized { output_nd: path_nd.detach(), path_nd, ..quantized }
     }
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {

@@ -16,7 +16,7 @@
 
 use tch::Tensor;
 
-use super::gradient::{Passage, pass_through};
+use super::gradient::Passage;
 use super::grouped::within;
 use super::{
     FiniteScalarQuantizer, Lens, LookupFreeQuantizer, Place, Quantized, Quantizer, QuantizerConfig,
@@ -174,7 +174,8 @@ impl Quantizer for Residual {
     ) -> Quantized<'_> {
         let latents_nd = self.bounded(latents_nd);
         let mut residual_nd = latents_nd.shallow_clone();
-        let mut output_nd = latents_nd.zeros_like();
+        let mut output_nd = latents_nd.detach().zeros_like();
+        let mut chain_nd = output_nd.copy();
         let (mut indices, mut losses, mut late) = (Vec::<Tensor>::new(), vec![], vec![]);
         let (num_active, mut at) = (self.num_active(place.step), 0);
         let offering = place.drawn_level(self.seed, num_active);
@@ -191,23 +192,26 @@ impl Quantizer for Residual {
             let own_sums = self.sums_of(level, sums);
             let part = self.part(level).forward(parameters, &residual_nd, &place, &own_sums);
             residual_nd = match self.passage {
-                Some(_) => residual_nd - part.output_nd.detach(),
-                None => residual_nd - &part.output_nd,
+                Some(_) => residual_nd - &part.output_nd,
+                None => {
+                    let kept_nd = part.output_with_path();
+                    chain_nd += &kept_nd;
+                    residual_nd - kept_nd
+                }
             };
-            output_nd += part.output_nd;
+            output_nd += &part.output_nd;
             indices.push(part.indices_nl);
             losses.push(part.loss);
             let len = own_sums.distribution.size()[0];
             late.extend(part.late.into_iter().map(|loss| within(at, len, 1.0, loss)));
             at += len;
         }
-        let output_nd = match self.passage {
-            Some(Passage::StraightThrough) => pass_through(&output_nd, &latents_nd),
-            Some(passage) => passage.apply(&latents_nd, &output_nd.detach()),
-            None => output_nd,
+        let path_nd = match self.passage {
+            Some(passage) => passage.path(&latents_nd, &output_nd),
+            None => chain_nd,
         };
         let (indices_nl, loss) = (Tensor::cat(&indices, 1), losses.into_iter().sum());
-        Quantized { output_nd, indices_nl, loss, late }
+        Quantized { output_nd, path_nd, indices_nl, loss, late }
     }
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {

@@ -83,7 +83,8 @@ impl Quantizer for SimVq {
         let to_latents = (&still_nd - &codes_nd).square().sum(kind);
         let to_codes = (latents_nd - codes_nd.detach()).square().sum(kind);
         Quantized {
-            output_nd: self.config.gradient.apply(latents_nd, &codes_nd.detach()),
+            output_nd: codes_nd.detach(),
+            path_nd: self.config.gradient.path(latents_nd, &codes_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss: (to_latents + to_codes * self.config.commitment) / count,
             late: Vec::new(),

@@ -314,7 +314,8 @@ impl Quantizer for VectorQuantizer {
         self.add_statistics(&still_nd, &indices_n, place, sums);
         let codes_nd = codes_kd.index_select(0, &indices_n);
         Quantized {
-            output_nd: self.config.gradient.apply(&latents_nd, &codes_nd.detach()),
+            output_nd: codes_nd.detach(),
+            path_nd: self.config.gradient.path(&latents_nd, &codes_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss: self.losses(&latents_nd, &codes_nd, &codes_kd, place),
             late: self.late(&latents_nd, &codes_kd, place, sums),
