@@ -13,7 +13,7 @@ use tessera_nn::quantize::{CodebookInit, VectorConfig};
 use tessera_train::{Precision, TrainConfig, Training, resolve};
 
 use crate::ranks::{Outcome, assert_bitwise_equal, distance, train_world_from};
-use crate::support::{root, run, tensors, tessera};
+use crate::support::{root, run, tensors, tessera, train_file};
 
 const STEPS: u64 = 30;
 
@@ -194,13 +194,8 @@ fn every_experiment_is_in_a_test() {
 
 /// `tessera launch --nproc N -- train` of a small experiment.
 fn train(name: &str, nproc: usize, run_dir: &Path, more: &[&str]) -> Command {
-    let mut command = tessera();
-    command.args(["launch", "--nproc", &nproc.to_string(), "--", "train", "--config"]);
-    command.arg(file(name)).arg("--run-dir").arg(run_dir);
-    for set in SMALL.iter().chain(&["metrics.images_every=0", "checkpoint.every=0"]).chain(more) {
-        command.args(["--set", set]);
-    }
-    command
+    let settings = [&SMALL[..], &["metrics.images_every=0", "checkpoint.every=0"], more].concat();
+    train_file(&file(name), nproc, run_dir, &settings)
 }
 
 fn train_to(code: i32, name: &str, nproc: usize, run_dir: &Path, more: &[&str]) {

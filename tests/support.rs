@@ -31,9 +31,19 @@ pub(crate) fn tessera() -> Command {
 
 /// `tessera launch --nproc N -- train` of the smoke configuration with these settings.
 pub(crate) fn train(nproc: usize, run_dir: &Path, settings: &[&str]) -> Command {
+    train_file(Path::new("configs/smoke.toml"), nproc, run_dir, settings)
+}
+
+/// The same of any configuration.
+pub(crate) fn train_file(
+    config: &Path,
+    nproc: usize,
+    run_dir: &Path,
+    settings: &[&str],
+) -> Command {
     let mut command = tessera();
-    command.args(["launch", "--nproc", &nproc.to_string(), "--", "train"]);
-    command.args(["--config", "configs/smoke.toml", "--run-dir"]).arg(run_dir);
+    command.args(["launch", "--nproc", &nproc.to_string(), "--", "train", "--config"]);
+    command.arg(config).arg("--run-dir").arg(run_dir);
     for setting in settings {
         command.args(["--set", setting]);
     }

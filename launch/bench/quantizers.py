@@ -34,12 +34,7 @@ LARGE = {
 
 
 def launch(args, name: str, run_dir: str, *settings: str):
-    overrides = [part for value in (f"data.path={args.packed.resolve()}", "checkpoint.every=0",
-                                    "metrics.images_every=0", *settings)
-                 for part in ("--set", value)]
-    sides.run(args, [args.tessera, "launch", "--nproc", args.ranks, "--", "train", "--config",
-                     FOLDER / f"{name}.toml", "--run-dir", run_dir, "--resume", "never",
-                     *overrides])
+    sides.launch_tessera(args, FOLDER / f"{name}.toml", run_dir, *settings)
 
 
 def rows(run_dir: str, file: str) -> list:

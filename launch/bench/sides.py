@@ -54,12 +54,19 @@ def run(args, *commands: list) -> list:
 
 def train_tessera(args, steps: int, run_dir: str, *settings: str):
     """Trains without pause for evaluation, checkpoints or pictures, unless `settings` say so."""
-    values = [f"train.steps={steps}", f"train.global_batch={args.batch * args.ranks}",
-              f"data.path={args.packed.resolve()}", f"model.quantizer.num_codes={args.codes}",
-              "eval.every=0", "checkpoint.every=0", "metrics.images_every=0", *settings]
+    launch_tessera(args, "configs/fashion_mnist.toml", run_dir, f"train.steps={steps}",
+                   f"train.global_batch={args.batch * args.ranks}",
+                   f"model.quantizer.num_codes={args.codes}", "eval.every=0", *settings)
+
+
+def launch_tessera(args, config, run_dir: str, *settings: str):
+    """Trains a configuration anew, without pictures, and with no checkpoint before the end unless
+    `settings` say so."""
+    values = [f"data.path={args.packed.resolve()}", "checkpoint.every=0",
+              "metrics.images_every=0", *settings]
     overrides = [part for value in values for part in ("--set", value)]
-    run(args, [args.tessera, "launch", "--nproc", args.ranks, "--", "train", "--config",
-               "configs/fashion_mnist.toml", "--run-dir", run_dir, "--resume", "never", *overrides])
+    run(args, [args.tessera, "launch", "--nproc", args.ranks, "--", "train", "--config", config,
+               "--run-dir", run_dir, "--resume", "never", *overrides])
 
 
 def evaluate_tessera(args, *settings: str) -> dict:
@@ -139,7 +146,7 @@ def write_report(args, name: str, title: str, body: str):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     # The paths of one machine mean nothing on another.
     places = {"--peer-python": "PYTHON", "--idx": "DIR", "--packed": "PACKED",
-              "--tessera": "TESSERA", "--results": "RESULTS"}
+              "--tessera": "TESSERA", "--results": "RESULTS", "--state": "STATE"}
     said = list(sys.argv[1:])
     for index, word in enumerate(said):
         option, equals, _ = word.partition("=")

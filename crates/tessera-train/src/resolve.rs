@@ -75,8 +75,8 @@ pub fn resolve(
             builder.set_override(&entry.key, source_value(entry.value)).map_err(bad_config)?;
         origins.insert(entry.key, entry.origin);
     }
-    let merged = builder.build().map_err(bad_config)?;
-    let config: TrainConfig = merged.try_deserialize().map_err(bad_config)?;
+    let config: TrainConfig =
+        builder.build().and_then(Config::try_deserialize).map_err(bad_config)?;
     config.validate()?;
     let run_dir = run_dir.unwrap_or_else(|| {
         let name = file.and_then(Path::file_stem).unwrap_or_else(|| "default".as_ref());
@@ -100,10 +100,8 @@ fn defaults_for(entries: &[Entry]) -> Result<TrainConfig, TrainError> {
         let place = tree.pointer_mut(&format!("/{}", table.replace('.', "/")));
         let Some(place) = place else { continue }; // an unknown key, refused with its place later
         *place = serde_json::json!({ "kind": kind });
-        config = serde_json::from_value(tree).map_err(|error| {
-            let words = error.to_string().replace('`', "\"");
-            TrainError::BadInput(format!("{origin}: {table}.kind: {words}"))
-        })?;
+        config = serde_json::from_value(tree)
+            .map_err(|error| bad_word(origin, &format!("{table}.kind"), &error))?;
     }
     Ok(config)
 }
@@ -264,13 +262,13 @@ fn check_word(entry: &Entry, defaults: &TrainConfig) -> Result<(), TrainError> {
     if let Some(place) = tree.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
         *place = word.as_str().into();
     }
-    match serde_json::from_value::<TrainConfig>(tree) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let words = error.to_string().replace('`', "\"");
-            Err(TrainError::BadInput(format!("{origin}: {key}: {words}")))
-        }
-    }
+    let fits: Result<TrainConfig, _> = serde_json::from_value(tree);
+    fits.map(drop).map_err(|error| bad_word(origin, key, &error))
+}
+
+fn bad_word(origin: &str, key: &str, error: &serde_json::Error) -> TrainError {
+    let words = error.to_string().replace('`', "\"");
+    TrainError::BadInput(format!("{origin}: {key}: {words}"))
 }
 
 /// The existing key that looks most like `key`: the likeness of whole keys counts, and that of

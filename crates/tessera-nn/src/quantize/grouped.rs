@@ -57,6 +57,19 @@ impl Grouped {
         sums.part(start, len)
     }
 
+    /// What each group makes of its columns of the indices, side by side.
+    fn of_each_group(
+        &self,
+        indices_nl: &Tensor,
+        of: impl Fn(&dyn Quantizer, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let levels = self.num_levels();
+        let all: Vec<Tensor> = (0..self.num_groups)
+            .map(|group| of(self.part(group), &indices_nl.narrow(1, group * levels, levels)))
+            .collect();
+        Tensor::cat(&all, 1)
+    }
+
     fn channels(&self, group: i64, latents_nd: &Tensor) -> Tensor {
         let dim = self.parts[0].dim();
         latents_nd.narrow(1, group * dim, dim).contiguous()
@@ -89,14 +102,7 @@ impl Quantizer for Grouped {
     }
 
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
-        let levels = self.num_levels();
-        let outputs: Vec<Tensor> = (0..self.num_groups)
-            .map(|group| {
-                let own_nl = indices_nl.narrow(1, group * levels, levels);
-                self.part(group).look_up(parameters, &own_nl)
-            })
-            .collect();
-        Tensor::cat(&outputs, 1)
+        self.of_each_group(indices_nl, |part, own_nl| part.look_up(parameters, own_nl))
     }
 
     fn num_residual_levels(&self) -> usize {
@@ -105,14 +111,7 @@ impl Quantizer for Grouped {
 
     /// Of each group.
     fn leave_out(&self, indices_nl: &Tensor, num_levels: usize) -> Tensor {
-        let levels = self.num_levels();
-        let kept: Vec<Tensor> = (0..self.num_groups)
-            .map(|group| {
-                let own_nl = indices_nl.narrow(1, group * levels, levels);
-                self.part(group).leave_out(&own_nl, num_levels)
-            })
-            .collect();
-        Tensor::cat(&kept, 1)
+        self.of_each_group(indices_nl, |part, own_nl| part.leave_out(own_nl, num_levels))
     }
 
     fn forward(
@@ -154,9 +153,7 @@ impl Quantizer for Grouped {
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {
         if self.is_shared() {
-            let mut own = self.sums_of(0, sums);
-            let counts_gk = sums.counts.view([self.num_groups, -1]);
-            own.counts = counts_gk.sum_dim_intlist([0i64].as_slice(), false, sums.counts.kind());
+            let own = sums.of_shared(self.parts[0].lens(), self.num_groups);
             return self.parts[0].update(parameters, &own, place);
         }
         let mut updated = Updated::default();

@@ -103,6 +103,17 @@ impl Sums {
         let _ = self.counts.shallow_clone().index_add_(0, indices_n, &ones_n);
     }
 
+    /// What the one quantiser of `num_levels` levels or groups reads: their counts together, and
+    /// the statistics that all have added to.
+    fn of_shared(&self, len: Lens, num_levels: i64) -> Self {
+        let counts_lk = self.counts.view([num_levels, len.counts]);
+        let along = [0i64];
+        Self {
+            counts: counts_lk.sum_dim_intlist(along.as_slice(), false, self.counts.kind()),
+            ..self.part(Lens::default(), len)
+        }
+    }
+
     /// The part of a quantiser inside another one.
     fn part(&self, start: Lens, len: Lens) -> Self {
         Self {

@@ -24,6 +24,11 @@ pub(super) fn num_offers(num_codes: i64) -> i64 {
     num_codes.min(MAX_OFFERS)
 }
 
+/// How many of `num_tokens` are offered.
+pub(super) fn num_offered(num_codes: i64, num_tokens: usize) -> usize {
+    (num_offers(num_codes) as usize).min(num_tokens)
+}
+
 /// Tokens of the global batch that are offered in a step: at most R of `num_tokens`.
 pub(super) fn offered_tokens(
     seed: u64,
@@ -32,7 +37,7 @@ pub(super) fn offered_tokens(
     num_codes: i64,
     num_tokens: usize,
 ) -> Vec<usize> {
-    let num = (num_offers(num_codes) as usize).min(num_tokens);
+    let num = num_offered(num_codes, num_tokens);
     draws(seed, Purpose::Replacement, step, level).distinct(num, num_tokens)
 }
 

@@ -217,9 +217,7 @@ impl Quantizer for Residual {
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {
         let num_active = self.num_active(place.step);
         if self.is_shared() {
-            let mut own = self.sums_of(0, sums);
-            let counts_lk = sums.counts.view([self.num_levels() as i64, -1]);
-            own.counts = counts_lk.sum_dim_intlist([0i64].as_slice(), false, sums.counts.kind());
+            let own = sums.of_shared(self.parts[0].lens(), self.num_levels() as i64);
             return self.parts[0].update(parameters, &own, place);
         }
         let mut updated = Updated::default();

@@ -15,7 +15,7 @@ use tch::Tensor;
 use super::entropy::SoftAssignment;
 use super::first_codes::{first_codes, id, num_candidates};
 use super::nearest::nearest_code;
-use super::replace::{Codes, Replacement, num_offers, offered_tokens};
+use super::replace::{Codes, Replacement, num_offered, num_offers, offered_tokens};
 use super::sample::sampled_code;
 use super::tokens::lay_out_tokens;
 use super::{
@@ -213,8 +213,10 @@ impl VectorQuantizer {
         let codes = Codes { codes_kd, counts_k: self.counts_k.shallow_clone() };
         let Slot { seed, level, .. } = self.slot;
         let mut generator = draws(seed, Purpose::Replacement, place.step, (1 << 32) | level);
-        let num_offered = self.offered(place).len() as i64;
-        let offers = || self.offers(&sums.statistics).narrow(0, 0, num_offered);
+        let offers = || {
+            let num = num_offered(self.config.num_codes, place.num_tokens) as i64;
+            self.offers(&sums.statistics).narrow(0, 0, num)
+        };
         let Replacement { codes_kd, counts_k, changed_k, num_replaced } = match replace_with {
             ReplaceWith::Samples => codes.with_samples(replace_below, &offers()),
             ReplaceWith::Anchors => {
