@@ -72,7 +72,7 @@ fn check(case: &Case) {
     let upstream_nd = table(rows, case.dim, |i, j| (0.7 * i - 1.1 * j).cos());
     let place = Place::new(0, rows as usize, 0..rows as usize);
     let sums = Sums::zeros(quantizer.lens(), Kind::Double, Device::Cpu);
-    let Quantized { output_nd, path_nd, indices_nl, mut loss, late } =
+    let Quantized { output_nd, path, indices_nl, mut loss, late } =
         quantizer.forward(&parameters, &latents_nd, &place, &sums);
     for part in late {
         loss += part(&sums.distribution);
@@ -86,7 +86,7 @@ fn check(case: &Case) {
 
     let leaves = parameters.leaves_of(Stage::Quantizer);
     let inputs: Vec<&Tensor> = [&latents_nd].into_iter().chain(leaves).collect();
-    let root = (&path_nd * upstream_nd).sum(Kind::Double) + loss;
+    let root = path.root(&upstream_nd) + loss;
     let gradients = Tensor::run_backward(&[root], &inputs, false, false);
     assert_near(&what("gradient"), &gradients[0], &case.gradient);
     let flat = parameters.flat().zeros_like();

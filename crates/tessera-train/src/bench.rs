@@ -111,9 +111,9 @@ pub fn quantizer(
     let median_s = median(device, calls, || {
         let _ = sums.counts.shallow_clone().zero_();
         let _ = sums.statistics.shallow_clone().zero_();
-        let Quantized { path_nd, loss, .. } =
+        let Quantized { path, loss, .. } =
             quantizer.forward(&parameters, &latents_nd, &place, &sums);
-        let root = (path_nd * &gradient_nd).sum(Kind::Float) + loss;
+        let root = path.root(&gradient_nd) + loss;
         let _at_latents_nd = Tensor::run_backward(&[root], &[&latents_nd], false, false);
         let _no_grad = tch::no_grad_guard();
         let _ = quantizer.update(&parameters, &sums, &place);

@@ -55,7 +55,7 @@ impl Training {
         let (place, sums) = (place_of(model, batch, input.step), Self::sums(reducer));
         reducer.clear("counts", "distribution");
         let latents_nd = to_vectors(&latents_ndhw);
-        let Quantized { output_nd, path_nd, loss: mut quantizer_loss, late, indices_nl: _ } =
+        let Quantized { output_nd, path, loss: mut quantizer_loss, late, indices_nl: _ } =
             model.quantizer.forward(&model.parameters, &latents_nd, &place, &sums);
         reducer.send_early(comm, reducer.span("counts", "distribution"))?;
         clock.lap(Lap::Quantize);
@@ -85,7 +85,7 @@ impl Training {
         for loss in late {
             quantizer_loss += loss(&sums.distribution);
         }
-        let root = (path_nd * to_vectors(&at_cut_ndhw)).sum(kind) + &quantizer_loss;
+        let root = path.root(&to_vectors(&at_cut_ndhw)) + &quantizer_loss;
         let quantizers = model.parameters.leaves_of(Stage::Quantizer);
         let encoders = model.parameters.leaves_of(Stage::Encoder);
         let inputs: Vec<&Tensor> = quantizers.iter().chain(&encoders).copied().collect();

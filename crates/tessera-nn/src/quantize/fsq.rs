@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::validate::MAX_CODES;
-use super::{FiniteScalarConfig, Lens, Place, Quantized, Quantizer, Slot, Sums};
+use super::{FiniteScalarConfig, Lens, Path, Place, Quantized, Quantizer, Slot, Sums};
 use crate::parameters::Parameters;
 
 /// How far the shifted bound reaches beyond the outermost levels.
@@ -230,7 +230,7 @@ impl Quantizer for FiniteScalarQuantizer {
         sums.count(&indices_n);
         Quantized {
             output_nd: codes_nd,
-            path_nd: self.path(latents_nd),
+            path: Path::Graph(self.path(latents_nd)),
             indices_nl: indices_n.unsqueeze(1),
             loss: Tensor::zeros([], (latents_nd.kind(), latents_nd.device())),
             late: Vec::new(),

@@ -25,48 +25,119 @@ pub fn pass_through(value: &Tensor, path: &Tensor) -> Tensor {
     value.detach() + (path - path.detach())
 }
 
+/// What a gradient at the outputs `[N, D]` goes back through to the latents.
+#[derive(Debug)]
+pub enum Path {
+    /// A tensor `[N, D]` with the graph of the estimator; its values are its own business.
+    Graph(Tensor),
+    /// The latents, with graph, turned to their codes.
+    Rotation {
+        /// `[N, D]`.
+        latents_nd: Tensor,
+        /// `[N, D]`, without graph.
+        codes_nd: Tensor,
+    },
+}
+
 impl Passage {
-    /// What a gradient at the codes `[N, D]` goes back through to the latents `[N, D]`.
+    /// The path from codes `[N, D]` to the latents `[N, D]` that became them.
     ///
     /// With u = z/|z|, v = e/|e|, w = (u+v)/|u+v| and l = |e|/|z|, all held constant, "rotation"
     /// is e = l (I - 2ww' + 2vu') z, so a gradient g at the code gives l (g - 2w(w.g) + 2u(v.g))
     /// at the latent. Where z or e is zero, or u is opposite to v, there is no such rotation and
     /// the gradient stays as it is.
-    pub fn path(self, latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
+    pub fn path(self, latents_nd: &Tensor, codes_nd: &Tensor) -> Path {
+        let latents_nd = latents_nd.shallow_clone();
         match self {
-            Self::StraightThrough => latents_nd.shallow_clone(),
-            Self::Rotation => rotated(latents_nd, &codes_nd.detach()),
+            Self::StraightThrough => Path::Graph(latents_nd),
+            Self::Rotation => Path::Rotation { latents_nd, codes_nd: codes_nd.detach() },
         }
     }
 }
 
-/// The latents turned and scaled to their codes, with everything but the latents held constant.
-///
-/// With c = u.v the square of |u+v| is 2 + 2c, so this is
-/// l z - z' l (p + q) / ((1 + c) |z|) + e l (2 p - (p + q) / (1 + c)) / |e|, where z' is z held
-/// constant, p = u.z and q = v.z: numbers of tokens, and few passes over their channels.
-fn rotated(latents_nd: &Tensor, codes_nd: &Tensor) -> Tensor {
-    let kind = latents_nd.kind();
-    let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1i64].as_slice(), true, kind);
-    let still_nd = latents_nd.detach();
-    let (along_z, along_e) = (dot(latents_nd, &still_nd), dot(latents_nd, codes_nd));
-    let latent_length = along_z.detach().sqrt();
-    let code_length = dot(codes_nd, codes_nd).sqrt();
-    let (latent_divisor, code_divisor) =
-        (latent_length.clamp_min(TINY), code_length.clamp_min(TINY));
-    let opposite = along_e.detach() / (&latent_divisor * &code_divisor) + 1.0;
-    let has_direction = latent_length.minimum(&code_length).gt(TINY);
-    let turns = has_direction.logical_and(&opposite.gt(OPPOSITE));
+impl Path {
+    /// A scalar with the gradient that `gradient_nd` at the outputs has before the path.
+    pub fn root(&self, gradient_nd: &Tensor) -> Tensor {
+        let (to_nd, gradient_nd) = match self {
+            Self::Graph(path_nd) => (path_nd, gradient_nd.shallow_clone()),
+            Self::Rotation { latents_nd, codes_nd } => {
+                let turn = Turn::new(&latents_nd.detach(), codes_nd);
+                (latents_nd, turn.back(gradient_nd))
+            }
+        };
+        to_nd.flatten(0, -1).dot(&gradient_nd.flatten(0, -1))
+    }
 
-    let scale = &code_length / &latent_divisor;
-    let (p, q) = (along_z / &latent_divisor, along_e / &code_divisor);
-    let middle = (&p + q) / opposite.clamp_min(OPPOSITE);
-    let zero = scale.zeros_like();
-    let only_if = |weight: Tensor| weight.where_self(&turns, &zero);
-    let of_still = only_if(&middle * &scale / &latent_divisor);
-    let of_codes = only_if((p * 2.0 - middle) * &scale / &code_divisor);
-    let scale = scale.where_self(&turns, &zero.ones_like());
-    (latents_nd * scale).addcmul(&still_nd, &-of_still).addcmul(codes_nd, &of_codes)
+    /// The path as a tensor, for whoever goes on from it. [`Path::root`] is a third of the work of
+    /// a rotation's graph.
+    pub fn graph(&self) -> Tensor {
+        match self {
+            Self::Graph(path_nd) => path_nd.shallow_clone(),
+            Self::Rotation { latents_nd, codes_nd } => {
+                Turn::new(&latents_nd.detach(), codes_nd).of(latents_nd)
+            }
+        }
+    }
+}
+
+/// The turn of each latent to its code.
+struct Turn {
+    /// Directions of latents and codes, `[N, D]`.
+    u_nd: Tensor,
+    v_nd: Tensor,
+    /// l, `[N, 1]`; 1 where there is no rotation.
+    scale: Tensor,
+    /// 2 / |u+v|^2, which is 1 / (1 + u.v); 0 where there is no rotation.
+    middle: Tensor,
+    /// 2; 0 where there is no rotation.
+    twice: Tensor,
+}
+
+impl Turn {
+    fn new(latents_nd: &Tensor, codes_nd: &Tensor) -> Self {
+        let length = |rows_nd: &Tensor| rows_nd.norm_scalaropt_dim(2, [1i64], true);
+        let (latent_length, code_length) = (length(latents_nd), length(codes_nd));
+        let (u_nd, v_nd) =
+            (latents_nd / latent_length.clamp_min(TINY), codes_nd / code_length.clamp_min(TINY));
+        let opposite = dot(&u_nd, &v_nd) + 1.0;
+        let has_direction = latent_length.minimum(&code_length).gt(TINY);
+        let turns = has_direction.logical_and(&opposite.gt(OPPOSITE));
+        let (one, zero) = (latent_length.ones_like(), latent_length.zeros_like());
+        let scale = code_length / latent_length;
+        Self {
+            scale: scale.where_self(&turns, &one),
+            middle: opposite.reciprocal().where_self(&turns, &zero),
+            twice: turns.to_kind(one.kind()) * 2.0,
+            u_nd,
+            v_nd,
+        }
+    }
+
+    /// l (I - 2ww' + 2vu') x.
+    fn of(&self, x_nd: &Tensor) -> Tensor {
+        self.turned(x_nd, &self.u_nd, &self.v_nd)
+    }
+
+    /// The transpose, l (I - 2ww' + 2uv') x: the same turn from v to u.
+    fn back(&self, x_nd: &Tensor) -> Tensor {
+        self.turned(x_nd, &self.v_nd, &self.u_nd)
+    }
+
+    fn turned(&self, x_nd: &Tensor, from_nd: &Tensor, to_nd: &Tensor) -> Tensor {
+        let Self { scale, middle, twice, .. } = self;
+        let (from_x, to_x) = (dot(from_nd, x_nd), dot(to_nd, x_nd));
+        let of_both = (&from_x + to_x) * middle * -scale;
+        let of_to = from_x * twice * scale + &of_both;
+        (x_nd * scale).addcmul(from_nd, &of_both).addcmul(to_nd, &of_to)
+    }
+}
+
+/// Products of rows, `[N, 1]`. Without graph, in one pass; the gradient of that form is slow.
+fn dot(still_nd: &Tensor, x_nd: &Tensor) -> Tensor {
+    if x_nd.requires_grad() {
+        return (still_nd * x_nd).sum_dim_intlist([1i64].as_slice(), true, x_nd.kind());
+    }
+    still_nd.unsqueeze(1).bmm(&x_nd.unsqueeze(2)).squeeze_dim(2)
 }
 
 #[cfg(test)]
@@ -81,10 +152,18 @@ mod tests {
     /// The gradient at the latent from `g` at the code.
     fn back(passage: Passage, z: &[f64], e: &[f64], g: &[f64]) -> Vec<f64> {
         let (z, e) = (row(z).set_requires_grad(true), row(e));
-        let output = pass_through(&e, &passage.path(&z, &e));
+        let path = passage.path(&z, &e);
+        let output = pass_through(&e, &path.graph());
         assert_eq!(output, e);
-        let root = (output * row(g)).sum(Kind::Double);
-        Vec::try_from(Tensor::run_backward(&[root], &[&z], false, false)[0].flatten(0, -1)).unwrap()
+        let roots = [(output * row(g)).sum(Kind::Double), path.root(&row(g))];
+        let [through_graph, found]: [Vec<f64>; 2] = roots.map(|root| {
+            let gradients = Tensor::run_backward(&[root], &[&z], true, false);
+            Vec::try_from(gradients[0].flatten(0, -1)).unwrap()
+        });
+        for (a, b) in found.iter().zip(&through_graph) {
+            assert!((a - b).abs() < 1e-12, "{found:?} and {through_graph:?}");
+        }
+        found
     }
 
     /// By hand, in the plane: z = (2, 0) and e = (0, 1), a quarter turn and half the length. The

@@ -6,7 +6,7 @@
 
 use tch::Tensor;
 
-use super::{GroupedConfig, Lens, Place, Quantized, Quantizer, Slot, Sums, Updated, build};
+use super::{GroupedConfig, Lens, Path, Place, Quantized, Quantizer, Slot, Sums, Updated, build};
 use crate::parameters::{Declarations, Parameters};
 
 /// Quantisers side by side.
@@ -135,7 +135,7 @@ impl Quantizer for Grouped {
             let own_sums = self.sums_of(group, sums);
             let quantized = self.part(group).forward(parameters, &own_nd, &place, &own_sums);
             outputs.push(quantized.output_nd);
-            paths.push(quantized.path_nd);
+            paths.push(quantized.path.graph());
             indices.push(quantized.indices_nl);
             losses.push(quantized.loss * weight);
             for loss in quantized.late {
@@ -144,7 +144,7 @@ impl Quantizer for Grouped {
         }
         Quantized {
             output_nd: Tensor::cat(&outputs, 1),
-            path_nd: Tensor::cat(&paths, 1),
+            path: Path::Graph(Tensor::cat(&paths, 1)),
             indices_nl: Tensor::cat(&indices, 1),
             loss: losses.into_iter().sum(),
             late,

@@ -19,7 +19,7 @@ use tch::{Kind, Tensor};
 use super::entropy::{LEAST_LOG, log};
 use super::gradient::pass_through;
 use super::vector::unit;
-use super::{LateLoss, Lens, LookupFreeConfig, Place, Quantized, Quantizer, Slot, Sums};
+use super::{LateLoss, Lens, LookupFreeConfig, Path, Place, Quantized, Quantizer, Slot, Sums};
 use crate::parameters::Parameters;
 
 /// Most numbers in a tile of probabilities, tokens times corners.
@@ -240,7 +240,7 @@ impl Quantizer for LookupFreeQuantizer {
             indices_nl: indices_n.unsqueeze(1),
             loss,
             late: self.late(&latents_nd, place, sums),
-            path_nd: latents_nd,
+            path: Path::Graph(latents_nd),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Quantisers with codebooks are [`VectorQuantizer`] and [`SimVq`]; [`FiniteScalarQuantizer`] and
 //! [`LookupFreeQuantizer`] have none. [`Residual`], [`Grouped`] and [`Projected`] are made of
 //! others. An output has exactly the value of its code; its gradient goes back through a path of
-//! its own ([`Quantized::path_nd`]), whatever the estimator says.
+//! its own ([`Quantized::path`]), whatever the estimator says.
 //!
 //! Shape letters: `n` tokens, `d` channels, `k` codes, `l` levels (columns of the indices).
 
@@ -40,8 +40,8 @@ pub use self::config::{
     QuantizerConfig, ReplaceWith, ResidualConfig, SimVqConfig, VectorConfig,
 };
 pub use self::fsq::{Bound, FiniteScalarQuantizer};
-pub use self::gradient::Passage;
 use self::gradient::pass_through;
+pub use self::gradient::{Passage, Path};
 pub use self::grouped::Grouped;
 pub use self::kmeans::{Clusters, k_means};
 pub use self::lfq::LookupFreeQuantizer;
@@ -165,9 +165,8 @@ pub type LateLoss<'a> = Box<dyn FnOnce(&Tensor) -> Tensor + 'a>;
 pub struct Quantized<'a> {
     /// Outputs `[N, D]`, exactly the codes; without graph.
     pub output_nd: Tensor,
-    /// What a gradient at the outputs goes back through, `[N, D]`: the graph of the estimator. Its
-    /// values are its own business.
-    pub path_nd: Tensor,
+    /// What a gradient at the outputs goes back through.
+    pub path: Path,
     /// `[N, L]` int64; -1 for a level that was left out.
     pub indices_nl: Tensor,
     /// The quantiser's losses, weighted, over the *global* number of tokens; with graph.
@@ -188,7 +187,7 @@ pub struct Updated {
 impl Quantized<'_> {
     /// Outputs with their values and with the gradient of the path.
     pub fn output_with_path(&self) -> Tensor {
-        pass_through(&self.output_nd, &self.path_nd)
+        pass_through(&self.output_nd, &self.path.graph())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use tch::Tensor;
 
-use super::{Lens, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
+use super::{Lens, Path, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 
 /// A quantiser of latents that have more, or fewer, channels than it.
@@ -98,7 +98,7 @@ impl Quantizer for Projected {
         let inner_nd = self.into.forward(parameters, latents_nd);
         let quantized = self.inner.forward(parameters, &inner_nd, place, sums);
         let path_nd = self.out.forward(parameters, &quantized.output_with_path());
-        Quantized { output_nd: path_nd.detach(), path_nd, ..quantized }
+        Quantized { output_nd: path_nd.detach(), path: Path::Graph(path_nd), ..quantized }
     }
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {

@@ -19,8 +19,8 @@ use tch::Tensor;
 use super::gradient::Passage;
 use super::grouped::within;
 use super::{
-    FiniteScalarQuantizer, Lens, LookupFreeQuantizer, Place, Quantized, Quantizer, QuantizerConfig,
-    ResidualConfig, Slot, Sums, Updated, build,
+    FiniteScalarQuantizer, Lens, LookupFreeQuantizer, Path, Place, Quantized, Quantizer,
+    QuantizerConfig, ResidualConfig, Slot, Sums, Updated, build,
 };
 use crate::parameters::{Declarations, Parameters};
 use crate::random::{Purpose, draws};
@@ -206,12 +206,12 @@ impl Quantizer for Residual {
             late.extend(part.late.into_iter().map(|loss| within(at, len, 1.0, loss)));
             at += len;
         }
-        let path_nd = match self.passage {
+        let path = match self.passage {
             Some(passage) => passage.path(&latents_nd, &output_nd),
-            None => chain_nd,
+            None => Path::Graph(chain_nd),
         };
         let (indices_nl, loss) = (Tensor::cat(&indices, 1), losses.into_iter().sum());
-        Quantized { output_nd, path_nd, indices_nl, loss, late }
+        Quantized { output_nd, path, indices_nl, loss, late }
     }
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {

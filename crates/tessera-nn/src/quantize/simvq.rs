@@ -84,7 +84,7 @@ impl Quantizer for SimVq {
         let to_codes = (latents_nd - codes_nd.detach()).square().sum(kind);
         Quantized {
             output_nd: codes_nd.detach(),
-            path_nd: self.config.gradient.path(latents_nd, &codes_nd),
+            path: self.config.gradient.path(latents_nd, &codes_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss: (to_latents + to_codes * self.config.commitment) / count,
             late: Vec::new(),

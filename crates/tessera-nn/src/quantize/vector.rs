@@ -252,13 +252,13 @@ impl VectorQuantizer {
 }
 
 fn lengths(rows_nd: &Tensor) -> Tensor {
-    rows_nd.square().sum_dim_intlist([1i64].as_slice(), true, rows_nd.kind()).sqrt()
+    rows_nd.norm_scalaropt_dim(2, [1i64], true)
 }
 
 /// Rows of length one, with graph; a row of zeros stays.
 pub(super) fn unit(rows_nd: &Tensor) -> Tensor {
-    let squares = rows_nd.square().sum_dim_intlist([1i64].as_slice(), true, rows_nd.kind());
-    rows_nd / squares.clamp_min(TINY * TINY).sqrt()
+    // The gradient of a product takes fewer passes than that of a quotient.
+    rows_nd * lengths(rows_nd).clamp_min(TINY).reciprocal()
 }
 
 /// Rows as the distance sees them.
@@ -317,7 +317,7 @@ impl Quantizer for VectorQuantizer {
         let codes_nd = codes_kd.index_select(0, &indices_n);
         Quantized {
             output_nd: codes_nd.detach(),
-            path_nd: self.config.gradient.path(&latents_nd, &codes_nd),
+            path: self.config.gradient.path(&latents_nd, &codes_nd),
             indices_nl: indices_n.unsqueeze(1),
             loss: self.losses(&latents_nd, &codes_nd, &codes_kd, place),
             late: self.late(&latents_nd, &codes_kd, place, sums),
