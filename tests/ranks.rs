@@ -73,8 +73,13 @@ fn train_rank(
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let batches = |rank, world_size| {
         let plan = tessera_data::train_plan(0, steps, config.train.global_batch, rank, world_size);
-        let order = tessera_data::Order::Shuffled(sampler);
-        tessera_data::Loader::new(Arc::clone(&source), order, plan, 2)
+        let order = tessera_data::Order::Shuffled(sampler.clone());
+        tessera_data::Loader::new(
+            Arc::clone(&source),
+            order,
+            plan,
+            tessera_data::LoadOptions::default(),
+        )
     };
     let (mine, whole) = (batches(rank, world_size)?, batches(0, 1)?);
     let mut training = new_training(config);

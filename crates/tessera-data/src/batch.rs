@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::sampler::part;
-use crate::source::SampleShape;
+use crate::shape::SampleShape;
 
 /// One batch to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,37 +4,114 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decode::Modality;
+use crate::decode::audio::AudioConfig;
+use crate::decode::image::ImageConfig;
+use crate::decode::video::VideoConfig;
 use crate::error::DataError;
-use crate::source::SampleShape;
+use crate::loader::LoadOptions;
+use crate::shape::SampleShape;
 
 /// Where samples come from and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// `"packed"`: a folder written by `tessera data pack`. `"synthetic"`: drawn shapes, for
-    /// tests and first runs without a data set.
+    /// What is at `path`.
     pub kind: DataKind,
-    /// Folder of the packed data set, the one that holds `manifest.json`. Not used by
-    /// `"synthetic"`.
+    /// The data set: a folder, or what `kind` says. Not used by `"synthetic"`.
     pub path: PathBuf,
+    /// What the files are that `"folder"` and `"webdataset"` read.
+    pub modality: Modality,
+    /// Extension of the member of a `"webdataset"` sample that is its content, such as `seg.png`;
+    /// empty: the first that belongs to `modality`.
+    pub member: String,
+    /// Part of the samples held out as the split `test`, by a hash of their names, where folders
+    /// or archives do not say the split themselves; in [0, 1).
+    pub holdout: f64,
+    /// How pictures become samples.
+    pub image: ImageConfig,
+    /// How sound becomes samples.
+    pub audio: AudioConfig,
+    /// How film becomes samples.
+    pub video: VideoConfig,
     /// Whether every shard is hashed when a run starts. `"auto"`: if the data set is at most
     /// 256 MiB. Each sample is checked against its own checksum in any case, when it is read.
     pub verify: VerifyMode,
     /// Batches read ahead on each rank, at least 1. It never changes the order of samples.
     pub prefetch: usize,
+    /// Threads on each rank that read and decode samples; 0: one a processor that the rank may
+    /// use, at most 8. It never changes the order of samples.
+    pub threads: usize,
+    /// What becomes of a sample that cannot be read in the middle of a run.
+    pub on_corrupt: OnCorrupt,
+    /// How samples are shuffled.
+    pub shuffle: Shuffle,
+    /// Shards, or archives, that `shuffle = "two_level"` goes through at a time.
+    pub shuffle_shards: usize,
+    /// Samples that `shuffle = "two_level"` reads one after another.
+    pub shuffle_block: u64,
     /// What `kind = "synthetic"` draws.
     pub synthetic: SyntheticConfig,
+    /// The parts of `kind = "mixture"`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixturePart>,
+}
+
+/// One data set of a mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixturePart {
+    /// How often its samples come, against the weights of the other parts; above 0.
+    pub weight: f64,
+    /// The data set.
+    pub data: DataConfig,
 }
 
 /// Kind of source, a value of [`DataConfig::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DataKind {
-    /// Shards on disk with a manifest.
+    /// Shards written by `tessera data pack`: the folder that holds `manifest.json`.
     #[default]
     Packed,
+    /// Published files, decoded as they are read: a folder, searched with all folders below.
+    Folder,
+    /// Tar archives of samples: a folder, an archive, or a pattern such as `a-{000..009}.tar`.
+    Webdataset,
+    /// Files of MNIST and its successors, plain or gzipped: a folder.
+    Idx,
+    /// The binary version of CIFAR-10 or CIFAR-100: a folder.
+    Cifar,
+    /// Arrays of pictures saved by NumPy: a file, or a folder with `train.npy` and `test.npy`.
+    Npy,
+    /// Several data sets, each with a weight: `mixture` lists them.
+    Mixture,
     /// Drawn shapes, a pure function of seed, split and sample.
     Synthetic,
+}
+
+/// How samples are shuffled, a value of [`DataConfig::shuffle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shuffle {
+    /// All together: any sample can stand anywhere.
+    #[default]
+    Global,
+    /// Shards, and blocks of samples within some shards at a time: for storage that is slow to
+    /// seek, and data that is fetched shard by shard.
+    TwoLevel,
+}
+
+/// What becomes of a sample that cannot be read, a value of [`DataConfig::on_corrupt`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCorrupt {
+    /// It ends the program, with its name.
+    #[default]
+    Fail,
+    /// It is named in a warning and counted. In training another sample, drawn by seed and
+    /// position, takes its place; an evaluation, or a data set that is packed, goes without it.
+    Skip,
 }
 
 /// When shards are hashed at the start of a run, a value of [`DataConfig::verify`].
@@ -74,9 +151,21 @@ impl Default for DataConfig {
         Self {
             kind: DataKind::default(),
             path: PathBuf::new(),
+            modality: Modality::default(),
+            member: String::new(),
+            holdout: 0.05,
+            image: ImageConfig::default(),
+            audio: AudioConfig::default(),
+            video: VideoConfig::default(),
             verify: VerifyMode::default(),
             prefetch: 4,
+            threads: 0,
+            on_corrupt: OnCorrupt::default(),
+            shuffle: Shuffle::default(),
+            shuffle_shards: 8,
+            shuffle_block: 16,
             synthetic: SyntheticConfig::default(),
+            mixture: Vec::new(),
         }
     }
 }
@@ -88,6 +177,12 @@ impl Default for SyntheticConfig {
 }
 
 impl DataConfig {
+    /// How a loader reads.
+    pub fn load_options(&self) -> LoadOptions {
+        let Self { prefetch, threads, on_corrupt, .. } = *self;
+        LoadOptions { prefetch, threads, on_corrupt }
+    }
+
     /// Rejects values that would only fail later. Looks at no file.
     ///
     /// # Errors
@@ -98,21 +193,62 @@ impl DataConfig {
             let problem = format!("must be between 1 and 1024 batches, not {}", self.prefetch);
             return Err(DataError::Config { key: "prefetch", problem });
         }
-        match self.kind {
-            DataKind::Packed if self.path.as_os_str().is_empty() => Err(DataError::Config {
-                key: "path",
-                problem: "is empty: set it to a folder written by `tessera data pack`".to_owned(),
-            }),
-            DataKind::Packed => Ok(()),
-            DataKind::Synthetic => self.synthetic.validate(),
+        if self.threads > 1024 {
+            let problem = format!("must be at most 1024, not {}", self.threads);
+            return Err(DataError::Config { key: "threads", problem });
         }
+        for (key, value) in
+            [("shuffle_shards", self.shuffle_shards as u64), ("shuffle_block", self.shuffle_block)]
+        {
+            if value == 0 {
+                return Err(DataError::Config { key, problem: "must be at least 1".to_owned() });
+            }
+        }
+        if !(0.0..1.0).contains(&self.holdout) {
+            let problem = format!("must be in [0, 1), not {}", self.holdout);
+            return Err(DataError::Config { key: "holdout", problem });
+        }
+        for check in [self.image.check(), self.audio.check(), self.video.check()] {
+            check.map_err(|(key, problem)| DataError::Config { key, problem })?;
+        }
+        let what = match self.kind {
+            DataKind::Synthetic => return self.synthetic.validate(),
+            DataKind::Mixture => return self.validate_mixture(),
+            DataKind::Packed => "a folder written by `tessera data pack`",
+            DataKind::Folder => "a folder of published files",
+            DataKind::Webdataset => "a folder of tar archives",
+            DataKind::Idx => "a folder with train-images-idx3-ubyte",
+            DataKind::Cifar => "a folder with data_batch_1.bin or train.bin",
+            DataKind::Npy => "a file or folder of NumPy arrays",
+        };
+        if self.path.as_os_str().is_empty() {
+            let problem = format!("is empty: set it to {what}");
+            return Err(DataError::Config { key: "path", problem });
+        }
+        Ok(())
+    }
+}
+
+impl DataConfig {
+    fn validate_mixture(&self) -> Result<(), DataError> {
+        let wrong = |problem: String| Err(DataError::Config { key: "mixture", problem });
+        if self.mixture.is_empty() {
+            return wrong("is empty: list data sets, each with a weight".to_owned());
+        }
+        for part in &self.mixture {
+            if !(part.weight > 0.0 && part.weight.is_finite()) {
+                return wrong(format!("has a weight of {}: weights are above 0", part.weight));
+            }
+            part.data.validate()?;
+        }
+        Ok(())
     }
 }
 
 impl SyntheticConfig {
     /// Shape of every sample.
     pub fn shape(&self) -> SampleShape {
-        SampleShape { channels: self.channels, height: self.height, width: self.width }
+        SampleShape::image(self.channels, self.height, self.width)
     }
 
     /// Rejects sizes that cannot be drawn.

@@ -80,6 +80,52 @@ pub enum DataError {
         /// What is wrong and what was expected.
         problem: String,
     },
+    /// A folder or an archive without a single file that could be read.
+    #[error(
+        "{} holds no file that could be a sample, looked for .{extensions}: give another folder, \
+         or set data.kind and data.modality to what is in it",
+        .path.display()
+    )]
+    NoFiles {
+        /// The folder, archive or pattern.
+        path: PathBuf,
+        /// Extensions of the files that were looked for.
+        extensions: String,
+    },
+    /// A folder of published files that cannot be used as it is.
+    #[error("{} {problem}", .path.display())]
+    Folder {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A tar archive that is not whole, or holds what it should not.
+    #[error("archive {} {problem}", .path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A NumPy or CIFAR file that is not what it should be.
+    #[error("{} {problem}", .path.display())]
+    Array {
+        /// The file, or the folder where one was looked for.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A published file that cannot be made into a sample.
+    #[error("sample {sample} of {} {problem}: repair or remove it", .container.display())]
+    CorruptFile {
+        /// The folder or archive that holds it.
+        container: PathBuf,
+        /// Its name in there.
+        sample: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The output folder of a pack cannot be used.
     #[error("cannot pack into {}: {problem}", .path.display())]
     Output {
@@ -118,12 +164,12 @@ pub enum DataError {
         problem: String,
     },
     /// The system failed to read a sample in the middle of a run.
-    #[error("cannot read sample {sample} of shard {}: {source}: check the disk", .shard.display())]
+    #[error("cannot read sample {sample} of {}: {source}: check the disk", .shard.display())]
     ReadSample {
-        /// The shard file.
+        /// The shard, archive or folder.
         shard: PathBuf,
-        /// Index of the sample inside that shard.
-        sample: u64,
+        /// The sample inside: its index or its name.
+        sample: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -151,7 +197,7 @@ impl DataError {
     /// What the error means for the run.
     pub fn kind(&self) -> DataErrorKind {
         match self {
-            Self::CorruptSample { .. } => DataErrorKind::Corrupt,
+            Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
             Self::ReadSample { .. } | Self::Thread { .. } => DataErrorKind::Io,
             _ => DataErrorKind::BadInput,
         }

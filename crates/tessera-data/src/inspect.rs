@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::DataError;
 use crate::manifest::{self, SourceDescription};
-use crate::source::SampleShape;
+use crate::shape::SampleShape;
 
 /// What a packed data set is.
 #[derive(Debug, Clone, PartialEq, Serialize)]

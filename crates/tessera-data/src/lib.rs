@@ -12,6 +12,8 @@
 
 mod batch;
 mod config;
+mod decode;
+mod draw;
 mod error;
 mod file;
 mod inspect;
@@ -19,19 +21,28 @@ mod loader;
 mod manifest;
 mod pack;
 mod sampler;
+mod shape;
 mod shard;
 pub mod source;
 mod verify;
 
 pub use batch::{Batch, BatchPlan, eval_plan, train_plan};
-pub use config::{DataConfig, DataKind, SyntheticConfig, VerifyMode};
+pub use config::{
+    DataConfig, DataKind, MixturePart, OnCorrupt, Shuffle, SyntheticConfig, VerifyMode,
+};
+pub use decode::Modality;
+pub use decode::audio::{AudioConfig, Windows};
+pub use decode::image::{Crop, ImageConfig, Resize};
+pub use decode::video::VideoConfig;
+pub use draw::Draw;
 pub use error::{DataError, DataErrorKind};
 pub use inspect::{DatasetSummary, SplitSummary, inspect};
-pub use loader::{Loader, Order};
+pub use loader::{LoadOptions, Loader, Order};
 pub use manifest::{
-    FORMAT_VERSION, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription, SplitEntry,
+    Compression, FORMAT_VERSION, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription, SplitEntry,
 };
-pub use pack::{DEFAULT_SHARD_SAMPLES, PackFormat, PackOptions, pack};
+pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
 pub use sampler::{SamplePosition, Sampler, part};
-pub use source::{SampleShape, Source};
+pub use shape::SampleShape;
+pub use source::Source;
 pub use verify::{Problem, VerifyReport, verify};

@@ -1,23 +1,33 @@
-//! Batches read ahead on a thread of their own.
+//! Batches read ahead on threads of their own.
 //!
-//! The thread follows a plan and fills a bounded queue; what comes out is the same for every
-//! depth of the queue. An error takes its place in the order: the batches before it are
-//! delivered first, and nothing after it. [`Loader::next`] waits for the disk without a
-//! deadline of its own; the training program arms its watchdog around it.
+//! One thread follows a plan and fills a bounded queue; the samples of a batch are read and
+//! decoded by several. What comes out is the same for every depth of the queue and every number of
+//! threads. In memory are at most `prefetch` batches that wait or are being read, and one that is
+//! used. An error takes its place in the order: the batches before it are delivered first, and
+//! nothing after it. [`Loader::next`] waits for the disk without a deadline of its own; the
+//! training program arms its watchdog around it.
 
 use std::panic;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::batch::{Batch, BatchPlan};
-use crate::error::DataError;
-use crate::sampler::Sampler;
+use crate::config::OnCorrupt;
+use crate::draw::Draw;
+use crate::error::{DataError, DataErrorKind};
+use crate::sampler::{SamplePosition, Sampler};
 use crate::source::Source;
 
+/// Samples tried in place of one that cannot be read. That all of them fail says that it is not a
+/// sample that is broken.
+const MOST_SUBSTITUTES: u64 = 16;
+
 /// What a position means.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Order {
     /// Training: the sampler says which sample stands there.
     Shuffled(Sampler),
@@ -36,9 +46,25 @@ pub struct Loader {
     thread: Option<JoinHandle<()>>,
 }
 
+/// How batches are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Batches read before they are asked for, at least 1.
+    pub prefetch: usize,
+    /// Threads that read and decode; 0: one a processor that this process may use, at most 8.
+    pub threads: usize,
+    /// What becomes of a sample that cannot be read.
+    pub on_corrupt: OnCorrupt,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { prefetch: 4, threads: 0, on_corrupt: OnCorrupt::Fail }
+    }
+}
+
 impl Loader {
-    /// Starts to read the batches of `plan` from `source`, up to `prefetch` of them before
-    /// they are asked for (at least one).
+    /// Starts to read the batches of `plan` from `source`.
     ///
     /// # Errors
     ///
@@ -47,12 +73,13 @@ impl Loader {
         source: Arc<dyn Source>,
         order: Order,
         plan: impl Iterator<Item = BatchPlan> + Send + 'static,
-        prefetch: usize,
+        options: LoadOptions,
     ) -> Result<Self, DataError> {
         // One batch more is in the thread's hands, waiting for a place.
-        let (sender, batches) = bounded(prefetch.saturating_sub(1));
-        let (recycled, returned) = bounded(prefetch.saturating_add(2));
-        let read = move || read_plan(&*source, order, plan, &sender, &returned);
+        let (sender, batches) = bounded(options.prefetch.saturating_sub(1));
+        let (recycled, returned) = bounded(options.prefetch.saturating_add(2));
+        let reader = Reader { source, order, on_corrupt: options.on_corrupt, pool: pool(options)? };
+        let read = move || reader.read_plan(plan, &sender, &returned);
         let thread = thread::Builder::new()
             .name("tessera-loader".to_owned())
             .spawn(read)
@@ -98,49 +125,121 @@ impl Drop for Loader {
     }
 }
 
-/// The thread: reads batch after batch until the plan, the loader or the data ends.
-fn read_plan(
-    source: &dyn Source,
-    order: Order,
-    plan: impl Iterator<Item = BatchPlan>,
-    sender: &Sender<Result<Batch, DataError>>,
-    returned: &Receiver<Batch>,
-) {
-    for planned in plan {
-        let batch = read_batch(source, order, planned, returned.try_recv().ok());
-        let failed = batch.is_err();
-        if sender.send(batch).is_err() || failed {
-            return;
-        }
+/// Threads for the samples of a batch; none where one is enough.
+fn pool(options: LoadOptions) -> Result<Option<ThreadPool>, DataError> {
+    let threads = match options.threads {
+        0 => thread::available_parallelism().map_or(1, |threads| threads.get().min(8)),
+        threads => threads,
+    };
+    if threads == 1 {
+        return Ok(None);
     }
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("tessera-loader-{index}"))
+        .build()
+        .map(Some)
+        .map_err(|error| DataError::Thread { source: std::io::Error::other(error) })
 }
 
-fn read_batch(
-    source: &dyn Source,
+/// What the loader's thread owns.
+struct Reader {
+    source: Arc<dyn Source>,
     order: Order,
-    planned: BatchPlan,
-    recycled: Option<Batch>,
-) -> Result<Batch, DataError> {
-    let (mut ids, mut pixels) = recycled.map_or_else(Default::default, |old| (old.ids, old.pixels));
-    ids.clear();
-    ids.extend(planned.positions.clone().map(|position| match order {
-        Order::Shuffled(sampler) => sampler.sample_at(position).id,
-        Order::Sequential => position,
-    }));
-    let shape = source.shape();
-    pixels.resize(ids.len() * shape.num_bytes(), 0);
-    for (&id, sample) in ids.iter().zip(pixels.chunks_exact_mut(shape.num_bytes())) {
-        source.read(id, sample)?;
+    on_corrupt: OnCorrupt,
+    pool: Option<ThreadPool>,
+}
+
+impl Reader {
+    /// Reads batch after batch until the plan, the loader or the data ends.
+    fn read_plan(
+        &self,
+        plan: impl Iterator<Item = BatchPlan>,
+        sender: &Sender<Result<Batch, DataError>>,
+        returned: &Receiver<Batch>,
+    ) {
+        for planned in plan {
+            let batch = self.read_batch(planned, returned.try_recv().ok());
+            let failed = batch.is_err();
+            if sender.send(batch).is_err() || failed {
+                return;
+            }
+        }
     }
-    let BatchPlan { step, positions, global } = planned;
-    Ok(Batch { step, global, positions, ids, pixels, shape })
+
+    fn read_batch(&self, planned: BatchPlan, recycled: Option<Batch>) -> Result<Batch, DataError> {
+        let BatchPlan { step, positions, global } = planned;
+        let (mut ids, mut pixels) =
+            recycled.map_or_else(Default::default, |old| (old.ids, old.pixels));
+        let shape = self.source.shape();
+        let (num, sample_bytes) = ((positions.end - positions.start) as usize, shape.num_bytes());
+        let mut found = vec![None; num];
+        pixels.resize(num * sample_bytes, 0);
+        let read = |(at, (id, out)): (usize, (&mut Option<u64>, &mut [u8]))| {
+            *id = self.read_sample(positions.start + at as u64, out)?;
+            Ok(())
+        };
+        match &self.pool {
+            Some(pool) => pool.install(|| {
+                let samples = found.par_iter_mut().zip(pixels.par_chunks_exact_mut(sample_bytes));
+                samples.enumerate().with_min_len(8).try_for_each(read)
+            }),
+            None => found
+                .iter_mut()
+                .zip(pixels.chunks_exact_mut(sample_bytes))
+                .enumerate()
+                .try_for_each(read),
+        }?;
+        ids.clear();
+        for (at, id) in found.into_iter().enumerate() {
+            let Some(id) = id else { continue };
+            let from = at * sample_bytes;
+            pixels.copy_within(from..from + sample_bytes, ids.len() * sample_bytes);
+            ids.push(id);
+        }
+        pixels.truncate(ids.len() * sample_bytes);
+        Ok(Batch { step, global, positions, ids, pixels, shape })
+    }
+
+    /// Reads what stands at a position and returns which sample it is. Where that cannot be read
+    /// and the configuration says so, another takes its place in training, by a draw that hangs
+    /// on seed and position alone, and none in an evaluation.
+    fn read_sample(&self, position: u64, out: &mut [u8]) -> Result<Option<u64>, DataError> {
+        let Order::Shuffled(sampler) = &self.order else {
+            return match self.source.read(position, Draw::NONE, out) {
+                Ok(()) => Ok(Some(position)),
+                Err(error) => self.skip(position, error).map(|()| None),
+            };
+        };
+        let mut attempt = 0;
+        loop {
+            let SamplePosition { epoch, id } = sampler.substitute_at(position, attempt);
+            match self.source.read(id, Draw::new(sampler.seed(), epoch, id), out) {
+                Ok(()) => return Ok(Some(id)),
+                Err(error) if attempt < MOST_SUBSTITUTES => self.skip(position, error)?,
+                Err(error) => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Passes over a sample that cannot be read, if that is allowed.
+    fn skip(&self, position: u64, error: DataError) -> Result<(), DataError> {
+        match (self.on_corrupt, error.kind()) {
+            (OnCorrupt::Skip, DataErrorKind::Corrupt | DataErrorKind::Io) => {
+                tracing::warn!(position, %error, "sample skipped");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::{eval_plan, train_plan};
-    use crate::source::SampleShape;
+    use crate::shape::SampleShape;
 
     /// A sample's bytes are its number; the sample `broken` cannot be read, and the sample
     /// `panics` panics.
@@ -156,9 +255,9 @@ mod tests {
             100
         }
         fn shape(&self) -> SampleShape {
-            SampleShape { channels: 1, height: 1, width: 2 }
+            SampleShape::image(1, 1, 2)
         }
-        fn read(&self, id: u64, out: &mut [u8]) -> Result<(), DataError> {
+        fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
             assert!(id != self.panics, "the panic of sample {id}");
             out.fill(id as u8);
             if id != self.broken {
@@ -172,10 +271,14 @@ mod tests {
         }
     }
 
-    fn load(source: Numbers, prefetch: usize, recycle: bool) -> Vec<Batch> {
+    fn options(prefetch: usize, threads: usize) -> LoadOptions {
+        LoadOptions { prefetch, threads, ..LoadOptions::default() }
+    }
+
+    fn load(source: Numbers, options: LoadOptions, recycle: bool) -> Vec<Batch> {
         let order = Order::Shuffled(Sampler::new(1, 100));
         let plan = train_plan(5, 45, 7, 1, 2);
-        let mut loader = Loader::new(Arc::new(source), order, plan, prefetch).unwrap();
+        let mut loader = Loader::new(Arc::new(source), order, plan, options).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = loader.next() {
             let batch = batch.unwrap();
@@ -190,10 +293,13 @@ mod tests {
 
     #[test]
     fn batches_are_equal_for_every_depth_and_with_recycled_memory() {
-        let expected = load(GOOD, 1, false);
+        let expected = load(GOOD, options(1, 1), false);
         assert_eq!(expected.len(), 40);
         for (prefetch, recycle) in [(0, true), (1, true), (3, false), (3, true), (64, true)] {
-            assert_eq!(load(GOOD, prefetch, recycle), expected, "prefetch {prefetch}");
+            for threads in [1, 2, 5] {
+                let found = load(GOOD, options(prefetch, threads), recycle);
+                assert_eq!(found, expected, "prefetch {prefetch}, {threads} threads");
+            }
         }
         let sampler = Sampler::new(1, 100);
         for (step, batch) in (5..).zip(&expected) {
@@ -210,7 +316,8 @@ mod tests {
     #[test]
     fn an_empty_part_is_an_empty_batch() {
         let plan = eval_plan(2, 4, 0, 3);
-        let mut loader = Loader::new(Arc::new(GOOD), Order::Sequential, plan, 2).unwrap();
+        let mut loader =
+            Loader::new(Arc::new(GOOD), Order::Sequential, plan, options(2, 1)).unwrap();
         let batch = loader.next().unwrap().unwrap();
         assert_eq!((batch.num_samples(), batch.pixels.len(), batch.global), (0, 0, 0..2));
         assert!(loader.next().is_none());
@@ -220,7 +327,7 @@ mod tests {
     fn an_error_comes_where_it_happens_and_ends_the_plan() {
         let source = Arc::new(Numbers { broken: 25, ..GOOD });
         let plan = eval_plan(100, 10, 0, 1);
-        let mut loader = Loader::new(source, Order::Sequential, plan, 4).unwrap();
+        let mut loader = Loader::new(source, Order::Sequential, plan, options(4, 2)).unwrap();
         assert_eq!(loader.next().unwrap().unwrap().ids, (0..10).collect::<Vec<_>>());
         assert_eq!(loader.next().unwrap().unwrap().ids, (10..20).collect::<Vec<_>>());
         let error = loader.next().unwrap().unwrap_err();
@@ -228,11 +335,39 @@ mod tests {
         assert!(loader.next().is_none());
     }
 
+    /// By hand: sample 25 is the one of position `gone`; all other positions keep theirs.
+    #[test]
+    fn a_skipped_sample_is_replaced_in_training_and_left_out_in_an_evaluation() {
+        let skip = LoadOptions { on_corrupt: OnCorrupt::Skip, ..options(2, 2) };
+        let broken = || Numbers { broken: 25, ..GOOD };
+        let (whole, found) = (load(GOOD, skip, false), load(broken(), skip, true));
+        let mut replaced = 0;
+        for (whole, found) in whole.iter().zip(&found) {
+            assert_eq!(whole.positions, found.positions);
+            for (&before, &after) in whole.ids.iter().zip(&found.ids) {
+                assert_ne!(after, 25);
+                assert!(before == 25 || before == after);
+                replaced += u32::from(before == 25);
+            }
+            let pixels: Vec<u8> = found.ids.iter().flat_map(|&id| [id as u8; 2]).collect();
+            assert_eq!(found.pixels, pixels);
+        }
+        assert!(replaced > 0);
+        assert_eq!(load(broken(), LoadOptions { threads: 1, prefetch: 7, ..skip }, false), found);
+
+        let plan = eval_plan(100, 10, 0, 1);
+        let loader = Loader::new(Arc::new(broken()), Order::Sequential, plan, skip).unwrap();
+        let batches: Vec<Batch> = loader.map(Result::unwrap).collect();
+        let ids: Vec<u64> = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
+        assert!(ids.into_iter().eq((0..100).filter(|&id| id != 25)));
+        assert_eq!(batches[2].pixels[10..12], [26, 26]);
+    }
+
     #[test]
     fn a_panic_of_the_source_is_not_taken_for_the_end() {
         let source = Arc::new(Numbers { panics: 5, ..GOOD });
         let plan = eval_plan(100, 10, 0, 1);
-        let mut loader = Loader::new(source, Order::Sequential, plan, 1).unwrap();
+        let mut loader = Loader::new(source, Order::Sequential, plan, options(1, 2)).unwrap();
         let payload = panic::catch_unwind(panic::AssertUnwindSafe(|| loader.next())).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "the panic of sample 5");
     }
@@ -244,7 +379,7 @@ mod tests {
             let source = Arc::new(GOOD);
             let order = Order::Shuffled(Sampler::new(0, 100));
             let plan = train_plan(0, u64::MAX / 8, 8, 0, 1);
-            let mut loader = Loader::new(source.clone(), order, plan, 2).unwrap();
+            let mut loader = Loader::new(source.clone(), order, plan, options(2, 2)).unwrap();
             for _ in 0..taken {
                 loader.next().unwrap().unwrap();
             }

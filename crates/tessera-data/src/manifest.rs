@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::decode::Modality;
 use crate::error::DataError;
 use crate::file;
-use crate::source::SampleShape;
+use crate::shape::SampleShape;
 
 /// Name of the manifest inside the folder of a data set.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Version of the format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// Newest version of the format: the one of audio, of video and of compressed samples. Pictures
+/// that are not compressed are written as version 1, which older programs read as well.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Value of `format` in every manifest.
 const FORMAT: &str = "tessera-dataset";
@@ -29,8 +31,11 @@ const FORMAT: &str = "tessera-dataset";
 pub struct Manifest {
     /// Always `tessera-dataset`.
     pub format: String,
-    /// Version of the format, [`FORMAT_VERSION`].
+    /// Version of the format, at most [`FORMAT_VERSION`].
     pub version: u32,
+    /// How samples are compressed, each on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// Shape of every sample.
     pub shape: SampleShape,
     /// What was packed.
@@ -55,16 +60,19 @@ pub struct SplitEntry {
     pub num_samples: u64,
     /// Whether the shards hold a label for each sample.
     pub labels: bool,
-    /// Mean of the pixels of each channel, with bytes scaled to [0, 1].
+    /// Mean of each channel, with bytes scaled to [0, 1] and audio to [-1, 1].
     pub pixel_mean: Vec<f64>,
-    /// Population variance of the pixels of each channel, with bytes scaled to [0, 1].
+    /// Population variance of each channel, in the same scale.
     pub pixel_variance: Vec<f64>,
+    /// Names of samples that could not be read and were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
     /// The shards in the order of their samples.
     pub shards: Vec<ShardEntry>,
 }
 
 /// One shard file of a split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardEntry {
     /// Name of the file inside the folder of the data set, without any folder.
     pub file: String,
@@ -76,6 +84,14 @@ pub struct ShardEntry {
     pub sha256: String,
 }
 
+/// How samples are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Zstandard, RFC 8878.
+    Zstd,
+}
+
 /// What is read before anything else, so that a newer format is named as such.
 #[derive(Deserialize)]
 struct Head {
@@ -84,10 +100,16 @@ struct Head {
 }
 
 impl Manifest {
-    /// A manifest of this version without splits.
-    pub(crate) fn new(shape: SampleShape, source: SourceDescription) -> Self {
-        let splits = BTreeMap::new();
-        Self { format: FORMAT.to_owned(), version: FORMAT_VERSION, shape, source, splits }
+    /// A manifest without splits.
+    pub(crate) fn new(
+        shape: SampleShape,
+        compression: Option<Compression>,
+        source: SourceDescription,
+    ) -> Self {
+        let is_first = shape.modality == Modality::Image && compression.is_none();
+        let version = if is_first { 1 } else { FORMAT_VERSION };
+        let (format, splits) = (FORMAT.to_owned(), BTreeMap::new());
+        Self { format, version, compression, shape, source, splits }
     }
 
     /// Bytes of all shard files together.
@@ -172,9 +194,9 @@ fn parse(text: &[u8]) -> Result<Manifest, String> {
     if head.format != FORMAT {
         return Err(format!("has format {:?}, not {FORMAT:?}", head.format));
     }
-    if head.version != FORMAT_VERSION {
+    if !(1..=FORMAT_VERSION).contains(&head.version) {
         let version = head.version;
-        return Err(format!("has version {version}, this program reads {FORMAT_VERSION}"));
+        return Err(format!("has version {version}, this program reads 1 to {FORMAT_VERSION}"));
     }
     let manifest: Manifest =
         serde_json::from_slice(text).map_err(|error| format!("is damaged ({error})"))?;
@@ -192,16 +214,17 @@ mod tests {
     use super::*;
 
     fn manifest(file: &str) -> Manifest {
-        let shape = SampleShape { channels: 1, height: 2, width: 2 };
+        let shape = SampleShape::image(1, 2, 2);
         let source = SourceDescription { format: "idx".to_owned(), files: vec![] };
-        let mut manifest = Manifest::new(shape, source);
+        let mut manifest = Manifest::new(shape, None, source);
         let shard =
-            ShardEntry { file: file.to_owned(), num_samples: 3, bytes: 100, sha256: String::new() };
+            ShardEntry { file: file.to_owned(), num_samples: 3, bytes: 100, ..Default::default() };
         let split = SplitEntry {
             num_samples: 3,
             labels: false,
             pixel_mean: vec![0.1],
             pixel_variance: vec![0.2],
+            skipped: vec![],
             shards: vec![shard],
         };
         manifest.splits.insert("train".to_owned(), split);
@@ -237,8 +260,8 @@ mod tests {
 
     #[test]
     fn another_version_or_format_is_named() {
-        let other = br#"{"format":"tessera-dataset","version":2,"new":[]}"#;
-        assert_eq!(parse(other).unwrap_err(), "has version 2, this program reads 1");
+        let other = br#"{"format":"tessera-dataset","version":3,"new":[]}"#;
+        assert_eq!(parse(other).unwrap_err(), "has version 3, this program reads 1 to 2");
         let foreign = br#"{"format":"else","version":1}"#;
         assert!(parse(foreign).unwrap_err().starts_with("has format \"else\""));
         assert!(parse(b"{").unwrap_err().starts_with("is not a manifest"));

@@ -1,12 +1,15 @@
 //! One shard: a safetensors file of samples, each with a checksum of its own.
 //!
 //! Tensors, in the order of their bytes: `labels` I64 `[n]` (only if there are labels),
-//! `crc32` U32 `[n]`, `samples` U8 `[n, H, W, C]`. The order is that of safetensors itself
+//! `crc32` U32 `[n]`, `samples`: U8 `[n, H, W, C]` of pictures, U8 `[n, T, H, W, C]` of video, I16
+//! `[n, T, C]` of audio. Where samples are compressed, `ends` U64 `[n]` comes after the labels, and
+//! `compressed` U8 is in place of `samples`. The order is that of safetensors itself
 //! (larger elements first, so that each tensor is aligned). Any safetensors reader opens it;
 //! this one never maps or loads the file, it reads one sample at its offset. The checksum
 //! (CRC-32 of IEEE 802.3, as in gzip) catches a flipped bit when it matters: when the sample
 //! is used. It does not protect against a person; the SHA-256 in the manifest does.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -16,34 +19,43 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::decode::Modality;
 use crate::error::DataError;
 use crate::file;
-use crate::manifest::ShardEntry;
-use crate::source::SampleShape;
+use crate::manifest::{Compression, ShardEntry};
+use crate::shape::SampleShape;
 
 /// Value of the metadata key `format`. One key, since safetensors writes several in the
 /// order of a hash map, and equal shards must have equal bytes.
 const FORMAT: &str = "tessera-shard-1";
+/// The same where each sample is compressed.
+const FORMAT_ZSTD: &str = "tessera-shard-zstd-1";
 
 /// Longest header that is believed; ours has a few hundred bytes.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
-/// Samples of one shard while it is filled, in memory.
+/// Samples of one shard before it is written.
 #[derive(Default)]
-pub(crate) struct ShardBuffer {
-    samples: Vec<u8>,
+pub(crate) struct ShardContent {
+    /// Samples one after another, compressed if `ends` says where.
+    pub(crate) samples: Vec<u8>,
     crcs: Vec<u8>,
     labels: Vec<u8>,
+    /// Where each compressed sample ends.
+    ends: Vec<u8>,
     num_samples: u64,
 }
 
-impl ShardBuffer {
-    /// Adds one sample; either every sample of a shard has a label or none has.
-    pub(crate) fn push(&mut self, sample: &[u8], label: Option<i64>) {
-        self.samples.extend_from_slice(sample);
-        self.crcs.extend_from_slice(&crc32fast::hash(sample).to_le_bytes());
+impl ShardContent {
+    /// Adds what belongs to one sample, and the sample itself if it is compressed.
+    pub(crate) fn push(&mut self, crc32: u32, label: Option<i64>, compressed: Option<&[u8]>) {
+        self.crcs.extend_from_slice(&crc32.to_le_bytes());
         if let Some(label) = label {
             self.labels.extend_from_slice(&label.to_le_bytes());
+        }
+        if let Some(compressed) = compressed {
+            self.samples.extend_from_slice(compressed);
+            self.ends.extend_from_slice(&(self.samples.len() as u64).to_le_bytes());
         }
         self.num_samples += 1;
     }
@@ -53,28 +65,13 @@ impl ShardBuffer {
         self.num_samples
     }
 
-    /// Writes the samples to `folder/file`, empties the buffer and describes the file.
-    pub(crate) fn write(
-        &mut self,
-        folder: &Path,
-        file: String,
-        shape: SampleShape,
-    ) -> Result<ShardEntry, DataError> {
-        let header = self.header(shape);
-        let length = (header.len() as u64).to_le_bytes();
-        let pieces: [&[u8]; 5] = [&length, &header, &self.labels, &self.crcs, &self.samples];
-        let written = file::write_synced(&folder.join(&file), &pieces)?;
-        let entry = ShardEntry {
-            file,
-            num_samples: self.num_samples,
-            bytes: written.bytes,
-            sha256: written.sha256,
-        };
-        self.samples.clear();
-        self.crcs.clear();
-        self.labels.clear();
-        self.num_samples = 0;
-        Ok(entry)
+    /// Whether every sample has a label; a shard has labels for all of its samples or for none.
+    pub(crate) fn has_labels(&self) -> bool {
+        self.num_samples > 0 && self.labels.len() as u64 == 8 * self.num_samples
+    }
+
+    fn labels(&self) -> &[u8] {
+        if self.has_labels() { &self.labels } else { &[] }
     }
 
     /// The safetensors header, padded with spaces to eight bytes as the format's own writer
@@ -88,17 +85,45 @@ impl ShardBuffer {
             offset += bytes;
             tensors.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets }));
         };
-        if !self.labels.is_empty() {
+        if self.has_labels() {
             add("labels", Dtype::I64, vec![n], self.labels.len());
         }
+        if !self.ends.is_empty() {
+            add("ends", Dtype::U64, vec![n], self.ends.len());
+        }
         add("crc32", Dtype::U32, vec![n], self.crcs.len());
-        add("samples", Dtype::U8, samples_shape(n, shape), self.samples.len());
-        let metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        let (name, dtype, samples) = match self.ends.is_empty() {
+            true => ("samples", dtype_of(shape), samples_shape(n, shape)),
+            false => ("compressed", Dtype::U8, vec![self.samples.len()]),
+        };
+        add(name, dtype, samples, self.samples.len());
+        let format = if self.ends.is_empty() { FORMAT } else { FORMAT_ZSTD };
+        let metadata = HashMap::from([("format".to_owned(), format.to_owned())]);
         let metadata = Metadata::new(Some(metadata), tensors).expect("the offsets follow on");
         let mut text = serde_json::to_vec(&metadata).expect("a header is plain data");
         text.resize(text.len().next_multiple_of(8), b' ');
         text
     }
+}
+
+/// Writes samples to `folder/file` and describes the file.
+pub(crate) fn write(
+    folder: &Path,
+    file: &str,
+    shape: SampleShape,
+    content: &ShardContent,
+) -> Result<ShardEntry, DataError> {
+    let header = content.header(shape);
+    let length = (header.len() as u64).to_le_bytes();
+    let pieces: [&[u8]; 6] =
+        [&length, &header, content.labels(), &content.ends, &content.crcs, &content.samples];
+    let written = file::write_synced(&folder.join(file), &pieces)?;
+    Ok(ShardEntry {
+        file: file.to_owned(),
+        num_samples: content.num_samples,
+        bytes: written.bytes,
+        sha256: written.sha256,
+    })
 }
 
 /// An open shard; reading needs no lock and no position.
@@ -108,6 +133,8 @@ pub(crate) struct Shard {
     sample_bytes: usize,
     /// Where the first sample starts in the file.
     samples_at: u64,
+    /// Where each compressed sample ends behind that; empty if they are not compressed.
+    ends: Vec<u64>,
     /// Checksum of each sample.
     crcs: Vec<u32>,
 }
@@ -122,6 +149,7 @@ impl Shard {
         path: PathBuf,
         entry: &ShardEntry,
         shape: SampleShape,
+        compression: Option<Compression>,
     ) -> Result<Self, DataError> {
         let read_error = |source| match io::Error::kind(&source) {
             io::ErrorKind::NotFound => {
@@ -139,19 +167,40 @@ impl Shard {
         if found > expected {
             return Err(wrong(format!("has {found} bytes, expected {expected}")));
         }
-        let (data_at, metadata) = read_header(&file, found).map_err(wrong)?;
+        let format = if compression.is_some() { FORMAT_ZSTD } else { FORMAT };
+        let (data_at, metadata) = read_header(&file, found, format).map_err(wrong)?;
         let num_samples = usize::try_from(entry.num_samples)
             .map_err(|_| wrong("holds more samples than memory".to_owned()))?;
-        let samples = tensor(&metadata, "samples", Dtype::U8, &samples_shape(num_samples, shape))
-            .map_err(wrong)?;
+        let bytes_of = |info: &TensorInfo| -> Result<Vec<u8>, DataError> {
+            let (start, end) = info.data_offsets;
+            let mut bytes = vec![0; end - start];
+            file.read_exact_at(&mut bytes, data_at + start as u64).map_err(read_error)?;
+            Ok(bytes)
+        };
         let crcs = tensor(&metadata, "crc32", Dtype::U32, &[num_samples]).map_err(wrong)?;
-        let samples_at = data_at + samples.data_offsets.0 as u64;
-        let mut crc_bytes = vec![0; 4 * num_samples];
-        file.read_exact_at(&mut crc_bytes, data_at + crcs.data_offsets.0 as u64)
-            .map_err(read_error)?;
-        let (quads, _) = crc_bytes.as_chunks::<4>();
-        let crcs = quads.iter().map(|quad| u32::from_le_bytes(*quad)).collect();
-        Ok(Self { path, file, sample_bytes: shape.num_bytes(), samples_at, crcs })
+        let crcs = bytes_of(crcs)?;
+        let crcs = crcs.as_chunks().0.iter().map(|quad| u32::from_le_bytes(*quad)).collect();
+        let (samples_at, ends) = match compression {
+            None => {
+                let expected = samples_shape(num_samples, shape);
+                let samples = tensor(&metadata, "samples", dtype_of(shape), &expected);
+                (samples.map_err(wrong)?.data_offsets.0, Vec::new())
+            }
+            Some(Compression::Zstd) => {
+                let ends = tensor(&metadata, "ends", Dtype::U64, &[num_samples]).map_err(wrong)?;
+                let ends = bytes_of(ends)?;
+                let ends: Vec<u64> =
+                    ends.as_chunks().0.iter().map(|eight| u64::from_le_bytes(*eight)).collect();
+                let last = ends.last().copied().unwrap_or(0) as usize;
+                let samples = tensor(&metadata, "compressed", Dtype::U8, &[last]).map_err(wrong)?;
+                if !ends.is_sorted() {
+                    return Err(wrong("has samples that end before they begin".to_owned()));
+                }
+                (samples.data_offsets.0, ends)
+            }
+        };
+        let samples_at = data_at + samples_at as u64;
+        Ok(Self { path, file, sample_bytes: shape.num_bytes(), samples_at, ends, crcs })
     }
 
     /// Samples in this shard.
@@ -171,15 +220,21 @@ impl Shard {
             sample: index,
             problem,
         };
-        let at = self.samples_at + index * self.sample_bytes as u64;
-        match self.file.read_exact_at(out, at) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(corrupt("is beyond the end of the file, which was longer".to_owned()));
-            }
-            Err(source) => {
-                let shard = self.path.clone();
-                return Err(DataError::ReadSample { shard, sample: index, source });
+        if self.ends.is_empty() {
+            self.read_bytes(index, index * self.sample_bytes as u64, out)?;
+        } else {
+            let end = self.ends[index as usize];
+            let start = index.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
+            let mut compressed = vec![0; (end - start) as usize];
+            self.read_bytes(index, start, &mut compressed)?;
+            let outcome = DECOMPRESSOR
+                .with_borrow_mut(|zstd| zstd.decompress_to_buffer(&compressed, &mut *out));
+            match outcome {
+                Ok(bytes) if bytes == out.len() => {}
+                Ok(bytes) => {
+                    return Err(corrupt(format!("has {bytes} bytes, expected {}", out.len())));
+                }
+                Err(error) => return Err(corrupt(format!("is no zstd ({error})"))),
             }
         }
         let (found, expected) = (crc32fast::hash(out), self.crcs[index as usize]);
@@ -188,10 +243,26 @@ impl Shard {
         }
         Ok(())
     }
+
+    fn read_bytes(&self, index: u64, at: u64, out: &mut [u8]) -> Result<(), DataError> {
+        let (shard, sample) = (self.path.clone(), index);
+        self.file.read_exact_at(out, self.samples_at + at).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let problem = "is beyond the end of the file, which was longer".to_owned();
+                DataError::CorruptSample { shard, sample, problem }
+            }
+            _ => DataError::ReadSample { shard, sample: sample.to_string(), source },
+        })
+    }
+}
+
+thread_local! {
+    static DECOMPRESSOR: RefCell<zstd::bulk::Decompressor<'static>> =
+        RefCell::new(zstd::bulk::Decompressor::new().expect("memory for a zstd context"));
 }
 
 /// Where the tensors start in the file, and what they are; the error completes "shard ...".
-fn read_header(file: &File, file_bytes: u64) -> Result<(u64, Metadata), String> {
+fn read_header(file: &File, file_bytes: u64, expected: &str) -> Result<(u64, Metadata), String> {
     let unreadable = |error: io::Error| format!("has an unreadable header ({error})");
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0).map_err(unreadable)?;
@@ -204,8 +275,8 @@ fn read_header(file: &File, file_bytes: u64) -> Result<(u64, Metadata), String> 
     let metadata: Metadata = serde_json::from_slice(&text)
         .map_err(|error| format!("has a header that is not safetensors ({error})"))?;
     let format = metadata.metadata().as_ref().and_then(|keys| keys.get("format"));
-    if format.map(String::as_str) != Some(FORMAT) {
-        return Err(format!("has format {format:?}, expected {FORMAT:?}"));
+    if format.map(String::as_str) != Some(expected) {
+        return Err(format!("has format {format:?}, expected {expected:?}"));
     }
     let data_at = 8 + length;
     if data_at.checked_add(metadata.data_len() as u64) != Some(file_bytes) {
@@ -231,7 +302,21 @@ fn tensor<'a>(
     Ok(info)
 }
 
+/// Type of the tensor `samples`.
+fn dtype_of(shape: SampleShape) -> Dtype {
+    match shape.modality {
+        Modality::Image | Modality::Video => Dtype::U8,
+        Modality::Audio => Dtype::I16,
+    }
+}
+
 /// Shape of the tensor `samples`: channels last.
 fn samples_shape(num_samples: usize, shape: SampleShape) -> Vec<usize> {
-    vec![num_samples, shape.height as usize, shape.width as usize, shape.channels as usize]
+    let [frames, height, width, channels] =
+        [shape.frames, shape.height, shape.width, shape.channels].map(|axis| axis as usize);
+    match shape.modality {
+        Modality::Image => vec![num_samples, height, width, channels],
+        Modality::Audio => vec![num_samples, frames, channels],
+        Modality::Video => vec![num_samples, frames, height, width, channels],
+    }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::DataError;
 use crate::manifest::{self, Manifest, ShardEntry};
 use crate::shard::Shard;
-use crate::source::{SampleShape, packed};
+use crate::source::packed;
 
 /// Damaged samples named for each shard; the rest is counted.
 const MAX_SAMPLES_NAMED: usize = 10;
@@ -52,7 +52,7 @@ pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
         for entry in &split.shards {
             report.num_shards += 1;
             let path = manifest::shard_path(folder, entry);
-            for message in check_shard(&path, entry, manifest.shape) {
+            for message in check_shard(&path, entry, &manifest) {
                 report.problems.push(Problem { file: path.clone(), message });
             }
         }
@@ -61,8 +61,8 @@ pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
 }
 
 /// Everything wrong with one shard.
-fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<String> {
-    let shard = match Shard::open(path.to_owned(), entry, shape) {
+fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<String> {
+    let shard = match Shard::open(path.to_owned(), entry, manifest.shape, manifest.compression) {
         Ok(shard) => shard,
         Err(error) => return vec![message_of(error)],
     };
@@ -70,7 +70,7 @@ fn check_shard(path: &Path, entry: &ShardEntry, shape: SampleShape) -> Vec<Strin
     if let Err(error) = packed::check_hash(path, entry) {
         messages.push(message_of(error));
     }
-    let mut sample = vec![0; shape.num_bytes()];
+    let mut sample = vec![0; manifest.shape.num_bytes()];
     let mut num_damaged = 0;
     for index in 0..shard.num_samples() {
         if let Err(error) = shard.read(index, &mut sample) {

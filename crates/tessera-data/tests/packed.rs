@@ -5,14 +5,15 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 use tessera_data::{
-    DataConfig, DataError, DataErrorKind, Manifest, PackFormat, PackOptions, VerifyMode, inspect,
-    pack, source, verify,
+    DataConfig, DataError, DataErrorKind, DataKind, Draw, Manifest, OnCorrupt, PackOptions,
+    VerifyMode, inspect, pack, source, verify,
 };
 
 const NUM_TRAIN: u32 = 10;
@@ -59,11 +60,13 @@ fn published() -> TempDir {
 }
 
 fn options(folder: &Path) -> PackOptions {
+    let data = DataConfig { kind: DataKind::Idx, path: folder.join("in"), ..DataConfig::default() };
     PackOptions {
-        format: PackFormat::Idx,
-        input: folder.join("in"),
+        data,
         out: folder.join("out/set"),
         shard_samples: 4,
+        zstd_level: None,
+        on_corrupt: OnCorrupt::Fail,
     }
 }
 
@@ -71,13 +74,13 @@ fn options(folder: &Path) -> PackOptions {
 fn packed() -> (TempDir, PathBuf) {
     let folder = published();
     let options = options(folder.path());
-    pack(&options, &mut |_, _| {}).unwrap();
+    pack(&options, &|_, _| {}).unwrap();
     (folder, options.out)
 }
 
 /// The error of packing, after checking that nothing was left behind.
 fn pack_error(folder: &TempDir) -> DataError {
-    let error = pack(&options(folder.path()), &mut |_, _| {}).unwrap_err();
+    let error = pack(&options(folder.path()), &|_, _| {}).unwrap_err();
     assert_eq!(error.kind(), DataErrorKind::BadInput, "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
     let out = folder.path().join("out");
@@ -115,7 +118,7 @@ fn every_sample_comes_back_as_it_was_published() {
         assert_eq!(source.num_samples(), u64::from(count));
         let mut sample = vec![0; source.shape().num_bytes()];
         for id in 0..count {
-            source.read(u64::from(id), &mut sample).unwrap();
+            source.read(u64::from(id), Draw::NONE, &mut sample).unwrap();
             assert_eq!(sample, image(id));
         }
     }
@@ -141,9 +144,12 @@ fn a_shard_is_a_safetensors_file_with_labels_and_checksums() {
 fn packing_twice_gives_the_same_bytes_and_reports_progress() {
     let (_first_folder, first) = packed();
     let folder = published();
-    let mut calls = Vec::new();
+    let calls = Mutex::new(Vec::new());
     let options = options(folder.path());
-    let manifest = pack(&options, &mut |done, total| calls.push((done, total))).unwrap();
+    let manifest =
+        pack(&options, &|done, total| calls.lock().unwrap().push((done, total))).unwrap();
+    let mut calls = calls.into_inner().unwrap();
+    calls.sort_unstable();
     assert!(calls.into_iter().eq((1..=13).map(|done| (done, 13))));
     let mut names = vec!["manifest.json".to_owned()];
     names.extend(manifest.splits.values().flat_map(|s| &s.shards).map(|s| s.file.clone()));
@@ -187,8 +193,8 @@ fn a_flipped_bit_is_found_at_the_start_or_when_it_is_read() {
         DataConfig { path: out.clone(), verify: VerifyMode::Never, ..DataConfig::default() };
     let source = source::open(&config, "train").unwrap();
     let mut sample = [0; 6];
-    source.read(6, &mut sample).unwrap();
-    let error = source.read(7, &mut sample).unwrap_err();
+    source.read(6, Draw::NONE, &mut sample).unwrap();
+    let error = source.read(7, Draw::NONE, &mut sample).unwrap_err();
     assert_eq!(error.kind(), DataErrorKind::Corrupt);
     let message = error.to_string();
     assert!(message.starts_with("sample 3 of shard "), "{message}");
@@ -327,7 +333,7 @@ fn a_plain_file_goes_before_a_gzipped_one_beside_it_and_labels_are_optional() {
     fs::create_dir(&input).unwrap();
     fs::write(input.join("train-images-idx3-ubyte"), images(2)).unwrap();
     fs::write(input.join("train-images-idx3-ubyte.gz"), "not gzip").unwrap();
-    let manifest = pack(&options(folder.path()), &mut |_, _| {}).unwrap();
+    let manifest = pack(&options(folder.path()), &|_, _| {}).unwrap();
     assert_eq!(manifest.source.files, ["train-images-idx3-ubyte"]);
     assert!(!manifest.splits["train"].labels);
     open(&folder.path().join("out/set"), "train", VerifyMode::Always).unwrap();
@@ -337,14 +343,14 @@ fn a_plain_file_goes_before_a_gzipped_one_beside_it_and_labels_are_optional() {
 fn an_output_folder_in_use_is_refused_and_left_alone() {
     let (folder, out) = packed();
     let before = Manifest::read(&out).unwrap();
-    let error = pack(&options(folder.path()), &mut |_, _| {}).unwrap_err();
+    let error = pack(&options(folder.path()), &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("it is not empty"), "{error}");
     assert_eq!(error.kind(), DataErrorKind::BadInput);
     assert_eq!(Manifest::read(&out).unwrap(), before);
 
     let refuse = |out: PathBuf, shard_samples, expected: &str| {
         let options = PackOptions { out, shard_samples, ..options(folder.path()) };
-        let error = pack(&options, &mut |_, _| {}).unwrap_err();
+        let error = pack(&options, &|_, _| {}).unwrap_err();
         assert_eq!(error.kind(), DataErrorKind::BadInput);
         assert!(error.to_string().contains(expected), "{error}");
     };
@@ -355,7 +361,7 @@ fn an_output_folder_in_use_is_refused_and_left_alone() {
     // An empty folder is fine.
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    pack(&PackOptions { out: empty, ..options(folder.path()) }, &mut |_, _| {}).unwrap();
+    pack(&PackOptions { out: empty, ..options(folder.path()) }, &|_, _| {}).unwrap();
 }
 
 #[test]
@@ -366,7 +372,7 @@ fn a_data_set_that_shrinks_in_use_is_corruption() {
     let shard =
         fs::OpenOptions::new().write(true).open(out.join("test-00000.safetensors")).unwrap();
     shard.set_len(16).unwrap();
-    let error = source.read(2, &mut [0; 6]).unwrap_err();
+    let error = source.read(2, Draw::NONE, &mut [0; 6]).unwrap_err();
     assert_eq!(error.kind(), DataErrorKind::Corrupt);
     assert!(error.to_string().contains("beyond the end"), "{error}");
 }

@@ -30,14 +30,16 @@ const VERSION: u32 = 1;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 17] = [
+const MAY_CHANGE: [&str; 19] = [
     "checkpoint.every",
     "checkpoint.keep",
     "comm.backend",
     "comm.share_gpu",
     "comm.timeout_seconds",
+    "data.on_corrupt",
     "data.path",
     "data.prefetch",
+    "data.threads",
     "data.verify",
     "eval.batch",
     "eval.every",

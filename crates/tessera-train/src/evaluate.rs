@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tessera_comm::Communicator;
-use tessera_data::{Loader, Order, Source, eval_plan};
+use tessera_data::{LoadOptions, Loader, Order, Source, eval_plan};
 use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
 
 use crate::batch::batch_images;
@@ -48,8 +48,8 @@ pub struct Split {
     pub source: Arc<dyn Source>,
     /// Samples a batch, over all ranks.
     pub batch: u64,
-    /// Batches read ahead.
-    pub prefetch: usize,
+    /// How they are read.
+    pub load: LoadOptions,
 }
 
 /// Measures `model` after `step` steps, with the first `num_levels` levels of a residual quantiser.
@@ -74,8 +74,7 @@ pub fn evaluate(
     let sums = Tensor::zeros([3 + num_codes], options);
     let counts_k = sums.narrow(0, 3, num_codes);
     let plan = eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
-    let mut loader =
-        Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.prefetch)?;
+    let mut loader = Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.load)?;
     while let Some(batch) = loader.next() {
         let batch = batch?;
         if batch.num_samples() > 0 {
@@ -177,8 +176,8 @@ pub fn evaluate_run(
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
     agree_on(comm, checkpoint.restore(&training))?;
-    let (batch, prefetch) = (config.eval.batch, config.data.prefetch);
-    let split = Split { name: "test".into(), source, batch, prefetch };
+    let (batch, load) = (config.eval.batch, config.data.load_options());
+    let split = Split { name: "test".into(), source, batch, load };
     evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels)
 }
 

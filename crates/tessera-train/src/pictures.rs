@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tch::Kind;
-use tessera_data::{Batch, Source};
+use tessera_data::{Batch, Draw, Source};
 use tessera_nn::VqVae;
 
 use crate::batch::batch_images;
@@ -36,7 +36,7 @@ pub(crate) fn write(
     let num = NUM_SAMPLES.min(source.num_samples());
     let mut pixels = vec![0u8; num as usize * shape.num_bytes()];
     for (id, out) in (0..num).zip(pixels.chunks_exact_mut(shape.num_bytes())) {
-        source.read(id, out)?;
+        source.read(id, Draw::NONE, out)?;
     }
     let batch =
         Batch { step, global: 0..num, positions: 0..num, ids: (0..num).collect(), pixels, shape };

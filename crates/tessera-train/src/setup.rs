@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use tessera_comm::{RankDevice, Watchdog};
 use tessera_control::{Activity, Client};
+use tessera_data::Modality;
 use tessera_data::source::Source;
 
 use crate::clock::Clock;
@@ -70,6 +71,20 @@ pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
     let train = tessera_data::source::open(&config.data, "train")?;
     let test = tessera_data::source::open(&config.data, "test")?;
     let shape = train.shape();
+    if shape.modality != Modality::Image {
+        return Err(TrainError::BadInput(
+            "the data are audio or video, the models here take pictures: train on a data set of \
+             modality \"image\""
+                .to_owned(),
+        ));
+    }
+    if test.shape() != shape {
+        return Err(TrainError::BadInput(
+            "the splits train and test have samples of other shapes: set data.image.height and \
+             data.image.width"
+                .to_owned(),
+        ));
+    }
     config
         .model
         .validate(i64::from(shape.height), i64::from(shape.width))

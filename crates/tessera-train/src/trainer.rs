@@ -11,7 +11,7 @@ use std::time::Duration;
 use tessera_comm::{Communicator, Uploads};
 use tessera_control::{Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
-use tessera_data::{Batch, DataError, Loader, Order, Sampler, train_plan};
+use tessera_data::{Batch, DataError, Loader, Order, train_plan};
 use tessera_nn::VqVae;
 
 use crate::checkpoint::{self, Checkpoint, Manifest};
@@ -83,7 +83,7 @@ pub fn train(
             name: "test".into(),
             source: data.test,
             batch: config.eval.batch,
-            prefetch: config.data.prefetch,
+            load: config.data.load_options(),
         },
         num_train: data.train.num_samples(),
         sinks: Vec::new(),
@@ -133,9 +133,9 @@ impl Run<'_> {
             return self.end(RunState::Done);
         }
         let (rank, world_size) = (self.comm.rank(), self.comm.world_size());
-        let order = Order::Shuffled(Sampler::new(*seed, source.num_samples()));
+        let order = Order::Shuffled(source.sampler(&self.config.data, *seed));
         let plan = train_plan(self.step, train.steps, train.global_batch, rank, world_size);
-        let mut loader = Loader::new(source, order, plan, self.config.data.prefetch)?;
+        let mut loader = Loader::new(source, order, plan, self.config.data.load_options())?;
         let mut pending: Option<Arriving> = None;
         self.clock.enter(Phase::Data);
         while let Some(batch) = self.next_batch(&mut loader) {

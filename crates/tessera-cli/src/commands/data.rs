@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tessera_control::ExitCode;
 use tessera_data::{
-    DEFAULT_SHARD_SAMPLES, DataError, DataErrorKind, DatasetSummary, PackFormat, PackOptions,
+    DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, OnCorrupt,
+    PackOptions,
 };
 
 use crate::failure::Failure;
@@ -28,15 +29,17 @@ enum DataCommand {
     Verify(VerifyArgs),
     /// Describe a packed data set from its manifest.
     Inspect(InspectArgs),
+    /// Read tar archives from beginning to end and keep an index beside each, with checksums.
+    Index(IndexArgs),
 }
 
 #[derive(Debug, Args)]
 struct PackArgs {
-    /// Format of the input.
-    #[arg(long, value_enum)]
-    format: Format,
-    /// Folder of the input, searched with all folders below it.
-    #[arg(long, value_name = "DIR")]
+    /// What the input is: a value of `data.kind` in a run's configuration.
+    #[arg(long, value_name = "KIND")]
+    format: String,
+    /// The input: a folder, searched with all folders below it, or what the format says.
+    #[arg(long, value_name = "PATH")]
     input: PathBuf,
     /// Folder to write; must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
@@ -50,12 +53,23 @@ struct PackArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     shard_samples: u64,
+    /// A key of the section `data` of a run's configuration, without `data.`: how samples are
+    /// made, such as `modality=audio` or `image.height=64`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Compress each sample with zstd at this level, from 1 to 19.
+    #[arg(long, value_name = "LEVEL")]
+    zstd: Option<i32>,
+    /// Leave out samples that cannot be read or decoded, with a warning, instead of ending there.
+    #[arg(long)]
+    skip_corrupt: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// Files of MNIST, Fashion-MNIST and their kin, plain or gzipped.
-    Idx,
+#[derive(Debug, Args)]
+struct IndexArgs {
+    /// Folder of tar archives, an archive, or a pattern such as `shard-{000..009}.tar`.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -85,18 +99,22 @@ pub(crate) fn run(args: DataArgs) -> Result<(), Failure> {
         DataCommand::Pack(args) => pack(args),
         DataCommand::Verify(args) => verify(&args.folder),
         DataCommand::Inspect(args) => inspect(&args),
+        DataCommand::Index(args) => index(&args.path),
     }
 }
 
 fn pack(args: PackArgs) -> Result<(), Failure> {
-    let format = match args.format {
-        Format::Idx => PackFormat::Idx,
-    };
+    let data = data_config(&args)?;
     let out = args.out.display().to_string();
-    let options =
-        PackOptions { format, input: args.input, out: args.out, shard_samples: args.shard_samples };
-    let bar = progress_bar();
-    let packed = tessera_data::pack(&options, &mut |done, total| {
+    let options = PackOptions {
+        data,
+        out: args.out,
+        shard_samples: args.shard_samples,
+        zstd_level: args.zstd,
+        on_corrupt: if args.skip_corrupt { OnCorrupt::Skip } else { OnCorrupt::Fail },
+    };
+    let bar = progress_bar("packing {wide_bar} {pos}/{len} samples, {eta} left");
+    let packed = tessera_data::pack(&options, &|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -105,10 +123,61 @@ fn pack(args: PackArgs) -> Result<(), Failure> {
     let splits: Vec<String> = manifest
         .splits
         .iter()
-        .map(|(name, split)| format!("{name} {}", split.num_samples))
+        .map(|(name, split)| match split.skipped.len() {
+            0 => format!("{name} {}", split.num_samples),
+            skipped => format!("{name} {} ({skipped} left out)", split.num_samples),
+        })
         .collect();
     let bytes = HumanBytes(manifest.num_bytes());
     writeln!(io::stdout(), "packed {out}: {} ({bytes})", splits.join(", "))?;
+    Ok(())
+}
+
+/// The section `data` that the arguments stand for.
+fn data_config(args: &PackArgs) -> Result<DataConfig, Failure> {
+    let bad = |message: String| Failure::new(ExitCode::BadInput, message);
+    let mut table = toml::Table::new();
+    table.insert("kind".to_owned(), args.format.clone().into());
+    let input = args.input.to_str().ok_or_else(|| bad("--input is not UTF-8".to_owned()))?;
+    table.insert("path".to_owned(), input.into());
+    for setting in &args.set {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(bad(format!("--set needs KEY=VALUE, found {setting:?}")));
+        };
+        // What is no value of TOML is a word.
+        let value = format!("value = {value}").parse::<toml::Table>().map_or_else(
+            |_| value.into(),
+            |mut table| table.remove("value").expect("it was just written"),
+        );
+        insert(&mut table, key, value).map_err(|problem| bad(format!("--set {key} {problem}")))?;
+    }
+    let config: Result<DataConfig, _> = table.try_into();
+    config.map_err(|error| {
+        let message = error.to_string().trim().replace('\n', ", ");
+        bad(format!("the data to pack: {message}"))
+    })
+}
+
+/// Sets a key with dots.
+fn insert(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), &'static str> {
+    let Some((section, rest)) = key.split_once('.') else {
+        table.insert(key.to_owned(), value);
+        return Ok(());
+    };
+    let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+    let section = section.as_table_mut().ok_or("is below a key that has a value")?;
+    insert(section, rest, value)
+}
+
+fn index(path: &Path) -> Result<(), Failure> {
+    let bar = progress_bar("indexing {wide_bar} {bytes}/{total_bytes}, {eta} left");
+    let indexed = tessera_data::source::index(path, &|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let (archives, samples) = indexed.map_err(failure)?;
+    writeln!(io::stdout(), "indexed {}: {samples} samples in {archives} archives", path.display())?;
     Ok(())
 }
 
@@ -180,9 +249,8 @@ fn list(values: &[f64]) -> String {
 }
 
 /// A bar on stderr; hidden where stderr is not a terminal.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("packing {wide_bar} {pos}/{len} samples, {eta} left")
-        .expect("the template is constant");
+fn progress_bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the template is constant");
     let bar = ProgressBar::new(0).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

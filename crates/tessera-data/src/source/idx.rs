@@ -5,14 +5,18 @@
 //! <https://yann.lecun.com/exdb/mnist/>. Only unsigned bytes are read here. The length is
 //! checked exactly: a download that stopped early is refused, not packed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::draw::Draw;
 use crate::error::DataError;
-use crate::source::SampleShape;
+use crate::file;
+use crate::shape::SampleShape;
+use crate::source::files::list_files;
+use crate::source::{Source, assert_read};
 
 /// Magic of a file of images: unsigned bytes, three axes.
 const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -63,25 +67,27 @@ impl IdxReader {
     /// Shape of an image: one channel. A label is an image of one pixel.
     pub fn image_shape(&self) -> SampleShape {
         let [height, width] = [1, 2].map(|axis| self.dims.get(axis).copied().unwrap_or(1));
-        SampleShape { channels: 1, height, width }
+        SampleShape::image(1, height, width)
     }
 
-    /// Reads the next item into `out`, which must be of its size.
+    /// Reads all items, and checks that nothing follows the last one.
     ///
     /// # Errors
     ///
-    /// [`DataError::Truncated`] if the file ends too early.
-    pub fn read_item(&mut self, out: &mut [u8]) -> Result<(), DataError> {
-        assert_eq!(out.len(), self.item_bytes, "the buffer is not one item");
-        self.fill(out)
+    /// [`DataError::Truncated`] if the file ends too early, [`DataError::Idx`] if it does not end
+    /// where it should.
+    pub fn read_all(mut self) -> Result<Vec<u8>, DataError> {
+        // A header may promise more than there is: memory follows what is read.
+        let mut items = Vec::new();
+        let mut block = vec![0; self.item_bytes];
+        for _ in 0..self.num_items() {
+            self.fill(&mut block)?;
+            items.extend_from_slice(&block);
+        }
+        self.finish().map(|()| items)
     }
 
-    /// Checks that nothing follows the last item.
-    ///
-    /// # Errors
-    ///
-    /// [`DataError::Idx`] if something does.
-    pub fn finish(mut self) -> Result<(), DataError> {
+    fn finish(mut self) -> Result<(), DataError> {
         match self.reader.read(&mut [0]) {
             Ok(0) => Ok(()),
             Ok(_) => Err(self.longer()),
@@ -211,8 +217,7 @@ pub struct IdxSplit {
 /// [`DataError::Idx`] if there are no training images, or two candidates in two folders;
 /// [`DataError::Read`] if a folder cannot be read.
 pub fn find_splits(folder: &Path) -> Result<Vec<IdxSplit>, DataError> {
-    let mut files = Vec::new();
-    list_files(folder, &mut files)?;
+    let mut files = list_files(folder)?;
     files.sort();
     let mut splits = Vec::new();
     for (prefix, name) in SPLITS {
@@ -258,17 +263,78 @@ fn find_one(
     Ok(Some(first.clone()))
 }
 
-/// All files below `folder`; links to folders are not followed, so there are no cycles.
-fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let read_error = |source| DataError::Read { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(read_error)? {
-        let entry = entry.map_err(read_error)?;
-        let path = entry.path();
-        if entry.file_type().map_err(read_error)?.is_dir() {
-            list_files(&path, files)?;
-        } else if path.is_file() {
-            files.push(path);
-        }
+/// The samples of one split of an IDX folder, in memory: what is gzipped has no random access.
+pub(crate) struct IdxSource {
+    shape: SampleShape,
+    images: Vec<u8>,
+    labels: Option<Vec<u8>>,
+    files: Vec<String>,
+    fingerprint: String,
+}
+
+impl IdxSource {
+    /// Reads `split` of the folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`find_splits`] and [`IdxReader::open_images`]; [`DataError::NoSplit`] if there are no
+    /// files of this split.
+    pub(crate) fn open(folder: &Path, split: &str) -> Result<Self, DataError> {
+        let splits = find_splits(folder)?;
+        let Some(found) = splits.iter().find(|found| found.name == split) else {
+            let available: Vec<_> = splits.iter().map(|split| split.name).collect();
+            let (path, split) = (folder.to_owned(), split.to_owned());
+            return Err(DataError::NoSplit { path, split, available: available.join(", ") });
+        };
+        let images = IdxReader::open_images(&found.images)?;
+        let (shape, num_images) = (images.image_shape(), images.num_items());
+        let labels = match &found.labels {
+            Some(path) => {
+                let labels = IdxReader::open_labels(path)?;
+                if labels.num_items() != num_images {
+                    let num_labels = labels.num_items();
+                    let problem = format!("holds {num_labels} labels for {num_images} images");
+                    return Err(DataError::Idx { path: path.clone(), problem });
+                }
+                Some(labels.read_all()?)
+            }
+            None => None,
+        };
+        let images = images.read_all()?;
+        let mut hasher = file::Hasher::default();
+        hasher.update(format!("{shape:?}").as_bytes());
+        hasher.update(&images);
+        let paths = [Some(&found.images), found.labels.as_ref()];
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into();
+        let files = paths.into_iter().flatten().map(name).collect();
+        Ok(Self { shape, images, labels, files, fingerprint: hasher.finish() })
     }
-    Ok(())
+}
+
+impl Source for IdxSource {
+    fn num_samples(&self) -> u64 {
+        (self.images.len() / self.shape.num_bytes()) as u64
+    }
+
+    fn shape(&self) -> SampleShape {
+        self.shape
+    }
+
+    fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
+        assert_read(self, id, out);
+        out.copy_from_slice(&self.images[id as usize * out.len()..][..out.len()]);
+        Ok(())
+    }
+
+    fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        Ok(self.labels.as_ref().map(|labels| i64::from(labels[id as usize])))
+    }
+
+    fn origin(&self) -> Vec<String> {
+        self.files.clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
 }

@@ -3,22 +3,36 @@
 //! Every sample of a source has the same shape and is bytes, height by width by channels.
 //! Scaling to floats is the training program's work.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::{DataConfig, DataKind};
+use crate::config::{DataConfig, DataKind, Shuffle};
+use crate::draw::Draw;
 use crate::error::DataError;
+use crate::sampler::Sampler;
+use crate::shape::SampleShape;
+use crate::source::files::FolderFiles;
+use crate::source::idx::IdxSource;
+use crate::source::media::MediaSource;
+use crate::source::mixture::MixtureSource;
+use crate::source::records::RecordSource;
+use crate::source::webdataset::TarFiles;
 
+mod files;
 pub mod idx;
+mod media;
+mod mixture;
 pub(crate) mod packed;
+mod recipe;
+mod records;
+mod splits;
+mod subset;
 mod synthetic;
+mod tar_index;
+mod webdataset;
 
 pub use packed::PackedSource;
 pub use synthetic::SyntheticSource;
-
-/// Largest sample that is believed: 1 GiB.
-const MAX_SAMPLE_BYTES: u64 = 1 << 30;
 
 /// Samples by number. Reading is by shared reference: any number of threads may do it.
 pub trait Source: Send + Sync {
@@ -28,54 +42,57 @@ pub trait Source: Send + Sync {
     /// Shape of every sample.
     fn shape(&self) -> SampleShape;
 
-    /// Reads sample `id` into `out`, as bytes in the order height, width, channels.
+    /// Reads sample `id` into `out`; `draw` says how it is cut and turned, where the source does
+    /// that at random.
     ///
     /// # Errors
     ///
-    /// [`DataError::CorruptSample`] or [`DataError::ReadSample`].
+    /// [`DataError::CorruptSample`], [`DataError::CorruptFile`] or [`DataError::ReadSample`].
     ///
     /// # Panics
     ///
     /// If `id` is not below [`Source::num_samples`] or `out` is not of
     /// [`SampleShape::num_bytes`].
-    fn read(&self, id: u64, out: &mut [u8]) -> Result<(), DataError>;
+    fn read(&self, id: u64, draw: Draw, out: &mut [u8]) -> Result<(), DataError>;
 
     /// Identity of the whole data set as 64 hex digits: equal on two ranks if and only if
     /// they see the same data.
     fn fingerprint(&self) -> String;
-}
 
-/// Shape of a sample of unsigned bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SampleShape {
-    /// Color channels.
-    pub channels: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Width in pixels.
-    pub width: u32,
-}
-
-impl SampleShape {
-    /// Bytes of one sample.
-    pub fn num_bytes(&self) -> usize {
-        self.channels as usize * self.height as usize * self.width as usize
+    /// Number of the sample's class, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`].
+    fn label(&self, _id: u64) -> Result<Option<i64>, DataError> {
+        Ok(None)
     }
 
-    /// Rejects empty and absurd shapes; the error completes a sentence about their owner.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let axes = [("channels", self.channels), ("height", self.height), ("width", self.width)];
-        for (name, size) in axes {
-            if size == 0 {
-                return Err(format!("has a {name} of 0"));
+    /// Name of a sample in the published data set; by its hash samples are held out.
+    fn name(&self, id: u64) -> String {
+        id.to_string()
+    }
+
+    /// The first sample of each shard or archive, and at the end the number of samples. A source
+    /// without any is taken in pieces of 1024.
+    fn shard_starts(&self) -> Vec<u64> {
+        starts_every(1024, self.num_samples())
+    }
+
+    /// The order of a training run's samples, as `order` says.
+    fn sampler(&self, order: &DataConfig, seed: u64) -> Sampler {
+        match order.shuffle {
+            Shuffle::Global => Sampler::new(seed, self.num_samples()),
+            Shuffle::TwoLevel => {
+                let DataConfig { shuffle_shards, shuffle_block, .. } = *order;
+                Sampler::two_level(seed, &self.shard_starts(), shuffle_shards, shuffle_block)
             }
         }
-        let bytes = axes.iter().fold(1u64, |bytes, axis| bytes.saturating_mul(u64::from(axis.1)));
-        if bytes > MAX_SAMPLE_BYTES {
-            return Err(format!("has samples of {bytes} bytes, the limit is {MAX_SAMPLE_BYTES}"));
-        }
-        Ok(())
+    }
+
+    /// Names of what was published, without folders, for people.
+    fn origin(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -84,14 +101,45 @@ impl SampleShape {
 ///
 /// # Errors
 ///
-/// Every error is of kind [`crate::DataErrorKind::BadInput`]: missing, truncated or damaged
-/// data is found here, before the run starts.
+/// Missing, truncated or damaged data is found here, before the run starts.
 pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
     config.validate()?;
-    match config.kind {
-        DataKind::Packed => Ok(Arc::new(PackedSource::open(&config.path, split, config.verify)?)),
-        DataKind::Synthetic => Ok(Arc::new(SyntheticSource::new(&config.synthetic, split)?)),
-    }
+    let DataConfig { path, modality, holdout, .. } = config;
+    Ok(match config.kind {
+        DataKind::Packed => Arc::new(PackedSource::open(path, split, config.verify)?),
+        DataKind::Synthetic => Arc::new(SyntheticSource::new(&config.synthetic, split)?),
+        DataKind::Mixture => Arc::new(MixtureSource::open(&config.mixture, split)?),
+        DataKind::Idx => Arc::new(IdxSource::open(path, split)?),
+        DataKind::Cifar => Arc::new(RecordSource::open_cifar(path, split)?),
+        DataKind::Npy => records::open_arrays(path, split, *holdout)?,
+        DataKind::Folder => {
+            let files = FolderFiles::open(path, *modality, split, *holdout)?;
+            Arc::new(MediaSource::new(Box::new(files), config)?)
+        }
+        DataKind::Webdataset => {
+            let files = TarFiles::open(path, *modality, &config.member, split, *holdout)?;
+            Arc::new(MediaSource::new(Box::new(files), config)?)
+        }
+    })
+}
+
+/// Reads the tar archives at `path` from beginning to end and keeps an index beside each.
+/// `progress` is called, from many threads, with bytes read and bytes in all. Returns the numbers
+/// of archives and of samples.
+///
+/// # Errors
+///
+/// [`DataError::NoFiles`], [`DataError::Archive`] or [`DataError::Read`].
+pub fn index(
+    path: &Path,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(usize, usize), DataError> {
+    webdataset::index(path, progress)
+}
+
+/// Starts of pieces of `every` samples, and at the end their number.
+fn starts_every(every: usize, num_samples: u64) -> Vec<u64> {
+    (0..num_samples).step_by(every).chain([num_samples]).collect()
 }
 
 /// The two promises that a caller of [`Source::read`] makes.

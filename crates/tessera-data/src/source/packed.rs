@@ -6,11 +6,13 @@
 use std::path::Path;
 
 use crate::config::VerifyMode;
+use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
 use crate::manifest::{self, Manifest, ShardEntry};
+use crate::shape::SampleShape;
 use crate::shard::Shard;
-use crate::source::{SampleShape, Source, assert_read};
+use crate::source::{Source, assert_read};
 
 /// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.
 const AUTO_VERIFY_BYTES: u64 = 256 << 20;
@@ -48,7 +50,7 @@ impl PackedSource {
         let mut total = 0;
         for shard in &entry.shards {
             let path = manifest::shard_path(folder, shard);
-            shards.push(Shard::open(path.clone(), shard, manifest.shape)?);
+            shards.push(Shard::open(path.clone(), shard, manifest.shape, manifest.compression)?);
             if hashed {
                 check_hash(&path, shard)?;
             }
@@ -69,10 +71,14 @@ impl Source for PackedSource {
         self.shape
     }
 
-    fn read(&self, id: u64, out: &mut [u8]) -> Result<(), DataError> {
+    fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
         assert_read(self, id, out);
         let shard = self.starts.partition_point(|&start| start <= id) - 1;
         self.shards[shard].read(id - self.starts[shard], out)
+    }
+
+    fn shard_starts(&self) -> Vec<u64> {
+        self.starts.clone()
     }
 
     fn fingerprint(&self) -> String {

@@ -9,9 +9,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::config::SyntheticConfig;
+use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
-use crate::source::{SampleShape, Source, assert_read};
+use crate::shape::SampleShape;
+use crate::source::{Source, assert_read};
 
 /// Width of a soft edge in pixels.
 const EDGE_PIXELS: f32 = 1.5;
@@ -61,7 +63,7 @@ impl Source for SyntheticSource {
         self.shape
     }
 
-    fn read(&self, id: u64, out: &mut [u8]) -> Result<(), DataError> {
+    fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
         assert_read(self, id, out);
         let mut random = ChaCha8Rng::from_seed(self.key);
         random.set_stream(id);
@@ -164,7 +166,7 @@ mod tests {
     fn image(config: &SyntheticConfig, split: &str, id: u64) -> Vec<u8> {
         let source = SyntheticSource::new(config, split).unwrap();
         let mut out = vec![0; source.shape().num_bytes()];
-        source.read(id, &mut out).unwrap();
+        source.read(id, Draw::NONE, &mut out).unwrap();
         out
     }
 

@@ -1,30 +1,40 @@
 //! The order of samples, as arithmetic.
 //!
-//! Which sample stands at which position of a run is a function of (seed, position) alone:
-//! an epoch is a permutation of the samples, and the permutation is a keyed balanced Feistel
-//! network (Luby and Rackoff 1988, <https://doi.org/10.1137/0217022>) over the next even
-//! power of two, with cycle walking (Black and Rogaway 2002,
-//! <https://doi.org/10.1007/3-540-45760-7_9>) down to the number of samples. No array of
-//! indices is held, and a run resumes anywhere, on any number of ranks, with one integer.
+//! Which sample stands at which position of a run is a function of (seed, position) alone. There
+//! are three orders: all samples shuffled together ([`Sampler::new`]), shards shuffled and blocks
+//! of samples within some of them at a time (`two_level.rs`), and a mixture of data sets by weight
+//! (`mixture.rs`). No array of indices is held, and a run resumes anywhere, on any number of ranks,
+//! with one integer.
 //!
 //! `tests/sampler_reference.py` is the same arithmetic, written apart; the values pinned in
 //! the tests below are its output. The order is part of what a checkpoint promises: it never
 //! changes without a new major version.
 
-use std::ops::Range;
+mod mixture;
+mod permutation;
+mod two_level;
 
-/// Rounds of the network. Four suffice for a strong round function (Luby and Rackoff); the
-/// rest is for ours, which is a mixer and not a cipher.
-const NUM_ROUNDS: usize = 8;
+use std::ops::Range;
+use std::sync::Arc;
+
+use self::mixture::Mixture;
+pub(crate) use self::permutation::{Permutation, mix};
+use self::two_level::TwoLevel;
 
 /// Maps a position in the run to a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Sampler {
     seed: u64,
     num_samples: u64,
-    /// Bits of one half of the network's block; `2^(2 * half_bits)` is at least
-    /// `num_samples`.
-    half_bits: u32,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// An epoch is one permutation of all samples.
+    Global,
+    TwoLevel(Arc<TwoLevel>),
+    Mixture(Arc<Mixture>),
 }
 
 /// Where a position of the run lies.
@@ -37,15 +47,38 @@ pub struct SamplePosition {
 }
 
 impl Sampler {
-    /// The order that `seed` gives to `num_samples` samples.
+    /// All samples, shuffled together in each epoch.
     ///
     /// # Panics
     ///
     /// If there are no samples.
     pub fn new(seed: u64, num_samples: u64) -> Self {
         assert!(num_samples > 0, "there is no order of no samples");
-        let bits = u64::BITS - (num_samples - 1).leading_zeros();
-        Self { seed, num_samples, half_bits: bits.div_ceil(2).max(1) }
+        Self { seed, num_samples, kind: Kind::Global }
+    }
+
+    /// Shards shuffled in each epoch, and blocks of `block` samples shuffled within `window` shards
+    /// at a time: for storage that is slow to seek. `starts` has the first sample of each shard,
+    /// and at the end the number of samples.
+    ///
+    /// # Panics
+    ///
+    /// If there are no samples, or `window` or `block` is 0.
+    pub fn two_level(seed: u64, starts: &[u64], window: usize, block: u64) -> Self {
+        let level = TwoLevel::new(seed, starts, window, block);
+        let num_samples = level.num_samples();
+        Self { seed, num_samples, kind: Kind::TwoLevel(Arc::new(level)) }
+    }
+
+    /// Data sets by weight: in every 10,000 positions each has its share, rounded, in a shuffled
+    /// order. Samples of a part are numbered behind those of the parts before it.
+    ///
+    /// # Panics
+    ///
+    /// If there are no parts, or a weight is not positive.
+    pub fn mixture(seed: u64, parts: Vec<(f64, Sampler)>) -> Self {
+        let num_samples = parts.iter().map(|(_, part)| part.num_samples).sum();
+        Self { seed, num_samples, kind: Kind::Mixture(Arc::new(Mixture::new(seed, parts))) }
     }
 
     /// Number of samples in an epoch.
@@ -53,32 +86,37 @@ impl Sampler {
         self.num_samples
     }
 
+    /// The seed of the order.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The sample at `global_index`, counted from the beginning of the run over all ranks.
     pub fn sample_at(&self, global_index: u64) -> SamplePosition {
-        let epoch = global_index / self.num_samples;
-        let keys = self.round_keys(epoch);
-        let mut id = self.permute(global_index % self.num_samples, &keys);
-        // The network permutes a power of two, of which at least a quarter are samples: this
-        // walks along its cycle, which ends at the latest where it began.
-        while id >= self.num_samples {
-            id = self.permute(id, &keys);
+        let (epoch, at) = (global_index / self.num_samples, global_index % self.num_samples);
+        match &self.kind {
+            Kind::Global => SamplePosition {
+                epoch,
+                id: Permutation::new(self.seed, epoch, self.num_samples).of(at),
+            },
+            Kind::TwoLevel(level) => SamplePosition { epoch, id: level.id_at(epoch, at) },
+            Kind::Mixture(mixture) => mixture.sample_at(global_index),
         }
-        SamplePosition { epoch, id }
     }
 
-    fn round_keys(&self, epoch: u64) -> [u64; NUM_ROUNDS] {
-        let base = mix(mix(self.seed).wrapping_add(epoch));
-        std::array::from_fn(|round| mix(base.wrapping_add(round as u64)))
-    }
-
-    /// The Feistel network on a block of `2 * half_bits` bits.
-    fn permute(&self, block: u64, keys: &[u64; NUM_ROUNDS]) -> u64 {
-        let mask = (1u64 << self.half_bits) - 1;
-        let (mut left, mut right) = (block >> self.half_bits, block & mask);
-        for key in keys {
-            (left, right) = (right, left ^ (mix(right.wrapping_add(*key)) & mask));
+    /// What takes the place of the sample at `global_index` after `attempt` others could not be
+    /// read: any sample, by a draw; of the same part of a mixture. No attempt: the sample itself.
+    pub fn substitute_at(&self, global_index: u64, attempt: u64) -> SamplePosition {
+        if attempt == 0 {
+            return self.sample_at(global_index);
         }
-        (left << self.half_bits) | right
+        if let Kind::Mixture(mixture) = &self.kind {
+            return mixture.substitute_at(global_index, attempt);
+        }
+        let key =
+            mix(mix(mix(self.seed ^ 0x7375_6273).wrapping_add(global_index)).wrapping_add(attempt));
+        let id = (u128::from(key) * u128::from(self.num_samples)) >> 64;
+        SamplePosition { epoch: global_index / self.num_samples, id: id as u64 }
     }
 }
 
@@ -95,15 +133,6 @@ pub fn part(range: Range<u64>, rank: usize, world_size: usize) -> Range<u64> {
     let length = u128::from(range.end.saturating_sub(range.start));
     let cut = |rank: usize| range.start + (length * rank as u128 / world_size as u128) as u64;
     cut(rank)..cut(rank + 1)
-}
-
-/// A bijection of 64 bits in which each input bit moves each output bit: the output of
-/// SplitMix64 (Steele, Lea and Flood 2014, <https://doi.org/10.1145/2660193.2660195>).
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

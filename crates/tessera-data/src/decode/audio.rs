@@ -1,0 +1,346 @@
+//! Sound: decoded, mixed to the channels asked for, resampled, cut into windows of 16-bit samples.
+//!
+//! Decoding is symphonia's, resampling rubato's (synchronous, by FFT). A file of 16 bits at the
+//! rate and the channels asked for comes out bit for bit; everything else is computed in 32-bit
+//! floats and rounded once.
+
+use std::io::Cursor;
+
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
+use rubato::{Fft, FixedSync, Resampler, WindowFunction};
+use serde::{Deserialize, Serialize};
+use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatReader, Track, TrackType};
+use symphonia::core::io::MediaSourceStream;
+
+use crate::draw::{Draw, Purpose};
+use crate::shape::SampleShape;
+
+/// Frames that the resampler takes at a time, about.
+const CHUNK_FRAMES: usize = 1024;
+
+/// How sound becomes samples.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AudioConfig {
+    /// Frames a second of a sample; 0: that of the first file.
+    pub sample_rate: u32,
+    /// 1: mono, the mean of all channels; 2: stereo, a single channel twice.
+    pub channels: u32,
+    /// Frames of a sample.
+    pub length: u32,
+    /// Which windows of a file are samples.
+    pub windows: Windows,
+    /// Longer files are refused.
+    pub max_seconds: u32,
+}
+
+/// Which pieces of a file are samples, a value of [`AudioConfig::windows`] and of
+/// [`crate::VideoConfig::clips`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// One after another, from the beginning; the last one of a sound ends in silence, what is left
+    /// of a film is not used.
+    #[default]
+    All,
+    /// One of each file: anywhere in training, by (seed, epoch, sample); in its middle in an
+    /// evaluation or when it is packed.
+    Random,
+}
+
+impl Default for AudioConfig {
+    fn default() -> Self {
+        let (length, max_seconds) = (16384, 7200);
+        Self { sample_rate: 0, channels: 1, length, windows: Windows::default(), max_seconds }
+    }
+}
+
+/// A file of sound at the rate and with the channels asked for.
+#[derive(Debug)]
+pub(crate) struct Sound {
+    /// Frame after frame, channel after channel.
+    samples: Vec<i16>,
+    channels: usize,
+}
+
+impl Sound {
+    fn num_frames(&self) -> usize {
+        self.samples.len() / self.channels
+    }
+}
+
+impl AudioConfig {
+    /// The error names a key and completes it.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        if ![1, 2].contains(&self.channels) {
+            let problem = format!("must be 1 (mono) or 2 (stereo), not {}", self.channels);
+            return Err(("audio.channels", problem));
+        }
+        if self.length == 0 {
+            return Err(("audio.length", "must be at least 1 frame".to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn shape(&self) -> SampleShape {
+        SampleShape::audio(self.channels, self.length, self.sample_rate)
+    }
+
+    /// How many samples a file gives. Decodes it where its header does not say how long it is.
+    pub(crate) fn num_windows(&self, bytes: &[u8]) -> Result<u64, String> {
+        if self.windows == Windows::Random {
+            return Ok(1);
+        }
+        let (_, track) = open(bytes)?;
+        let frames = match track.num_frames {
+            Some(frames) if is_exact(bytes) => {
+                let rate = rate_of(&track)?;
+                (frames * u64::from(self.sample_rate)).div_ceil(u64::from(rate))
+            }
+            _ => self.decode(bytes)?.num_frames() as u64,
+        };
+        Ok(frames.div_ceil(u64::from(self.length)))
+    }
+
+    /// Decodes a file; the error completes "sample ...".
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Sound, String> {
+        let (mut format, track) = open(bytes)?;
+        let rate = rate_of(&track)?;
+        let parameters = track.codec_params.as_ref().and_then(|codec| codec.audio());
+        let parameters = parameters.ok_or("has no sound that can be decoded")?;
+        let options = AudioDecoderOptions::default().verify(true);
+        let mut decoder = symphonia::default::get_codecs()
+            .make_audio_decoder(parameters, &options)
+            .map_err(undecodable)?;
+        let (mut samples, mut channels, mut block) = (Vec::<f32>::new(), 0, Vec::new());
+        let most = u64::from(self.max_seconds) * u64::from(rate);
+        loop {
+            let packet = match format.next_packet() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => break,
+                Err(error) => return Err(undecodable(error)),
+            };
+            if packet.track_id != track.id {
+                continue;
+            }
+            let decoded = decoder.decode(&packet).map_err(undecodable)?;
+            let own = decoded.num_planes();
+            if channels != 0 && own != channels {
+                return Err(format!("changes from {channels} to {own} channels"));
+            }
+            channels = own;
+            block.resize(decoded.samples_interleaved(), 0.0);
+            decoded.copy_to_slice_interleaved(&mut block);
+            mix(&block, channels, self.channels as usize, &mut samples);
+            if samples.len() as u64 / u64::from(self.channels) > most {
+                return Err(format!(
+                    "is longer than {} seconds: raise data.audio.max_seconds if that is right",
+                    self.max_seconds
+                ));
+            }
+        }
+        if decoder.finalize().verify_ok == Some(false) {
+            return Err("does not match its own checksum".to_owned());
+        }
+        let num_frames = samples.len() as u64 / u64::from(self.channels);
+        if let Some(promised) = track.num_frames
+            && is_exact(bytes)
+            && num_frames < promised
+        {
+            return Err(format!(
+                "is cut short: it promises {promised} frames and has {num_frames}"
+            ));
+        }
+        if num_frames == 0 {
+            return Err("has no sound".to_owned());
+        }
+        let samples =
+            if rate == self.sample_rate { samples } else { self.resample(&samples, rate)? };
+        let to_bits =
+            |&sample: &f32| (sample * 32768.0).round_ties_even().clamp(-32768.0, 32767.0) as i16;
+        let channels = self.channels as usize;
+        Ok(Sound { samples: samples.iter().map(to_bits).collect(), channels })
+    }
+
+    fn resample(&self, samples: &[f32], rate: u32) -> Result<Vec<f32>, String> {
+        let channels = self.channels as usize;
+        let frames = samples.len() / channels;
+        let (from, to) = (rate as usize, self.sample_rate as usize);
+        let failed = |error: &dyn std::fmt::Display| {
+            format!("cannot be resampled from {from} to {to} frames a second ({error})")
+        };
+        // Twice a whole number of periods of both rates: the middle of the filter then falls on a
+        // frame, and the sound is not shifted by half of one.
+        let period = from / gcd(from, to);
+        let chunk = period * 2 * (CHUNK_FRAMES / 2).div_ceil(period);
+        let window = WindowFunction::BlackmanHarris2;
+        let mut resampler =
+            Fft::<f32>::new_custom(from, to, chunk, 1, channels, window, FixedSync::Both)
+                .map_err(|error| failed(&error))?;
+        let input =
+            InterleavedSlice::new(samples, channels, frames).map_err(|error| failed(&error))?;
+        let output = resampler.process_all(&input, frames, None).map_err(|error| failed(&error))?;
+        Ok(output.take_data())
+    }
+
+    /// Writes window `part` of a sound to `out`, little endian.
+    pub(crate) fn place(
+        &self,
+        sound: &Sound,
+        part: u64,
+        draw: Draw,
+        out: &mut [u8],
+    ) -> Result<(), String> {
+        let (length, frames) = (self.length as usize, sound.num_frames());
+        let start = match self.windows {
+            Windows::All => part as usize * length,
+            Windows::Random => {
+                draw.up_to(Purpose::Start, frames.saturating_sub(length) as u64) as usize
+            }
+        };
+        if start >= frames {
+            return Err("has another length than when it was listed".to_owned());
+        }
+        let samples = &sound.samples[start * sound.channels..];
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        for (at, pair) in pairs.iter_mut().enumerate() {
+            *pair = samples.get(at).copied().unwrap_or(0).to_le_bytes();
+        }
+        Ok(())
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Frames a second of a file, from its header.
+pub(crate) fn sample_rate(bytes: &[u8]) -> Result<u32, String> {
+    rate_of(&open(bytes)?.1)
+}
+
+fn open(bytes: &[u8]) -> Result<(Box<dyn FormatReader>, Track), String> {
+    let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes.to_vec())), Default::default());
+    let format = symphonia::default::get_probe()
+        .probe(&Hint::new(), stream, Default::default(), Default::default())
+        .map_err(|error| format!("is no wav, flac, ogg or mp3 ({error})"))?;
+    let track = format.default_track(TrackType::Audio).ok_or("has no sound")?.clone();
+    Ok((format, track))
+}
+
+fn rate_of(track: &Track) -> Result<u32, String> {
+    let parameters = track.codec_params.as_ref().and_then(|codec| codec.audio());
+    match parameters.and_then(|parameters| parameters.sample_rate) {
+        Some(rate) if rate > 0 => Ok(rate),
+        _ => Err("does not say how many frames a second it has".to_owned()),
+    }
+}
+
+/// Whether the header says the exact number of frames: in wav and flac.
+fn is_exact(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"RIFF") || bytes.starts_with(b"fLaC")
+}
+
+fn undecodable(error: Error) -> String {
+    format!("cannot be decoded ({error})")
+}
+
+/// Appends frames with other channels.
+fn mix(block: &[f32], from: usize, to: usize, samples: &mut Vec<f32>) {
+    match (from, to) {
+        (from, to) if from == to => samples.extend_from_slice(block),
+        (1, _) => samples.extend(block.iter().flat_map(|&sample| [sample, sample])),
+        (_, 1) => {
+            let mean = |frame: &[f32]| frame.iter().sum::<f32>() / from as f32;
+            samples.extend(block.chunks_exact(from).map(mean));
+        }
+        _ => samples.extend(block.chunks_exact(from).flat_map(|frame| [frame[0], frame[1]])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wav file by hand: 16-bit samples, frame after frame.
+    fn wav(rate: u32, channels: u16, samples: &[i16]) -> Vec<u8> {
+        let bytes = 2 * samples.len() as u32;
+        let mut wav = b"RIFF".to_vec();
+        wav.extend((36 + bytes).to_le_bytes());
+        wav.extend(b"WAVEfmt ");
+        wav.extend(16u32.to_le_bytes());
+        wav.extend(1u16.to_le_bytes());
+        wav.extend(channels.to_le_bytes());
+        wav.extend(rate.to_le_bytes());
+        wav.extend((rate * 2 * u32::from(channels)).to_le_bytes());
+        wav.extend((2 * channels).to_le_bytes());
+        wav.extend(16u16.to_le_bytes());
+        wav.extend(b"data");
+        wav.extend(bytes.to_le_bytes());
+        wav.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+        wav
+    }
+
+    fn config(sample_rate: u32, channels: u32, length: u32) -> AudioConfig {
+        AudioConfig { sample_rate, channels, length, ..AudioConfig::default() }
+    }
+
+    fn window(config: &AudioConfig, bytes: &[u8], part: u64) -> Vec<i16> {
+        let mut out = vec![0; config.shape().num_bytes()];
+        config.place(&config.decode(bytes).unwrap(), part, Draw::NONE, &mut out).unwrap();
+        out.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
+    }
+
+    #[test]
+    fn sixteen_bits_come_out_as_they_are_in_windows_that_end_in_silence() {
+        let bytes = wav(8000, 1, &[-32768, -1, 0, 1, 32767, 100, -7]);
+        let config = config(8000, 1, 4);
+        assert_eq!(config.num_windows(&bytes), Ok(2));
+        assert_eq!(window(&config, &bytes, 0), [-32768, -1, 0, 1]);
+        assert_eq!(window(&config, &bytes, 1), [32767, 100, -7, 0]);
+        assert_eq!(sample_rate(&bytes), Ok(8000));
+    }
+
+    #[test]
+    fn channels_are_averaged_and_doubled() {
+        let stereo = wav(8000, 2, &[100, 300, -50, 50]);
+        assert_eq!(window(&config(8000, 1, 2), &stereo, 0), [200, 0]);
+        let mono = wav(8000, 1, &[5, -5]);
+        assert_eq!(window(&config(8000, 2, 2), &mono, 0), [5, 5, -5, -5]);
+    }
+
+    /// A tone of 100 Hz stays one of 100 Hz when it is resampled: away from the ends, where the
+    /// filter reaches over them, to a thousandth of the scale.
+    #[test]
+    fn a_tone_keeps_its_pitch_at_another_rate() {
+        let tone = |rate: u32| -> Vec<i16> {
+            let phase = |at: u32| f64::from(at) / f64::from(rate) * 100.0 * std::f64::consts::TAU;
+            (0..rate).map(|at| (phase(at).sin() * 16384.0).round() as i16).collect()
+        };
+        for (from, to) in [(8000, 16000), (44100, 16000), (16000, 22050)] {
+            let config = config(to, 1, to);
+            let found = window(&config, &wav(from, 1, &tone(from)), 0);
+            assert_eq!(config.num_windows(&wav(from, 1, &tone(from))), Ok(1));
+            let expected = tone(to);
+            let middle = to as usize / 4..to as usize * 3 / 4;
+            for (a, b) in found[middle.clone()].iter().zip(&expected[middle]) {
+                assert!((a - b).abs() <= 33, "{from} to {to}: {a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_no_sound_is_refused() {
+        let bytes = wav(8000, 1, &[1; 100]);
+        let config = config(8000, 1, 4);
+        let error = config.decode(&bytes[..bytes.len() - 50]).unwrap_err();
+        assert!(error.contains("cut short") || error.contains("cannot be decoded"), "{error}");
+        assert!(config.decode(b"no sound at all").unwrap_err().starts_with("is no wav"));
+        assert!(config.decode(&[]).is_err());
+        let short = AudioConfig { max_seconds: 0, ..config };
+        assert!(short.decode(&bytes).unwrap_err().contains("max_seconds"));
+    }
+}

@@ -1,0 +1,31 @@
+//! From the bytes of a published file to samples of one shape.
+
+pub(crate) mod audio;
+pub(crate) mod image;
+pub(crate) mod video;
+
+use serde::{Deserialize, Serialize};
+
+/// What a sample is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// A picture: jpg, png, webp, bmp, gif (its first frame).
+    #[default]
+    Image,
+    /// Sound: wav, flac, ogg, mp3.
+    Audio,
+    /// A film: mp4, webm, mkv, mov, avi, animated gif, or a folder of pictures.
+    Video,
+}
+
+impl Modality {
+    /// Extensions of its files, in lower case.
+    pub(crate) fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => &["jpg", "jpeg", "png", "webp", "bmp", "gif"],
+            Self::Audio => &["wav", "flac", "ogg", "mp3"],
+            Self::Video => &["mp4", "webm", "mkv", "mov", "avi", "gif"],
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Film: clips of frames, from a file that FFmpeg reads, an animated gif, or a folder of pictures.
+//!
+//! FFmpeg runs as a process of its own and hands over raw frames, resized by its area filter; the
+//! times of all frames come from ffprobe, so that a clip begins at exactly the frame it should,
+//! also where frames are not evenly spaced. Gif and folders of pictures need no FFmpeg.
+
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use image::codecs::gif::GifDecoder;
+use image::{AnimationDecoder, DynamicImage, ImageDecoder};
+use serde::{Deserialize, Serialize};
+
+use crate::decode::audio::Windows;
+use crate::decode::image::{self as pictures, ImageConfig, Picture, Resize};
+use crate::draw::{Draw, Purpose};
+use crate::shape::SampleShape;
+
+/// Bytes of clips that are decoded at a time, at least one clip.
+const SEGMENT_BYTES: usize = 64 << 20;
+
+/// How film becomes samples.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VideoConfig {
+    /// Frames of a clip.
+    pub frames: u32,
+    /// Every so many frames of the film are one of the clip.
+    pub stride: u32,
+    /// Height of a sample in pixels.
+    pub height: u32,
+    /// Width of a sample in pixels.
+    pub width: u32,
+    /// 3: color, 1: gray.
+    pub channels: u32,
+    /// How a film of another size is brought to that of a sample; it is cut in its middle.
+    pub resize: Resize,
+    /// Whether training sees every second clip mirrored, left to right.
+    pub flip: bool,
+    /// Which clips of a film are samples.
+    pub clips: Windows,
+    /// Frames with more pixels are refused.
+    pub max_pixels: u64,
+}
+
+impl Default for VideoConfig {
+    fn default() -> Self {
+        Self {
+            frames: 16,
+            stride: 1,
+            height: 64,
+            width: 64,
+            channels: 3,
+            resize: Resize::default(),
+            flip: false,
+            clips: Windows::default(),
+            max_pixels: 1 << 27,
+        }
+    }
+}
+
+/// Where a film is.
+pub(crate) enum Film<'a> {
+    /// A file that FFmpeg can open.
+    File(PathBuf),
+    /// A folder of pictures, its frames in the order of their names.
+    Folder(PathBuf),
+    /// The bytes of an animated gif.
+    Gif(Vec<u8>),
+    /// The bytes of another file, in memory.
+    Bytes(&'a [u8]),
+}
+
+/// Clips of a film that follow each other.
+#[derive(Debug)]
+pub(crate) struct Clips {
+    /// Number of the first.
+    first: u64,
+    bytes: Vec<u8>,
+}
+
+impl VideoConfig {
+    /// The error names a key and completes it.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        if ![1, 3].contains(&self.channels) {
+            let problem = format!("must be 1 (gray) or 3 (color), not {}", self.channels);
+            return Err(("video.channels", problem));
+        }
+        for (key, value) in [("video.frames", self.frames), ("video.stride", self.stride)] {
+            if value == 0 {
+                return Err((key, "must be at least 1".to_owned()));
+            }
+        }
+        self.shape().check().map_err(|problem| ("video", problem))
+    }
+
+    pub(crate) fn shape(&self) -> SampleShape {
+        SampleShape::video(self.channels, self.frames, self.height, self.width)
+    }
+
+    /// How many samples a film gives.
+    pub(crate) fn num_clips(&self, film: &Film<'_>) -> Result<u64, String> {
+        let frames = num_frames(film)?;
+        let span = u64::from(self.frames - 1) * u64::from(self.stride) + 1;
+        Ok(match self.clips {
+            _ if frames < span => 0,
+            Windows::Random => 1,
+            Windows::All => (frames - span) / (u64::from(self.frames) * u64::from(self.stride)) + 1,
+        })
+    }
+
+    /// Number of the segment that a clip is decoded with.
+    pub(crate) fn segment(&self, clip: u64) -> u64 {
+        clip / self.clips_per_segment()
+    }
+
+    fn clips_per_segment(&self) -> u64 {
+        match self.clips {
+            Windows::All => (SEGMENT_BYTES / self.shape().num_bytes()).max(1) as u64,
+            Windows::Random => 1,
+        }
+    }
+
+    /// Decodes a clip, and those that are cheap to decode with it; the error completes
+    /// "sample ...".
+    pub(crate) fn decode(&self, film: &Film<'_>, clip: u64, draw: Draw) -> Result<Clips, String> {
+        let (frames, stride) = (u64::from(self.frames), u64::from(self.stride));
+        let (first, start, num_clips) = match self.clips {
+            Windows::All => {
+                let first = self.segment(clip) * self.clips_per_segment();
+                let all = self.num_clips(film)?;
+                let num_clips = self.clips_per_segment().min(all.saturating_sub(first));
+                (first, first * frames * stride, num_clips)
+            }
+            Windows::Random => {
+                let most = num_frames(film)?.checked_sub((frames - 1) * stride + 1);
+                let most = most.ok_or("has fewer frames than a clip")?;
+                (clip, draw.up_to(Purpose::Start, most), 1)
+            }
+        };
+        if !(first..first + num_clips).contains(&clip) {
+            return Err("has another length than when it was listed".to_owned());
+        }
+        let count = num_clips * frames;
+        let bytes = match film {
+            Film::File(path) => self.by_ffmpeg(path, start, count)?,
+            Film::Bytes(bytes) => {
+                let file = in_memory(bytes)?;
+                self.by_ffmpeg(file.path(), start, count)?
+            }
+            Film::Gif(bytes) => {
+                let all = gif_frames(bytes, self.channels, self.max_pixels)?;
+                let wanted = all.iter().skip(start as usize).step_by(stride as usize);
+                self.sized(wanted.take(count as usize))?
+            }
+            Film::Folder(folder) => {
+                let mut frames = Vec::new();
+                let paths = frame_paths(folder)?;
+                for path in paths.iter().skip(start as usize).step_by(stride as usize) {
+                    if frames.len() as u64 == count {
+                        break;
+                    }
+                    let bytes =
+                        fs::read(path).map_err(|error| format!("cannot be read ({error})"))?;
+                    let frame = pictures::decode(&bytes, self.channels, self.max_pixels);
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    frames.push(
+                        frame.map_err(|problem| format!("has a frame {name} that {problem}"))?,
+                    );
+                }
+                self.sized(frames.iter())?
+            }
+        };
+        let expected = num_clips as usize * self.shape().num_bytes();
+        if bytes.len() != expected {
+            let frame = self.shape().num_bytes() / self.frames as usize;
+            return Err(format!("has {} frames where {count} were listed", bytes.len() / frame));
+        }
+        Ok(Clips { first, bytes })
+    }
+
+    /// Writes a clip to `out`.
+    pub(crate) fn place(&self, clips: &Clips, clip: u64, draw: Draw, out: &mut [u8]) {
+        let from = (clip - clips.first) as usize * out.len();
+        out.copy_from_slice(&clips.bytes[from..from + out.len()]);
+        if self.flip && draw.coin(Purpose::Flip) {
+            pictures::mirror(out, self.width as usize, self.channels as usize);
+        }
+    }
+
+    /// Frames at the size of a sample, one after another.
+    fn sized<'a>(&self, frames: impl Iterator<Item = &'a Picture>) -> Result<Vec<u8>, String> {
+        let config = ImageConfig {
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            resize: self.resize,
+            ..ImageConfig::default()
+        };
+        let mut bytes = Vec::new();
+        for frame in frames {
+            let mut sized = vec![0; config.shape().num_bytes()];
+            config.place(frame, 0, Draw::NONE, &mut sized)?;
+            bytes.extend(sized);
+        }
+        Ok(bytes)
+    }
+
+    /// `count` frames of a file from frame `start` on, every `stride`-th.
+    fn by_ffmpeg(&self, path: &Path, start: u64, count: u64) -> Result<Vec<u8>, String> {
+        let times = frame_times(path)?;
+        let start = start as usize;
+        let at = times.get(start).ok_or("has another length than when it was listed")?;
+        // Between two frames, so that no rounding of times takes another one.
+        let seek = match start.checked_sub(1) {
+            Some(before) => f64::midpoint(*at, times[before]),
+            None => at - 1.0,
+        };
+        let (width, height) = (self.width, self.height);
+        let fit = match self.resize {
+            Resize::Cover => format!(
+                "scale={width}:{height}:force_original_aspect_ratio=increase:flags=area,\
+                 crop={width}:{height}"
+            ),
+            Resize::Stretch => format!("scale={width}:{height}:flags=area"),
+            Resize::None => format!("crop={width}:{height}"),
+        };
+        let filter = format!("select=not(mod(n\\,{})),{fit}", self.stride);
+        let format = if self.channels == 1 { "gray" } else { "rgb24" };
+        let mut command = Command::new("ffmpeg");
+        command.args(["-v", "error", "-nostdin", "-threads", "1"]);
+        if start > 0 {
+            command.args(["-seek_timestamp", "1", "-ss", &format!("{seek:.6}")]);
+        }
+        command.arg("-i").arg(path).args(["-map", "0:v:0", "-vf", &filter, "-vsync", "0"]);
+        command.args(["-frames:v", &count.to_string(), "-f", "rawvideo", "-pix_fmt", format, "-"]);
+        let frame = (width * height * self.channels) as usize;
+        output_of(command, count as usize * frame)
+    }
+}
+
+/// Frames of a film.
+fn num_frames(film: &Film<'_>) -> Result<u64, String> {
+    Ok(match film {
+        Film::File(path) => frame_times(path)?.len() as u64,
+        Film::Bytes(bytes) => frame_times(in_memory(bytes)?.path())?.len() as u64,
+        Film::Folder(folder) => frame_paths(folder)?.len() as u64,
+        Film::Gif(bytes) => gif(bytes)?.into_frames().count() as u64,
+    })
+}
+
+/// Pictures of a folder, in the order of their names.
+fn frame_paths(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read ({error})");
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if is_frame(&path.to_string_lossy()) {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Whether a file of this name can be a frame of a film.
+pub(crate) fn is_frame(name: &str) -> bool {
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    ["jpg", "jpeg", "png", "webp", "bmp"].iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+fn gif(bytes: &[u8]) -> Result<GifDecoder<Cursor<&[u8]>>, String> {
+    GifDecoder::new(Cursor::new(bytes)).map_err(|error| format!("cannot be decoded ({error})"))
+}
+
+fn gif_frames(bytes: &[u8], channels: u32, max_pixels: u64) -> Result<Vec<Picture>, String> {
+    let decoder = gif(bytes)?;
+    let (width, height) = decoder.dimensions();
+    let mut left = max_pixels;
+    let mut frames = Vec::new();
+    for frame in decoder.into_frames() {
+        // All frames together: an animation of many empty frames is small as a file.
+        left = left.checked_sub(u64::from(width) * u64::from(height)).ok_or_else(|| {
+            format!("has more than {max_pixels} pixels in all of its frames: raise data.video.max_pixels")
+        })?;
+        let frame = frame.map_err(|error| format!("cannot be decoded ({error})"))?;
+        frames.push(pictures::of(DynamicImage::ImageRgba8(frame.into_buffer()), channels));
+    }
+    Ok(frames)
+}
+
+/// Times of all frames that are shown, in seconds, in order.
+fn frame_times(path: &Path) -> Result<Vec<f64>, String> {
+    let mut command = Command::new("ffprobe");
+    command.args([
+        "-v",
+        "error",
+        "-select_streams",
+        "v:0",
+        "-show_entries",
+        "packet=pts_time,flags",
+    ]);
+    command.args(["-of", "csv=p=0"]).arg(path);
+    let text = output_of(command, usize::MAX)?;
+    let mut times = Vec::new();
+    for line in String::from_utf8_lossy(&text).lines() {
+        let (time, flags) = line.split_once(',').unwrap_or((line, ""));
+        // Packets before the beginning that an edit list says.
+        if flags.contains('D') {
+            continue;
+        }
+        let time = time.parse().map_err(|_| "has frames without a time".to_owned())?;
+        times.push(time);
+    }
+    if times.is_empty() {
+        return Err("has no frames".to_owned());
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// What a program prints, no more than `most` bytes of it.
+fn output_of(mut command: Command, most: usize) -> Result<Vec<u8>, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("needs {program}, which is not installed: apt-get install ffmpeg")
+        }
+        _ => format!("cannot be decoded: {program} did not start ({error})"),
+    })?;
+    let mut errors = child.stderr.take().expect("it is piped");
+    let words = std::thread::spawn(move || {
+        let mut words = String::new();
+        // Words that cannot be read are not told.
+        let _ = errors.read_to_string(&mut words);
+        words
+    });
+    let mut output = Vec::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    let read = stdout.take(most as u64).read_to_end(&mut output);
+    let status = child.wait().map_err(|error| error.to_string())?;
+    let words = words.join().unwrap_or_default();
+    read.map_err(|error| format!("cannot be decoded: {program} was not heard ({error})"))?;
+    if !status.success() {
+        let last = words.lines().last().unwrap_or("it gave no reason");
+        return Err(format!("cannot be decoded by {program} ({last})"));
+    }
+    Ok(output)
+}
+
+/// A file with these bytes, for a program that has to seek in it.
+fn in_memory(bytes: &[u8]) -> Result<tempfile::NamedTempFile, String> {
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(bytes)?;
+        file.flush()?;
+        Ok(file)
+    };
+    write()
+        .map_err(|error: std::io::Error| format!("cannot be put into a temporary file ({error})"))
+}

@@ -1,0 +1,102 @@
+//! Shape of a sample: what is in it, and how its bytes lie.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::Modality;
+
+/// Largest sample that is believed: 1 GiB.
+const MAX_SAMPLE_BYTES: u64 = 1 << 30;
+
+/// Shape of a sample. Its elements lie in the order frames, height, width, channels: unsigned
+/// bytes of pictures and video, signed 16-bit integers (little endian) of audio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleShape {
+    /// What the sample is of.
+    #[serde(default, skip_serializing_if = "is_image")]
+    pub modality: Modality,
+    /// Pictures of a video, or instants of an audio sample; 1 for a picture.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub frames: u32,
+    /// Channels of color or of audio.
+    pub channels: u32,
+    /// Height in pixels; 1 for audio.
+    pub height: u32,
+    /// Width in pixels; 1 for audio.
+    pub width: u32,
+    /// Instants a second of audio; 0 for others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sample_rate: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_one(value: &u32) -> bool {
+    *value == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_image(modality: &Modality) -> bool {
+    *modality == Modality::Image
+}
+
+impl SampleShape {
+    /// A picture.
+    pub fn image(channels: u32, height: u32, width: u32) -> Self {
+        Self { modality: Modality::Image, frames: 1, channels, height, width, sample_rate: 0 }
+    }
+
+    /// A window of audio.
+    pub fn audio(channels: u32, frames: u32, sample_rate: u32) -> Self {
+        Self { modality: Modality::Audio, frames, channels, height: 1, width: 1, sample_rate }
+    }
+
+    /// A clip of a video.
+    pub fn video(channels: u32, frames: u32, height: u32, width: u32) -> Self {
+        Self { modality: Modality::Video, frames, channels, height, width, sample_rate: 0 }
+    }
+
+    /// Bytes of one sample.
+    pub fn num_bytes(&self) -> usize {
+        let axes = [self.frames, self.height, self.width, self.channels];
+        axes.iter().fold(self.element_bytes(), |bytes, &axis| bytes * axis as usize)
+    }
+
+    /// Bytes of one element.
+    pub fn element_bytes(&self) -> usize {
+        match self.modality {
+            Modality::Image | Modality::Video => 1,
+            Modality::Audio => 2,
+        }
+    }
+
+    /// Rejects empty and absurd shapes; the error completes a sentence about their owner.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let axes = [
+            ("channels", self.channels),
+            ("height", self.height),
+            ("width", self.width),
+            ("length in frames", self.frames),
+        ];
+        for (name, size) in axes {
+            if size == 0 {
+                return Err(format!("has a {name} of 0"));
+            }
+        }
+        let element = self.element_bytes() as u64;
+        let bytes =
+            axes.iter().fold(element, |bytes, axis| bytes.saturating_mul(u64::from(axis.1)));
+        if bytes > MAX_SAMPLE_BYTES {
+            return Err(format!("has samples of {bytes} bytes, the limit is {MAX_SAMPLE_BYTES}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Samples decoded from published files: any collection, any modality.
+
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use crate::config::DataConfig;
+use crate::draw::Draw;
+use crate::error::DataError;
+use crate::file;
+use crate::shape::SampleShape;
+use crate::source::files::Files;
+use crate::source::recipe::{Decoded, Recipe};
+use crate::source::{Source, assert_read, starts_every};
+
+/// Samples of one split, decoded when they are read.
+pub(crate) struct MediaSource {
+    files: Box<dyn Files>,
+    recipe: Recipe,
+    /// Number of the first sample of each file, and at the end the number of samples; none if
+    /// each file is one sample.
+    starts: Option<Vec<u64>>,
+    fingerprint: String,
+    /// Tells sources apart in [`LAST`].
+    serial: u64,
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// What a thread decoded last: source, file, piece of the file, and what was in it.
+type Last = Option<((u64, usize, u64), Rc<Decoded>)>;
+
+thread_local! {
+    /// Samples of one file follow each other when a data set is packed.
+    static LAST: RefCell<Last> = const { RefCell::new(None) };
+}
+
+impl MediaSource {
+    /// Samples of `files`, made as `config` says.
+    pub(crate) fn new(files: Box<dyn Files>, config: &DataConfig) -> Result<Self, DataError> {
+        let recipe = Recipe::new(config, &*files)?;
+        if let Err(problem) = recipe.shape().check() {
+            return Err(files.corrupt(0, problem));
+        }
+        let starts = match recipe.has_parts() {
+            true => Some(starts(&*files, &recipe)?),
+            false => None,
+        };
+        let fingerprint = format!("{} {}", files.fingerprint(), recipe.describe());
+        let fingerprint = file::sha256_of(fingerprint.as_bytes());
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { files, recipe, starts, fingerprint, serial })
+    }
+
+    /// File of a sample, and the sample's number in it.
+    fn place(&self, id: u64) -> (usize, u64) {
+        match &self.starts {
+            Some(starts) => {
+                let index = starts.partition_point(|&start| start <= id) - 1;
+                (index, id - starts[index])
+            }
+            None => (id as usize, 0),
+        }
+    }
+
+    fn decode(&self, index: usize, part: u64, draw: Draw) -> Result<Rc<Decoded>, DataError> {
+        let decode = || self.recipe.decode(&*self.files, index, part, draw).map(Rc::new);
+        if !self.recipe.is_shared() {
+            return decode();
+        }
+        let key = (self.serial, index, self.recipe.piece(part));
+        let known = LAST.with_borrow(|last| match last {
+            Some((known, decoded)) if *known == key => Some(decoded.clone()),
+            _ => None,
+        });
+        if let Some(decoded) = known {
+            return Ok(decoded);
+        }
+        let decoded = decode()?;
+        LAST.set(Some((key, decoded.clone())));
+        Ok(decoded)
+    }
+}
+
+fn starts(files: &dyn Files, recipe: &Recipe) -> Result<Vec<u64>, DataError> {
+    let counts = (0..files.num_files()).into_par_iter();
+    let counts: Vec<u64> =
+        counts.map(|index| recipe.num_parts(files, index)).collect::<Result<_, _>>()?;
+    let (mut starts, mut total) = (vec![0], 0);
+    for count in counts {
+        total += count;
+        starts.push(total);
+    }
+    if total == 0 {
+        let path = files.root().to_owned();
+        let problem = "holds no file as large or as long as a sample: make samples smaller";
+        return Err(DataError::Folder { path, problem: problem.to_owned() });
+    }
+    Ok(starts)
+}
+
+impl Source for MediaSource {
+    fn num_samples(&self) -> u64 {
+        match &self.starts {
+            Some(starts) => starts[starts.len() - 1],
+            None => self.files.num_files() as u64,
+        }
+    }
+
+    fn shape(&self) -> SampleShape {
+        self.recipe.shape()
+    }
+
+    fn read(&self, id: u64, draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
+        assert_read(self, id, out);
+        let (index, part) = self.place(id);
+        let read = || -> Result<(), DataError> {
+            let decoded = self.decode(index, part, draw)?;
+            let placed = self.recipe.place(&decoded, part, draw, out);
+            placed.map_err(|problem| self.files.corrupt(index, problem))
+        };
+        // A file that makes a decoder panic is a damaged file.
+        panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+            Err(self.files.corrupt(index, "makes its decoder panic".to_owned()))
+        })
+    }
+
+    fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        self.files.label(self.place(id).0)
+    }
+
+    fn name(&self, id: u64) -> String {
+        let (index, part) = self.place(id);
+        match self.starts {
+            Some(_) => format!("{}#{part}", self.files.name(index)),
+            None => self.files.name(index),
+        }
+    }
+
+    fn shard_starts(&self) -> Vec<u64> {
+        let sample = |file: u64| match &self.starts {
+            Some(starts) => starts[file as usize],
+            None => file,
+        };
+        match self.files.archive_starts() {
+            Some(starts) => starts.into_iter().map(sample).collect(),
+            None => starts_every(1024, self.num_samples()),
+        }
+    }
+
+    fn origin(&self) -> Vec<String> {
+        let root = self.files.root();
+        vec![root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned()]
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}

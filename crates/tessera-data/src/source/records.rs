@@ -1,0 +1,277 @@
+//! Files of samples of one length, one after another: CIFAR's binaries and NumPy's arrays.
+//!
+//! CIFAR (<https://www.cs.toronto.edu/~kriz/cifar.html>): a record is one label (CIFAR-10) or two,
+//! coarse and fine (CIFAR-100), and 3 x 32 x 32 bytes, channels first. NumPy
+//! (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>): `uint8`, C order,
+//! `[n, height, width]` or `[n, height, width, channels]`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::draw::Draw;
+use crate::error::DataError;
+use crate::file;
+use crate::shape::SampleShape;
+use crate::source::files::{list_files, no_split};
+use crate::source::subset::Subset;
+use crate::source::{Source, assert_read, splits};
+
+/// Pixels of a channel of CIFAR.
+const CIFAR_PIXELS: usize = 32 * 32;
+
+/// How the bytes of a record lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// As in a sample.
+    ChannelsLast,
+    /// CIFAR: so many labels, of which the last counts, then the channels one after another.
+    Cifar { num_labels: usize },
+}
+
+/// Records of one or several files.
+pub(crate) struct RecordSource {
+    files: Vec<RecordFile>,
+    shape: SampleShape,
+    layout: Layout,
+    fingerprint: String,
+}
+
+struct RecordFile {
+    path: PathBuf,
+    file: File,
+    /// Where the first record lies.
+    offset: u64,
+    num_records: u64,
+}
+
+impl RecordSource {
+    /// The CIFAR binaries of `split` anywhere below `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Array`] if they are not there or not whole.
+    pub(crate) fn open_cifar(folder: &Path, split: &str) -> Result<Self, DataError> {
+        let mut paths = list_files(folder)?;
+        paths.sort_unstable();
+        let named = |wanted: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
+            let is = |path: &&PathBuf| {
+                path.file_name().and_then(|name| name.to_str()).is_some_and(wanted)
+            };
+            paths.iter().filter(is).cloned().collect()
+        };
+        let (ten, hundred) = match split {
+            splits::TRAIN => {
+                let is_batch =
+                    |name: &str| name.starts_with("data_batch_") && name.ends_with(".bin");
+                (named(&is_batch), named(&|name| name == "train.bin"))
+            }
+            _ => (named(&|name| name == "test_batch.bin"), named(&|name| name == "test.bin")),
+        };
+        let (paths, num_labels) = if ten.is_empty() { (hundred, 2) } else { (ten, 1) };
+        if paths.is_empty() {
+            let problem = format!(
+                "holds no CIFAR binaries of split {split:?} (data_batch_1.bin to 5 and \
+                 test_batch.bin, or train.bin and test.bin): give the folder of the binary version"
+            );
+            return Err(DataError::Array { path: folder.to_owned(), problem });
+        }
+        let record_bytes = (num_labels + 3 * CIFAR_PIXELS) as u64;
+        let mut files = Vec::new();
+        for path in paths {
+            let read_error = |source| DataError::Read { path: path.clone(), source };
+            let file = File::open(&path).map_err(read_error)?;
+            let bytes = file.metadata().map_err(read_error)?.len();
+            if bytes == 0 || !bytes.is_multiple_of(record_bytes) {
+                let problem = format!(
+                    "has {bytes} bytes, which is no multiple of a record's {record_bytes}: fetch \
+                     it again"
+                );
+                return Err(DataError::Array { path, problem });
+            }
+            files.push(RecordFile { path, file, offset: 0, num_records: bytes / record_bytes });
+        }
+        Self::new(files, SampleShape::image(3, 32, 32), Layout::Cifar { num_labels })
+    }
+
+    /// The array at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Array`] if it is no array of pictures, or not whole.
+    fn open_array(path: &Path) -> Result<Self, DataError> {
+        let read_error = |source| DataError::Read { path: path.to_owned(), source };
+        let wrong = |problem: String| DataError::Array { path: path.to_owned(), problem };
+        let file = File::open(path).map_err(read_error)?;
+        let bytes = file.metadata().map_err(read_error)?.len();
+        let mut reader = BufReader::new(file);
+        let header = npyz::NpyHeader::from_reader(&mut reader)
+            .map_err(|error| wrong(format!("is no NumPy array ({error})")))?;
+        let offset = reader.stream_position().map_err(read_error)?;
+        if header.dtype().descr() != "'|u1'" || header.order() != npyz::Order::C {
+            let found = header.dtype().descr();
+            return Err(wrong(format!(
+                "has elements {found} in {:?} order, expected uint8 in C order: save it with \
+                 np.save(path, np.ascontiguousarray(images, dtype=np.uint8))",
+                header.order()
+            )));
+        }
+        let small = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
+        let (num_records, shape) = match *header.shape() {
+            [n, height, width] => (n, SampleShape::image(1, small(height), small(width))),
+            [n, height, width, channels] => {
+                (n, SampleShape::image(small(channels), small(height), small(width)))
+            }
+            ref other => {
+                return Err(wrong(format!(
+                    "has shape {other:?}, expected [n, height, width] or [n, height, width, \
+                     channels]"
+                )));
+            }
+        };
+        shape.check().map_err(wrong)?;
+        let expected = (shape.num_bytes() as u64).checked_mul(num_records);
+        let expected = expected.and_then(|records| records.checked_add(offset)).unwrap_or(u64::MAX);
+        if bytes < expected {
+            let (path, found) = (path.to_owned(), bytes);
+            return Err(DataError::Truncated { path, expected, found, unit: "bytes" });
+        }
+        if num_records == 0 || bytes > expected {
+            return Err(wrong(format!("holds {num_records} samples in {bytes} bytes")));
+        }
+        let record =
+            RecordFile { path: path.to_owned(), file: reader.into_inner(), offset, num_records };
+        Self::new(vec![record], shape, Layout::ChannelsLast)
+    }
+
+    fn new(files: Vec<RecordFile>, shape: SampleShape, layout: Layout) -> Result<Self, DataError> {
+        let mut hasher = file::Hasher::default();
+        for file in &files {
+            hasher.update(format!("{}\n", file::quick_identity(&file.path)?).as_bytes());
+        }
+        Ok(Self { files, shape, layout, fingerprint: hasher.finish() })
+    }
+
+    fn num_labels(&self) -> usize {
+        match self.layout {
+            Layout::ChannelsLast => 0,
+            Layout::Cifar { num_labels } => num_labels,
+        }
+    }
+
+    fn record(&self, id: u64) -> (&RecordFile, u64) {
+        let mut at = id;
+        for file in &self.files {
+            if at < file.num_records {
+                return (file, at);
+            }
+            at -= file.num_records;
+        }
+        panic!("record {id} of {} was asked for", self.num_samples());
+    }
+
+    /// Reads `out.len()` bytes of record `id` from its byte `skip` on.
+    fn read_record(&self, id: u64, skip: usize, out: &mut [u8]) -> Result<(), DataError> {
+        let (file, at) = self.record(id);
+        let record_bytes = (self.num_labels() + self.shape.num_bytes()) as u64;
+        let outcome = file.file.read_exact_at(out, file.offset + at * record_bytes + skip as u64);
+        outcome.map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => DataError::CorruptFile {
+                container: file.path.clone(),
+                sample: at.to_string(),
+                problem: "is beyond the end of the file, which was longer".to_owned(),
+            },
+            _ => DataError::ReadSample { shard: file.path.clone(), sample: at.to_string(), source },
+        })
+    }
+}
+
+/// The array for `split` at `path`: the file itself, of which a part is held out, or
+/// `train.npy` and `test.npy` (or names that begin so) in a folder.
+///
+/// # Errors
+///
+/// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Array`] or
+/// [`DataError::Truncated`].
+pub(crate) fn open_arrays(
+    path: &Path,
+    split: &str,
+    holdout: f64,
+) -> Result<Arc<dyn Source>, DataError> {
+    if !path.is_dir() {
+        let all = Arc::new(RecordSource::open_array(path)?);
+        let subset = Subset::by_hash(all, split, holdout)?;
+        return subset
+            .map(|subset| Arc::new(subset) as Arc<dyn Source>)
+            .ok_or_else(|| no_split(path, split));
+    }
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut files = list_files(path)?;
+    files.retain(|file| name(file).ends_with(".npy"));
+    files.sort_unstable();
+    match files.as_slice() {
+        [] => Err(DataError::NoFiles { path: path.to_owned(), extensions: "npy".to_owned() }),
+        [file] => open_arrays(file, split, holdout),
+        _ => {
+            splits::keep(&mut files, split, 0.0, |file| Some(name(file)), name)?;
+            match files.as_slice() {
+                [file] => Ok(Arc::new(RecordSource::open_array(file)?)),
+                files => Err(DataError::Array {
+                    path: path.to_owned(),
+                    problem: format!(
+                        "holds {} arrays for split {split:?}, expected one: name them train.npy and \
+                         test.npy",
+                        files.len()
+                    ),
+                }),
+            }
+        }
+    }
+}
+
+impl Source for RecordSource {
+    fn num_samples(&self) -> u64 {
+        self.files.iter().map(|file| file.num_records).sum()
+    }
+
+    fn shape(&self) -> SampleShape {
+        self.shape
+    }
+
+    fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
+        assert_read(self, id, out);
+        match self.layout {
+            Layout::ChannelsLast => self.read_record(id, 0, out),
+            Layout::Cifar { num_labels } => {
+                let mut planes = [0; 3 * CIFAR_PIXELS];
+                self.read_record(id, num_labels, &mut planes)?;
+                for (pixel, bytes) in out.chunks_exact_mut(3).enumerate() {
+                    for (channel, byte) in bytes.iter_mut().enumerate() {
+                        *byte = planes[channel * CIFAR_PIXELS + pixel];
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        let Some(last) = self.num_labels().checked_sub(1) else { return Ok(None) };
+        let mut label = [0];
+        self.read_record(id, last, &mut label)?;
+        Ok(Some(i64::from(label[0])))
+    }
+
+    fn origin(&self) -> Vec<String> {
+        let name = |file: &RecordFile| {
+            file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        };
+        self.files.iter().map(name).collect()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}

@@ -1,0 +1,255 @@
+//! Index of a tar archive: where each member lies, with a checksum of each.
+//!
+//! An archive is read once from its beginning to its end, hashed on the way; the index is kept
+//! beside it as `NAME.tar.index` (JSON), or, where that folder cannot be written, in the user's
+//! cache. Reading a sample then is one read at an offset, in any order. Members are only ever
+//! read, never unpacked; still, a name that leads out of a folder is refused, as is anything that
+//! is neither a file nor a folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::file;
+
+/// Value of `format` in every index.
+const FORMAT: &str = "tessera-tar-index";
+const VERSION: u32 = 1;
+/// Bytes of a tar block.
+const BLOCK: u64 = 512;
+
+/// Where each sample of an archive lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TarIndex {
+    format: String,
+    version: u32,
+    /// Length of the archive.
+    pub(crate) bytes: u64,
+    /// SHA-256 of the archive.
+    pub(crate) sha256: String,
+    /// The samples in the order of their first members.
+    pub(crate) samples: Vec<IndexedSample>,
+}
+
+/// Members that share a name up to the first dot of the file name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IndexedSample {
+    /// What they share.
+    pub(crate) key: String,
+    pub(crate) members: Vec<Member>,
+}
+
+/// One file in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// The name behind the first dot of the file name, in lower case.
+    pub(crate) extension: String,
+    /// Where its bytes begin.
+    pub(crate) offset: u64,
+    /// How many they are.
+    pub(crate) bytes: u64,
+    /// CRC-32 (IEEE 802.3).
+    pub(crate) crc32: u32,
+}
+
+/// The index of the archive at `path`: the one beside it or in the cache, or one made now.
+/// `read` is told how many bytes of the archive were read.
+pub(crate) fn of(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, DataError> {
+    let bytes = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
+    };
+    let homes = homes(path);
+    for home in &homes {
+        match load(home, bytes) {
+            Ok(Some(index)) => return Ok(index),
+            Ok(None) => {}
+            Err(problem) => tracing::warn!(index = %home.display(), problem, "index made anew"),
+        }
+    }
+    let index = make(path, read)?;
+    let text = serde_json::to_vec(&index).expect("an index is plain data");
+    for home in &homes {
+        if let Some(folder) = home.parent() {
+            // Where this fails, so does the write.
+            let _ = fs::create_dir_all(folder);
+        }
+        match file::write_synced(home, &[&text]) {
+            Ok(_) => return Ok(index),
+            Err(error) => tracing::debug!(%error, "no index here"),
+        }
+    }
+    tracing::warn!(archive = %path.display(), "its index could be kept nowhere");
+    Ok(index)
+}
+
+/// Removes what an earlier run kept about this archive, so that it is read again.
+pub(crate) fn forget(path: &Path) {
+    for home in homes(path) {
+        // What is not there need not be removed.
+        let _ = fs::remove_file(home);
+    }
+}
+
+/// Where an index may be kept, the best place first.
+fn homes(path: &Path) -> Vec<PathBuf> {
+    let beside = path.with_file_name(format!("{}.index", name_of(path)));
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let in_cache = cache.map(|cache| {
+        let hash = file::sha256_of(absolute.as_os_str().as_encoded_bytes());
+        cache.join("tessera").join("index").join(format!("{hash}.index"))
+    });
+    [Some(beside), in_cache].into_iter().flatten().collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The index kept at `home`; none if there is none, or it is of another archive.
+fn load(home: &Path, archive_bytes: u64) -> Result<Option<TarIndex>, String> {
+    let text = match fs::read(home) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let index: TarIndex = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    if index.format != FORMAT || index.version != VERSION {
+        return Err(format!("has format {:?} version {}", index.format, index.version));
+    }
+    if index.bytes != archive_bytes {
+        return Err(format!("is of an archive of {} bytes, not {archive_bytes}", index.bytes));
+    }
+    let members = index.samples.iter().flat_map(|sample| &sample.members);
+    for member in members {
+        if member.offset.checked_add(member.bytes).is_none_or(|end| end > archive_bytes) {
+            return Err("points beyond the end of the archive".to_owned());
+        }
+    }
+    Ok(Some(index))
+}
+
+/// Reads an archive from its beginning to its end.
+fn make(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, DataError> {
+    let read_error = |source| DataError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read_error)?;
+    let promised = file.metadata().map_err(read_error)?.len();
+    let counted = Hashing { inner: file, hasher: file::Hasher::default(), bytes: 0, read };
+    let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 18, counted));
+    let bad = |problem: String| DataError::Archive { path: path.to_owned(), problem };
+    let damaged = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => bad("is cut short: copy or fetch it again".to_owned()),
+        _ => bad(format!("is damaged ({error}): copy or fetch it again")),
+    };
+    let (mut samples, mut by_key) = (Vec::<IndexedSample>::new(), BTreeMap::new());
+    let mut end = 0;
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let (offset, bytes) = (entry.raw_file_position(), entry.size());
+        end = (offset + bytes).next_multiple_of(BLOCK);
+        if end > promised {
+            return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let kind = entry.header().entry_type();
+        if kind.is_dir() || kind.is_pax_global_extensions() {
+            continue;
+        }
+        if !kind.is_file() && !kind.is_contiguous() {
+            return Err(bad(format!("holds {name:?}, which is no plain file: remove it")));
+        }
+        let Some((key, extension)) = split_name(&name) else {
+            return Err(bad(format!("holds {name:?}, which leads out of its folder: remove it")));
+        };
+        let mut crc = crc32fast::Hasher::new();
+        let mut block = [0; 1 << 14];
+        let mut found = 0;
+        loop {
+            match entry.read(&mut block).map_err(damaged)? {
+                0 => break,
+                count => {
+                    crc.update(&block[..count]);
+                    found += count as u64;
+                }
+            }
+        }
+        if found != bytes {
+            return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let member = Member { extension, offset, bytes, crc32: crc.finalize() };
+        let at = *by_key.entry(key.clone()).or_insert_with(|| {
+            samples.push(IndexedSample { key: key.clone(), members: Vec::new() });
+            samples.len() - 1
+        });
+        if samples[at].members.iter().any(|other| other.extension == member.extension) {
+            return Err(bad(format!("holds {name:?} twice: remove one")));
+        }
+        samples[at].members.push(member);
+    }
+    let mut rest = archive.into_inner();
+    io::copy(&mut rest, &mut io::sink()).map_err(read_error)?;
+    let Hashing { hasher, bytes, .. } = rest.into_inner();
+    if bytes < end + BLOCK {
+        // Every archive ends with blocks of zeros; one that does not was cut between two members.
+        return Err(
+            bad("is cut short, its end mark is missing: copy or fetch it again".to_owned()),
+        );
+    }
+    let (format, sha256) = (FORMAT.to_owned(), hasher.finish());
+    Ok(TarIndex { format, version: VERSION, bytes, sha256, samples })
+}
+
+/// A member's key and extension; none for a name that leads out of a folder.
+fn split_name(name: &str) -> Option<(String, String)> {
+    let path = Path::new(name);
+    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if name.is_empty() || name.contains('\0') || !path.components().all(plain) {
+        return None;
+    }
+    let name = name.strip_prefix("./").unwrap_or(name);
+    let (folder, file) = name.rsplit_once('/').map_or(("", name), |(folder, file)| (folder, file));
+    let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
+    let key = if folder.is_empty() { stem.to_owned() } else { format!("{folder}/{stem}") };
+    Some((key, extension.to_ascii_lowercase()))
+}
+
+/// A reader that hashes and counts what passes.
+struct Hashing<'a, R> {
+    inner: R,
+    hasher: file::Hasher,
+    bytes: u64,
+    read: &'a (dyn Fn(u64) + Sync),
+}
+
+impl<R: Read> Read for Hashing<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.hasher.update(&out[..count]);
+        self.bytes += count as u64;
+        (self.read)(count as u64);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_end_at_the_first_dot_of_the_file_name() {
+        let split = |name| split_name(name).map(|(key, extension)| format!("{key} {extension}"));
+        assert_eq!(split("a/b.c/000.seg.PNG").unwrap(), "a/b.c/000 seg.png");
+        assert_eq!(split("./000.jpg").unwrap(), "000 jpg");
+        assert_eq!(split("README").unwrap(), "README ");
+        for name in ["/etc/passwd", "../a.jpg", "a/../../b.jpg", "", "a\0.jpg"] {
+            assert_eq!(split_name(name), None, "{name:?}");
+        }
+    }
+}
