@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// The documented keys of a row of `metrics.jsonl`, sorted.
-const ROW: [&str; 19] = [
+const ROW: [&str; 20] = [
     "bits_per_token",
     "codes_replaced",
     "codes_used",
@@ -36,6 +36,7 @@ const ROW: [&str; 19] = [
     "recon_mse",
     "samples_per_second",
     "samples_seen",
+    "samples_skipped",
     "step",
     "step_ms",
     "world_size",
@@ -169,7 +170,7 @@ fn tensorboard_reads_the_rows_and_the_pictures() {
     }
     // All single numbers of a row but step, epoch, samples_seen and world_size; six figures of an
     // evaluation.
-    assert_eq!(compared, 13 + 6);
+    assert_eq!(compared, 14 + 6);
 
     let pictures = read["images"]["reconstructions"].as_array().unwrap();
     assert_eq!(pictures.len(), 2);

@@ -93,7 +93,8 @@ fn train_rank(
         }
         disturb(rank, batch.step, &training);
         let step = batch.step;
-        let input = StepInput { step, factor: 1.0, stop: false, compare_state: true };
+        let input =
+            StepInput { step, factor: 1.0, stop: false, compare_state: true, num_skipped: 0 };
         let scalars = training.step(comm, &batch, input, &mut clock)?;
         read_scalars(step, &scalars, world_size)?;
         let means = training.window.take();

@@ -146,7 +146,7 @@ def write_report(args, name: str, title: str, body: str):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     # The paths of one machine mean nothing on another.
     places = {"--peer-python": "PYTHON", "--idx": "DIR", "--packed": "PACKED",
-              "--tessera": "TESSERA", "--results": "RESULTS", "--state": "STATE"}
+              "--tessera": "TESSERA", "--photos": "PHOTOS", "--results": "RESULTS", "--state": "STATE"}
     said = list(sys.argv[1:])
     for index, word in enumerate(said):
         option, equals, _ = word.partition("=")

@@ -34,6 +34,8 @@ pub struct Batch {
     pub pixels: Vec<u8>,
     /// Shape of one sample.
     pub shape: SampleShape,
+    /// Samples that could not be read: replaced in training, left out in an evaluation.
+    pub num_skipped: u64,
 }
 
 impl Batch {

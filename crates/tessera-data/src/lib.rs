@@ -20,6 +20,7 @@ mod inspect;
 mod loader;
 mod manifest;
 mod pack;
+mod preview;
 mod sampler;
 mod shape;
 mod shard;
@@ -42,6 +43,7 @@ pub use manifest::{
     Compression, FORMAT_VERSION, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription, SplitEntry,
 };
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
+pub use preview::{MAX_PREVIEW, preview};
 pub use sampler::{SamplePosition, Sampler, part};
 pub use shape::SampleShape;
 pub use source::Source;

@@ -9,6 +9,7 @@
 
 use std::panic;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -174,9 +175,10 @@ impl Reader {
         let shape = self.source.shape();
         let (num, sample_bytes) = ((positions.end - positions.start) as usize, shape.num_bytes());
         let mut found = vec![None; num];
+        let skipped = AtomicU64::new(0);
         pixels.resize(num * sample_bytes, 0);
         let read = |(at, (id, out)): (usize, (&mut Option<u64>, &mut [u8]))| {
-            *id = self.read_sample(positions.start + at as u64, out)?;
+            *id = self.read_sample(positions.start + at as u64, out, &skipped)?;
             Ok(())
         };
         match &self.pool {
@@ -198,17 +200,23 @@ impl Reader {
             ids.push(id);
         }
         pixels.truncate(ids.len() * sample_bytes);
-        Ok(Batch { step, global, positions, ids, pixels, shape })
+        let num_skipped = skipped.into_inner();
+        Ok(Batch { step, global, positions, ids, pixels, shape, num_skipped })
     }
 
     /// Reads what stands at a position and returns which sample it is. Where that cannot be read
     /// and the configuration says so, another takes its place in training, by a draw that hangs
     /// on seed and position alone, and none in an evaluation.
-    fn read_sample(&self, position: u64, out: &mut [u8]) -> Result<Option<u64>, DataError> {
+    fn read_sample(
+        &self,
+        position: u64,
+        out: &mut [u8],
+        skipped: &AtomicU64,
+    ) -> Result<Option<u64>, DataError> {
         let Order::Shuffled(sampler) = &self.order else {
             return match self.source.read(position, Draw::NONE, out) {
                 Ok(()) => Ok(Some(position)),
-                Err(error) => self.skip(position, error).map(|()| None),
+                Err(error) => self.skip(position, error, skipped).map(|()| None),
             };
         };
         let mut attempt = 0;
@@ -216,7 +224,9 @@ impl Reader {
             let SamplePosition { epoch, id } = sampler.substitute_at(position, attempt);
             match self.source.read(id, Draw::new(sampler.seed(), epoch, id), out) {
                 Ok(()) => return Ok(Some(id)),
-                Err(error) if attempt < MOST_SUBSTITUTES => self.skip(position, error)?,
+                Err(error) if attempt < MOST_SUBSTITUTES => {
+                    self.skip(position, error, skipped)?;
+                }
                 Err(error) => return Err(error),
             }
             attempt += 1;
@@ -224,9 +234,10 @@ impl Reader {
     }
 
     /// Passes over a sample that cannot be read, if that is allowed.
-    fn skip(&self, position: u64, error: DataError) -> Result<(), DataError> {
+    fn skip(&self, position: u64, error: DataError, skipped: &AtomicU64) -> Result<(), DataError> {
         match (self.on_corrupt, error.kind()) {
             (OnCorrupt::Skip, DataErrorKind::Corrupt | DataErrorKind::Io) => {
+                skipped.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(position, %error, "sample skipped");
                 Ok(())
             }
@@ -352,7 +363,8 @@ mod tests {
             let pixels: Vec<u8> = found.ids.iter().flat_map(|&id| [id as u8; 2]).collect();
             assert_eq!(found.pixels, pixels);
         }
-        assert!(replaced > 0);
+        let counted: u64 = found.iter().map(|batch| batch.num_skipped).sum();
+        assert!(replaced > 0 && counted == u64::from(replaced));
         assert_eq!(load(broken(), LoadOptions { threads: 1, prefetch: 7, ..skip }, false), found);
 
         let plan = eval_plan(100, 10, 0, 1);

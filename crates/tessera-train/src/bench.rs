@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 use tessera_comm::{Communicator, RankDevice};
+use tessera_data::{Loader, Order, train_plan};
 use tessera_nn::Kinds;
 use tessera_nn::parameters::Declarations;
 use tessera_nn::quantize::{
@@ -13,6 +14,7 @@ use tessera_nn::quantize::{
 };
 use tessera_nn::random::{Purpose, draws};
 
+use crate::config::TrainConfig;
 use crate::error::TrainError;
 
 /// Longest wait for one call.
@@ -36,6 +38,65 @@ pub struct QuantizerSize {
     pub num_codes: i64,
     /// D, channels of a code.
     pub code_dim: i64,
+}
+
+/// Figures of reading batches into memory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DataFigures {
+    /// Samples of a batch on this rank.
+    pub batch: u64,
+    /// Batches that count.
+    pub batches: u64,
+    /// Bytes of a sample.
+    pub sample_bytes: usize,
+    /// Seconds from the call until the data set was open.
+    pub open_s: f64,
+    /// Seconds from the call until the first batch was there.
+    pub first_batch_s: f64,
+    /// Samples a second on this rank after the first batch.
+    pub samples_per_second: f64,
+}
+
+/// Reads batches as a training run would, and does nothing with them.
+///
+/// # Errors
+///
+/// [`TrainError::Data`] if the data set cannot be opened or read.
+pub fn data(
+    comm: &dyn Communicator,
+    config: &TrainConfig,
+    batches: u64,
+) -> Result<DataFigures, TrainError> {
+    let start = Instant::now();
+    let source = tessera_data::source::open(&config.data, "train")?;
+    let open_s = start.elapsed().as_secs_f64();
+    let (global, rank, world_size) = (config.train.global_batch, comm.rank(), comm.world_size());
+    let sample_bytes = source.shape().num_bytes();
+    let order = Order::Shuffled(source.sampler(&config.data, config.seed));
+    let plan = train_plan(0, batches + 1, global, rank, world_size);
+    let mut loader = Loader::new(source, order, plan, config.data.load_options())?;
+    let (mut first_batch_s, mut num_samples, mut batch_size) = (0.0, 0, 0);
+    let mut from = start;
+    while let Some(batch) = loader.next() {
+        let batch = batch?;
+        batch_size = batch_size.max(batch.num_samples() as u64);
+        if batch.step == 0 {
+            from = Instant::now();
+            first_batch_s = start.elapsed().as_secs_f64();
+        } else {
+            num_samples += batch.num_samples();
+        }
+        loader.recycle(batch);
+    }
+    let samples_per_second = num_samples as f64 / from.elapsed().as_secs_f64();
+    Ok(DataFigures {
+        batch: batch_size,
+        batches,
+        sample_bytes,
+        open_s,
+        first_batch_s,
+        samples_per_second,
+    })
 }
 
 /// Figures of the quantiser alone.

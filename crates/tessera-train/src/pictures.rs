@@ -38,8 +38,15 @@ pub(crate) fn write(
     for (id, out) in (0..num).zip(pixels.chunks_exact_mut(shape.num_bytes())) {
         source.read(id, Draw::NONE, out)?;
     }
-    let batch =
-        Batch { step, global: 0..num, positions: 0..num, ids: (0..num).collect(), pixels, shape };
+    let batch = Batch {
+        step,
+        global: 0..num,
+        positions: 0..num,
+        ids: (0..num).collect(),
+        pixels,
+        shape,
+        num_skipped: 0,
+    };
 
     let _no_grad = tch::no_grad_guard();
     let images_nchw = batch_images(&batch, model.kind(), model.device());

@@ -11,8 +11,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::TrainError;
 use crate::training::StepInput;
 
-/// Scalars before the desync numbers: reconstruction, quantiser's losses, stop flag.
-const HEAD: usize = 3;
+/// Scalars before the desync numbers: reconstruction, quantiser's losses, stop flag, samples
+/// skipped.
+const HEAD: usize = 4;
 /// Scalars of a step.
 pub(crate) const LEN: i64 = (HEAD + desync::NUMBERS) as i64;
 
@@ -44,7 +45,7 @@ pub(crate) fn write(
     if input.compare_state {
         hash_state(model, &mut hash);
     }
-    let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop))]
+    let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop)), input.num_skipped as f64]
         .into_iter()
         .chain(desync::encode(hash.digest()))
         .collect();

@@ -150,6 +150,7 @@ impl Run<'_> {
                 factor: schedule.factor(self.step, train.steps),
                 stop: self.worker.stop.load(Ordering::Relaxed),
                 compare_state: self.step.is_multiple_of(metrics.every),
+                num_skipped: batch.num_skipped,
             };
             let scalars = self.training.step(self.comm, &batch, input, &mut self.clock)?;
             let arriving = Arriving::fetch(self.step, &scalars, &self.worker.device)?;
@@ -231,6 +232,7 @@ impl Run<'_> {
             quantizer_loss: means.quantizer_loss,
             usage: means.usage,
             codes_replaced: means.codes_replaced,
+            samples_skipped: means.samples_skipped,
             learning_rate: self.config.optimizer.learning_rate * factor,
             grad_norm: means.grad_norm,
             samples_per_second: global as f64 * 1e3 / times.step_ms,

@@ -34,6 +34,8 @@ pub struct StepInput {
     pub stop: bool,
     /// Whether ranks compare their whole state in this step.
     pub compare_state: bool,
+    /// Samples of this rank's part that could not be read.
+    pub num_skipped: u64,
 }
 
 impl Training {

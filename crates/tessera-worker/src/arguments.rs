@@ -97,7 +97,7 @@ pub(crate) struct BenchArguments {
     pub(crate) warmup: u32,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BenchPart {
     /// The quantiser's part of a step, on random latents; prints one JSON object.
     Quantizer {
@@ -110,6 +110,19 @@ pub(crate) enum BenchPart {
         /// Channels of a code.
         #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]
         dim: i64,
+    },
+    /// Reads training batches of a configuration into memory; prints one JSON object. A rank of
+    /// mpirun reads its own part.
+    Data {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Set a key over file and environment, as often as wanted: --set data.threads=4
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Batches that count, after the first.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        batches: u64,
     },
     /// A sum over ranks, checked against arithmetic; rank 0 prints one JSON object.
     AllReduce {

@@ -121,7 +121,12 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
     logging::to_stderr();
     let (comm, device) = (session.comm(), &session.worker().device);
     let calls = Calls { warmup: arguments.warmup as usize, calls: arguments.calls as usize };
-    let figures = match arguments.part {
+    let figures = match arguments.part.clone() {
+        BenchPart::Data { config, set, batches } => {
+            tessera_train::resolve(config.as_deref(), std::env::vars(), &set, None)
+                .and_then(|resolved| bench::data(comm, &resolved.config, batches))
+                .map(|figures| serde_json::to_string(&figures))
+        }
         BenchPart::Quantizer { n, codes, dim } => {
             let size = QuantizerSize { num_latents: n, num_codes: codes, code_dim: dim };
             bench::quantizer(device, size, calls).map(|figures| serde_json::to_string(&figures))

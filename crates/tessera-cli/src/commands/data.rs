@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tessera_control::ExitCode;
 use tessera_data::{
-    DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, OnCorrupt,
-    PackOptions,
+    DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, MAX_PREVIEW,
+    OnCorrupt, PackOptions,
 };
 
 use crate::failure::Failure;
@@ -29,6 +29,8 @@ enum DataCommand {
     Verify(VerifyArgs),
     /// Describe a packed data set from its manifest.
     Inspect(InspectArgs),
+    /// Draw some samples of a split side by side: pictures, frames of clips, waveforms.
+    Preview(PreviewArgs),
     /// Read tar archives from beginning to end and keep an index beside each, with checksums.
     Index(IndexArgs),
 }
@@ -66,6 +68,31 @@ struct PackArgs {
 }
 
 #[derive(Debug, Args)]
+struct PreviewArgs {
+    /// The data set: a packed one, or what --format says.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// PNG file to write; one that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// What is at the path: a value of `data.kind` in a run's configuration.
+    #[arg(long, value_name = "KIND", default_value = "packed")]
+    format: String,
+    /// A key of the section `data` of a run's configuration, without `data.`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Split to take samples of.
+    #[arg(long, default_value = "train")]
+    split: String,
+    /// Samples to draw.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=MAX_PREVIEW))]
+    count: u64,
+    /// Which samples: the first of a run's order with this seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
 struct IndexArgs {
     /// Folder of tar archives, an archive, or a pattern such as `shard-{000..009}.tar`.
     #[arg(value_name = "PATH")]
@@ -99,12 +126,13 @@ pub(crate) fn run(args: DataArgs) -> Result<(), Failure> {
         DataCommand::Pack(args) => pack(args),
         DataCommand::Verify(args) => verify(&args.folder),
         DataCommand::Inspect(args) => inspect(&args),
+        DataCommand::Preview(args) => preview(&args),
         DataCommand::Index(args) => index(&args.path),
     }
 }
 
 fn pack(args: PackArgs) -> Result<(), Failure> {
-    let data = data_config(&args)?;
+    let data = data_config(&args.format, &args.input, &args.set)?;
     let out = args.out.display().to_string();
     let options = PackOptions {
         data,
@@ -134,13 +162,13 @@ fn pack(args: PackArgs) -> Result<(), Failure> {
 }
 
 /// The section `data` that the arguments stand for.
-fn data_config(args: &PackArgs) -> Result<DataConfig, Failure> {
+fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig, Failure> {
     let bad = |message: String| Failure::new(ExitCode::BadInput, message);
     let mut table = toml::Table::new();
-    table.insert("kind".to_owned(), args.format.clone().into());
-    let input = args.input.to_str().ok_or_else(|| bad("--input is not UTF-8".to_owned()))?;
+    table.insert("kind".to_owned(), format.into());
+    let input = input.to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?;
     table.insert("path".to_owned(), input.into());
-    for setting in &args.set {
+    for setting in set {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(bad(format!("--set needs KEY=VALUE, found {setting:?}")));
         };
@@ -154,7 +182,7 @@ fn data_config(args: &PackArgs) -> Result<DataConfig, Failure> {
     let config: Result<DataConfig, _> = table.try_into();
     config.map_err(|error| {
         let message = error.to_string().trim().replace('\n', ", ");
-        bad(format!("the data to pack: {message}"))
+        bad(format!("data.{message}"))
     })
 }
 
@@ -167,6 +195,17 @@ fn insert(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), 
     let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
     let section = section.as_table_mut().ok_or("is below a key that has a value")?;
     insert(section, rest, value)
+}
+
+fn preview(args: &PreviewArgs) -> Result<(), Failure> {
+    let data = data_config(&args.format, &args.path, &args.set)?;
+    let source = tessera_data::source::open(&data, &args.split).map_err(failure)?;
+    let sampler = source.sampler(&data, args.seed);
+    let count = args.count.min(source.num_samples());
+    let ids: Vec<u64> = (0..count).map(|position| sampler.sample_at(position).id).collect();
+    tessera_data::preview(&*source, &ids, &args.out).map_err(failure)?;
+    writeln!(io::stdout(), "drew {count} samples of {} into {}", args.split, args.out.display())?;
+    Ok(())
 }
 
 fn index(path: &Path) -> Result<(), Failure> {

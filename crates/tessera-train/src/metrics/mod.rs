@@ -36,6 +36,8 @@ pub struct MetricsRow {
     pub usage: Usage,
     /// Dead codes replaced in the whole interval.
     pub codes_replaced: u64,
+    /// Samples that could not be read in the whole interval, over all ranks.
+    pub samples_skipped: u64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
     /// Norm of the whole gradient, before clipping.

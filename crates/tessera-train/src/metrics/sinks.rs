@@ -104,6 +104,7 @@ impl MetricSink for TensorBoard {
                 ("train/codes_used", row.usage.codes_used as f64),
                 ("train/bits_per_token", row.usage.bits_per_token),
                 ("train/codes_replaced", row.codes_replaced as f64),
+                ("train/samples_skipped", row.samples_skipped as f64),
                 ("train/learning_rate", row.learning_rate),
                 ("train/grad_norm", row.grad_norm),
                 ("speed/samples_per_second", row.samples_per_second),

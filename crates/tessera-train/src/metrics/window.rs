@@ -4,7 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::usage::Usage;
 
-/// Running sums: reconstruction, the quantiser's losses, gradient norm, steps, codes replaced; and
+/// Running sums: reconstruction, the quantiser's losses, gradient norm, steps, codes replaced,
+/// samples skipped; and
 /// how often each code was taken.
 #[derive(Debug)]
 pub struct Window {
@@ -27,19 +28,21 @@ pub struct WindowMeans {
     pub usage: Usage,
     /// Dead codes replaced in the whole interval: a sum.
     pub codes_replaced: u64,
+    /// Samples that could not be read in the whole interval: a sum over ranks.
+    pub samples_skipped: u64,
 }
 
 impl Window {
     /// An empty interval for levels of `num_codes` codes.
     pub fn new(num_codes: &[i64], device: Device) -> Self {
         Self {
-            sums: Tensor::zeros([5], (Kind::Double, device)),
+            sums: Tensor::zeros([6], (Kind::Double, device)),
             counts_k: Tensor::zeros([num_codes.iter().sum::<i64>()], (Kind::Double, device)),
             num_codes: num_codes.to_vec(),
         }
     }
 
-    /// Adds a step: its reduced scalars (reconstruction first, then the quantiser's losses), the
+    /// Adds a step: its reduced scalars (reconstruction, the quantiser's losses, stop, samples skipped), the
     /// norm of its gradient, its reduced counts, and the number of codes replaced in it.
     pub fn add(
         &mut self,
@@ -49,6 +52,7 @@ impl Window {
         replaced: Option<&Tensor>,
     ) {
         let _ = self.sums.narrow(0, 0, 2).g_add_(&scalars.narrow(0, 0, 2).to_kind(Kind::Double));
+        let _ = self.sums.get(5).g_add_(&scalars.get(3).to_kind(Kind::Double));
         let _ = self.sums.get(2).g_add_(norm);
         let _ = self.sums.get(3).g_add_scalar_(1.0);
         if let Some(replaced) = replaced {
@@ -59,7 +63,7 @@ impl Window {
 
     /// The means, read to the host; the next interval starts empty.
     pub fn take(&mut self) -> WindowMeans {
-        let sums: Vec<f64> = Vec::try_from(&self.sums).expect("five numbers");
+        let sums: Vec<f64> = Vec::try_from(&self.sums).expect("six numbers");
         let counts: Vec<f64> = Vec::try_from(&self.counts_k).expect("a number a code");
         let _ = self.sums.zero_();
         let _ = self.counts_k.zero_();
@@ -70,6 +74,7 @@ impl Window {
             grad_norm: sums[2] / steps,
             usage: Usage::of(&counts, &self.num_codes),
             codes_replaced: sums[4] as u64,
+            samples_skipped: sums[5] as u64,
         }
     }
 
@@ -87,7 +92,7 @@ mod tests {
     fn means_are_over_the_steps_of_the_interval() {
         let mut window = Window::new(&[3], Device::Cpu);
         for (loss, counts) in [(1.0f64, [2.0f64, 0.0, 0.0]), (3.0, [0.0, 2.0, 0.0])] {
-            let scalars = Tensor::from_slice(&[loss, 10.0 * loss, 0.0]);
+            let scalars = Tensor::from_slice(&[loss, 10.0 * loss, 0.0, 3.0]);
             let norm = Tensor::from(5.0f64);
             let replaced = Tensor::from(4.0f64);
             window.add(&scalars, &norm, &Tensor::from_slice(&counts), Some(&replaced));
@@ -96,6 +101,7 @@ mod tests {
         assert_eq!((means.recon_mse, means.quantizer_loss, means.grad_norm), (2.0, 20.0, 5.0));
         assert!((means.usage.perplexity - 2.0).abs() < 1e-12); // two codes, equally often
         assert_eq!((means.usage.codes_used, means.codes_replaced), (2, 8));
+        assert_eq!(means.samples_skipped, 6);
         assert_eq!(window.take().usage.codes_used, 0);
     }
 }

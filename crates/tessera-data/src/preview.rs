@@ -1,0 +1,158 @@
+//! Samples side by side in one picture: pictures as they are, the frames of a clip in a row,
+//! sound as the outline of its waveform.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use crate::decode::Modality;
+use crate::draw::Draw;
+use crate::error::DataError;
+use crate::file;
+use crate::shape::SampleShape;
+use crate::source::Source;
+
+/// Most samples in one picture.
+pub const MAX_PREVIEW: u64 = 1024;
+
+/// Pixels between samples.
+const GAP: u32 = 2;
+const BACKGROUND: Rgb<u8> = Rgb([64, 64, 64]);
+/// Size of a waveform.
+const WAVE: (u32, u32) = (256, 64);
+/// Most frames of a clip that are drawn, evenly spaced.
+const MAX_FRAMES: u32 = 16;
+
+/// Draws samples `ids` into a PNG file.
+///
+/// # Errors
+///
+/// As [`Source::read`]; [`DataError::Write`] if the file cannot be written.
+pub fn preview(source: &dyn Source, ids: &[u64], path: &Path) -> Result<(), DataError> {
+    let shape = source.shape();
+    let (width, height) = size(shape);
+    let columns = match shape.modality {
+        Modality::Image => (ids.len() as f64).sqrt().ceil() as u32,
+        Modality::Audio | Modality::Video => (ids.len() as u32).div_ceil(16),
+    }
+    .max(1);
+    let rows = (ids.len() as u32).div_ceil(columns);
+    let mut sheet = RgbImage::from_pixel(
+        columns * (width + GAP) + GAP,
+        rows * (height + GAP) + GAP,
+        BACKGROUND,
+    );
+    let mut sample = vec![0; shape.num_bytes()];
+    for (at, &id) in (0..).zip(ids) {
+        source.read(id, Draw::NONE, &mut sample)?;
+        let (left, top) = (at % columns * (width + GAP) + GAP, at / columns * (height + GAP) + GAP);
+        draw(shape, &sample, &mut |x, y, color| sheet.put_pixel(left + x, top + y, color));
+    }
+    let mut png = Cursor::new(Vec::new());
+    sheet.write_to(&mut png, ImageFormat::Png).expect("a picture in memory can be written");
+    file::write_synced(path, &[png.get_ref()]).map(|_| ())
+}
+
+/// Width and height of a drawn sample.
+fn size(shape: SampleShape) -> (u32, u32) {
+    match shape.modality {
+        Modality::Image => (shape.width, shape.height),
+        Modality::Audio => WAVE,
+        Modality::Video => {
+            let frames = shape.frames.min(MAX_FRAMES);
+            (frames * shape.width + (frames - 1), shape.height)
+        }
+    }
+}
+
+fn draw(shape: SampleShape, sample: &[u8], put: &mut dyn FnMut(u32, u32, Rgb<u8>)) {
+    match shape.modality {
+        Modality::Audio => wave(shape, sample, put),
+        Modality::Image | Modality::Video => {
+            let frames = shape.frames.min(MAX_FRAMES);
+            let frame_bytes = shape.num_bytes() / shape.frames as usize;
+            for at in 0..frames {
+                let frame = (u64::from(at) * u64::from(shape.frames) / u64::from(frames)) as usize;
+                let bytes = &sample[frame * frame_bytes..][..frame_bytes];
+                let left = at * (shape.width + 1);
+                for (pixel, channels) in (0..).zip(bytes.chunks_exact(shape.channels as usize)) {
+                    let color = match *channels {
+                        [red, green, blue, ..] => Rgb([red, green, blue]),
+                        ref other => Rgb([other[0]; 3]),
+                    };
+                    put(left + pixel % shape.width, pixel / shape.width, color);
+                }
+            }
+        }
+    }
+}
+
+/// From the least to the greatest sample of each column, over all channels.
+fn wave(shape: SampleShape, sample: &[u8], put: &mut dyn FnMut(u32, u32, Rgb<u8>)) {
+    let (width, height) = WAVE;
+    let (pairs, _) = sample.as_chunks::<2>();
+    let instants = u64::from(shape.frames);
+    let row = |value: i32| ((32767 - value) * (height as i32 - 1) / 65535) as u32;
+    for x in 0..width {
+        let cut = |x: u32| (u64::from(x) * instants / u64::from(width)) as usize;
+        let (from, to) = (cut(x), cut(x + 1).max(cut(x) + 1).min(shape.frames as usize));
+        let channels = shape.channels as usize;
+        let column = &pairs[from * channels..to * channels];
+        let values = column.iter().map(|pair| i32::from(i16::from_le_bytes(*pair)));
+        let (low, high) = values
+            .fold((i32::MAX, i32::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        for y in 0..height {
+            let is_wave = (row(high)..=row(low)).contains(&y);
+            put(x, y, if is_wave { Rgb([120, 200, 255]) } else { Rgb([16, 16, 16]) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Two(SampleShape);
+
+    impl Source for Two {
+        fn num_samples(&self) -> u64 {
+            2
+        }
+        fn shape(&self) -> SampleShape {
+            self.0
+        }
+        fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
+            out.fill(100 * id as u8);
+            Ok(())
+        }
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn drawn(shape: SampleShape) -> RgbImage {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheet.png");
+        preview(&Two(shape), &[1, 0], &path).unwrap();
+        image::load_from_memory(&std::fs::read(path).unwrap()).unwrap().into_rgb8()
+    }
+
+    #[test]
+    fn pictures_stand_side_by_side() {
+        let sheet = drawn(SampleShape::image(1, 3, 4));
+        assert_eq!(sheet.dimensions(), (2 * (4 + 2) + 2, 3 + 2 + 2));
+        assert_eq!(sheet.get_pixel(0, 0), &BACKGROUND);
+        assert_eq!((sheet.get_pixel(2, 2).0, sheet.get_pixel(8, 4).0), ([100; 3], [0; 3]));
+    }
+
+    #[test]
+    fn clips_are_rows_of_frames_and_sound_is_a_line() {
+        assert_eq!(drawn(SampleShape::video(3, 5, 6, 7)).dimensions(), (5 * 7 + 4 + 4, 2 * 8 + 2));
+        let sheet = drawn(SampleShape::audio(2, 1000, 8000));
+        assert_eq!(sheet.dimensions(), (256 + 4, 2 * 66 + 2));
+        // Sample 0 is silence: a line in the middle, and dark elsewhere.
+        assert_eq!(sheet.get_pixel(100, 2 + 66 + 31).0, [120, 200, 255]);
+        assert_eq!(sheet.get_pixel(100, 2 + 66).0, [16, 16, 16]);
+    }
+}
