@@ -44,6 +44,8 @@ system_packages() {
   has python3 || missing+=(python3)
   has_module pip || missing+=(python3-pip)
   has_module ensurepip || missing+=(python3-venv)
+  # Tests make films and decode them.
+  [[ -z ${TESSERA_TESTS:-} ]] || has ffmpeg || missing+=(ffmpeg)
   if ((${#missing[@]} == 0)); then
     say "system packages: all there"
     return

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-./launch/setup.sh
+TESSERA_TESTS=1 ./launch/setup.sh
 ./launch/python.sh
 # shellcheck source=launch/env.sh
 . launch/env.sh

@@ -11,6 +11,7 @@ use crate::decode::video::VideoConfig;
 use crate::error::DataError;
 use crate::loader::LoadOptions;
 use crate::shape::SampleShape;
+use crate::store::{self, RemoteConfig};
 
 /// Where samples come from and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct DataConfig {
     pub shuffle_shards: usize,
     /// Samples that `shuffle = "two_level"` reads one after another.
     pub shuffle_block: u64,
+    /// How a `path` that begins with `s3://`, `gs://`, `http://` or `https://` is read.
+    pub remote: RemoteConfig,
     /// What `kind = "synthetic"` draws.
     pub synthetic: SyntheticConfig,
     /// The parts of `kind = "mixture"`.
@@ -164,6 +167,7 @@ impl Default for DataConfig {
             shuffle: Shuffle::default(),
             shuffle_shards: 8,
             shuffle_block: 16,
+            remote: RemoteConfig::default(),
             synthetic: SyntheticConfig::default(),
             mixture: Vec::new(),
         }
@@ -211,6 +215,7 @@ impl DataConfig {
         for check in [self.image.check(), self.audio.check(), self.video.check()] {
             check.map_err(|(key, problem)| DataError::Config { key, problem })?;
         }
+        self.remote.check().map_err(|(key, problem)| DataError::Config { key, problem })?;
         let what = match self.kind {
             DataKind::Synthetic => return self.synthetic.validate(),
             DataKind::Mixture => return self.validate_mixture(),
@@ -223,6 +228,13 @@ impl DataConfig {
         };
         if self.path.as_os_str().is_empty() {
             let problem = format!("is empty: set it to {what}");
+            return Err(DataError::Config { key: "path", problem });
+        }
+        let reads_remote = matches!(self.kind, DataKind::Packed | DataKind::Webdataset);
+        if store::is_remote(&self.path) && !reads_remote {
+            let problem = format!(
+                "is remote, which kinds packed and webdataset read; fetch it to read {what}"
+            );
             return Err(DataError::Config { key: "path", problem });
         }
         Ok(())

@@ -126,6 +126,14 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A store or server elsewhere that cannot be used.
+    #[error("{url} {problem}")]
+    Remote {
+        /// Where it is.
+        url: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// The output folder of a pack cannot be used.
     #[error("cannot pack into {}: {problem}", .path.display())]
     Output {

@@ -46,7 +46,8 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), DataError> {
 
 /// SHA-256 of a file, lower-case hex.
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String, DataError> {
-    hash_file(path).map_err(|source| DataError::Read { path: path.to_owned(), source })
+    let hash = || sha256_of_reader(&mut File::open(path)?);
+    hash().map_err(|source| DataError::Read { path: path.to_owned(), source })
 }
 
 /// Hash over the length of a file and its first and last mebibyte: tells published files apart
@@ -106,8 +107,8 @@ fn write_pieces(path: &Path, pieces: &[&[u8]]) -> io::Result<Written> {
     Ok(Written { bytes, sha256: hex(&hasher.finalize()) })
 }
 
-fn hash_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// SHA-256 of what a reader gives, lower-case hex.
+pub(crate) fn sha256_of_reader(file: &mut dyn Read) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

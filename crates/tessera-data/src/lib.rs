@@ -25,6 +25,7 @@ mod sampler;
 mod shape;
 mod shard;
 pub mod source;
+mod store;
 mod verify;
 
 pub use batch::{Batch, BatchPlan, eval_plan, train_plan};
@@ -47,4 +48,5 @@ pub use preview::{MAX_PREVIEW, preview};
 pub use sampler::{SamplePosition, Sampler, part};
 pub use shape::SampleShape;
 pub use source::Source;
+pub use store::RemoteConfig;
 pub use verify::{Problem, VerifyReport, verify};

@@ -5,7 +5,6 @@
 //! the identity of the data set ([`crate::Source::fingerprint`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use crate::decode::Modality;
 use crate::error::DataError;
 use crate::file;
 use crate::shape::SampleShape;
+use crate::store::Store;
 
 /// Name of the manifest inside the folder of a data set.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -172,8 +172,13 @@ impl SplitEntry {
 
 /// The manifest of `folder`, checked, and the SHA-256 of the file it came from.
 pub(crate) fn read_with_hash(folder: &Path) -> Result<(Manifest, String), DataError> {
-    let path = folder.join(MANIFEST_FILE);
-    let text = fs::read(&path).map_err(|source| match source.kind() {
+    read_from(&Store::Local(folder.to_owned()), folder)
+}
+
+/// The same of a folder that may lie elsewhere.
+pub(crate) fn read_from(store: &Store, folder: &Path) -> Result<(Manifest, String), DataError> {
+    let path = store.path(MANIFEST_FILE);
+    let text = store.read(MANIFEST_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             DataError::NoDataset { path: folder.to_owned() }
         }

@@ -11,9 +11,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -24,6 +22,7 @@ use crate::error::DataError;
 use crate::file;
 use crate::manifest::{Compression, ShardEntry};
 use crate::shape::SampleShape;
+use crate::store::{Blob, Sequential};
 
 /// Value of the metadata key `format`. One key, since safetensors writes several in the
 /// order of a hash map, and equal shards must have equal bytes.
@@ -129,7 +128,7 @@ pub(crate) fn write(
 /// An open shard; reading needs no lock and no position.
 pub(crate) struct Shard {
     path: PathBuf,
-    file: File,
+    blob: Blob,
     sample_bytes: usize,
     /// Where the first sample starts in the file.
     samples_at: u64,
@@ -147,6 +146,7 @@ impl Shard {
     /// [`DataError::Truncated`], [`DataError::Shard`] or [`DataError::Read`].
     pub(crate) fn open(
         path: PathBuf,
+        blob: io::Result<Blob>,
         entry: &ShardEntry,
         shape: SampleShape,
         compression: Option<Compression>,
@@ -158,8 +158,8 @@ impl Shard {
             _ => DataError::Read { path: path.clone(), source },
         };
         let wrong = |problem| DataError::Shard { path: path.clone(), problem };
-        let file = File::open(&path).map_err(read_error)?;
-        let found = file.metadata().map_err(read_error)?.len();
+        let blob = blob.map_err(read_error)?;
+        let found = blob.len();
         let expected = entry.bytes;
         if found < expected {
             return Err(DataError::Truncated { path, expected, found, unit: "bytes" });
@@ -168,13 +168,13 @@ impl Shard {
             return Err(wrong(format!("has {found} bytes, expected {expected}")));
         }
         let format = if compression.is_some() { FORMAT_ZSTD } else { FORMAT };
-        let (data_at, metadata) = read_header(&file, found, format).map_err(wrong)?;
+        let (data_at, metadata) = read_header(&blob, found, format).map_err(wrong)?;
         let num_samples = usize::try_from(entry.num_samples)
             .map_err(|_| wrong("holds more samples than memory".to_owned()))?;
         let bytes_of = |info: &TensorInfo| -> Result<Vec<u8>, DataError> {
             let (start, end) = info.data_offsets;
             let mut bytes = vec![0; end - start];
-            file.read_exact_at(&mut bytes, data_at + start as u64).map_err(read_error)?;
+            blob.read_exact_at(&mut bytes, data_at + start as u64).map_err(read_error)?;
             Ok(bytes)
         };
         let crcs = tensor(&metadata, "crc32", Dtype::U32, &[num_samples]).map_err(wrong)?;
@@ -200,7 +200,7 @@ impl Shard {
             }
         };
         let samples_at = data_at + samples_at as u64;
-        Ok(Self { path, file, sample_bytes: shape.num_bytes(), samples_at, ends, crcs })
+        Ok(Self { path, blob, sample_bytes: shape.num_bytes(), samples_at, ends, crcs })
     }
 
     /// Samples in this shard.
@@ -208,24 +208,65 @@ impl Shard {
         self.crcs.len() as u64
     }
 
-    /// Reads sample `index` of this shard into `out` and checks it.
+    /// Compares the SHA-256 of the file with the manifest's.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Shard`] if it is another one.
+    pub(crate) fn check_hash(&self, entry: &ShardEntry) -> Result<(), DataError> {
+        let found = file::sha256_of_reader(&mut Sequential::new(&self.blob))
+            .map_err(|source| DataError::Read { path: self.path.clone(), source })?;
+        if found != entry.sha256 {
+            let expected = &entry.sha256;
+            let problem = format!("is damaged (sha256 {found}, packed as {expected})");
+            return Err(DataError::Shard { path: self.path.clone(), problem });
+        }
+        Ok(())
+    }
+
+    /// Reads sample `index` of this shard into `out` and checks it. What a cache holds wrongly is
+    /// fetched again, once.
     ///
     /// # Errors
     ///
     /// [`DataError::CorruptSample`] if the bytes are not those that were packed,
     /// [`DataError::ReadSample`] if the system fails.
     pub(crate) fn read(&self, index: u64, out: &mut [u8]) -> Result<(), DataError> {
+        match self.read_once(index, out) {
+            Err(DataError::CorruptSample { .. }) if self.forget(index) => {
+                self.read_once(index, out)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a cache held a sample.
+    fn forget(&self, index: u64) -> bool {
+        let (start, bytes) = self.place(index);
+        self.blob.forget(self.samples_at + start, bytes)
+    }
+
+    /// Where the bytes of a sample lie behind the first one's, and how many they are.
+    fn place(&self, index: u64) -> (u64, u64) {
+        if self.ends.is_empty() {
+            let bytes = self.sample_bytes as u64;
+            return (index * bytes, bytes);
+        }
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
+        (start, self.ends[index as usize] - start)
+    }
+
+    fn read_once(&self, index: u64, out: &mut [u8]) -> Result<(), DataError> {
         let corrupt = |problem: String| DataError::CorruptSample {
             shard: self.path.clone(),
             sample: index,
             problem,
         };
+        let (start, bytes) = self.place(index);
         if self.ends.is_empty() {
-            self.read_bytes(index, index * self.sample_bytes as u64, out)?;
+            self.read_bytes(index, start, out)?;
         } else {
-            let end = self.ends[index as usize];
-            let start = index.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
-            let mut compressed = vec![0; (end - start) as usize];
+            let mut compressed = vec![0; bytes as usize];
             self.read_bytes(index, start, &mut compressed)?;
             let outcome = DECOMPRESSOR
                 .with_borrow_mut(|zstd| zstd.decompress_to_buffer(&compressed, &mut *out));
@@ -246,7 +287,7 @@ impl Shard {
 
     fn read_bytes(&self, index: u64, at: u64, out: &mut [u8]) -> Result<(), DataError> {
         let (shard, sample) = (self.path.clone(), index);
-        self.file.read_exact_at(out, self.samples_at + at).map_err(|source| match source.kind() {
+        self.blob.read_exact_at(out, self.samples_at + at).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => {
                 let problem = "is beyond the end of the file, which was longer".to_owned();
                 DataError::CorruptSample { shard, sample, problem }
@@ -262,7 +303,7 @@ thread_local! {
 }
 
 /// Where the tensors start in the file, and what they are; the error completes "shard ...".
-fn read_header(file: &File, file_bytes: u64, expected: &str) -> Result<(u64, Metadata), String> {
+fn read_header(file: &Blob, file_bytes: u64, expected: &str) -> Result<(u64, Metadata), String> {
     let unreadable = |error: io::Error| format!("has an unreadable header ({error})");
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0).map_err(unreadable)?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::DataError;
 use crate::manifest::{self, Manifest, ShardEntry};
 use crate::shard::Shard;
-use crate::source::packed;
+use crate::store::Store;
 
 /// Damaged samples named for each shard; the rest is counted.
 const MAX_SAMPLES_NAMED: usize = 10;
@@ -62,12 +62,14 @@ pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
 
 /// Everything wrong with one shard.
 fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<String> {
-    let shard = match Shard::open(path.to_owned(), entry, manifest.shape, manifest.compression) {
+    let blob = Store::Local(path.parent().unwrap_or(path).to_owned()).open(&entry.file);
+    let (shape, compression) = (manifest.shape, manifest.compression);
+    let shard = match Shard::open(path.to_owned(), blob, entry, shape, compression) {
         Ok(shard) => shard,
         Err(error) => return vec![message_of(error)],
     };
     let mut messages = Vec::new();
-    if let Err(error) = packed::check_hash(path, entry) {
+    if let Err(error) = shard.check_hash(entry) {
         messages.push(message_of(error));
     }
     let mut sample = vec![0; manifest.shape.num_bytes()];

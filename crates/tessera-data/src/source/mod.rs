@@ -17,6 +17,7 @@ use crate::source::media::MediaSource;
 use crate::source::mixture::MixtureSource;
 use crate::source::records::RecordSource;
 use crate::source::webdataset::TarFiles;
+use crate::store::RemoteConfig;
 
 mod files;
 pub mod idx;
@@ -106,7 +107,7 @@ pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataErr
     config.validate()?;
     let DataConfig { path, modality, holdout, .. } = config;
     Ok(match config.kind {
-        DataKind::Packed => Arc::new(PackedSource::open(path, split, config.verify)?),
+        DataKind::Packed => Arc::new(PackedSource::open(config, split)?),
         DataKind::Synthetic => Arc::new(SyntheticSource::new(&config.synthetic, split)?),
         DataKind::Mixture => Arc::new(MixtureSource::open(&config.mixture, split)?),
         DataKind::Idx => Arc::new(IdxSource::open(path, split)?),
@@ -117,7 +118,7 @@ pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataErr
             Arc::new(MediaSource::new(Box::new(files), config)?)
         }
         DataKind::Webdataset => {
-            let files = TarFiles::open(path, *modality, &config.member, split, *holdout)?;
+            let files = TarFiles::open(config, split)?;
             Arc::new(MediaSource::new(Box::new(files), config)?)
         }
     })
@@ -134,7 +135,7 @@ pub fn index(
     path: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(usize, usize), DataError> {
-    webdataset::index(path, progress)
+    webdataset::index(path, &RemoteConfig::default(), progress)
 }
 
 /// Starts of pieces of `every` samples, and at the end their number.

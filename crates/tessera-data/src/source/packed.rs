@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use crate::config::VerifyMode;
+use crate::config::{DataConfig, VerifyMode};
 use crate::draw::Draw;
 use crate::error::DataError;
-use crate::file;
-use crate::manifest::{self, Manifest, ShardEntry};
+use crate::manifest::{self, Manifest};
 use crate::shape::SampleShape;
 use crate::shard::Shard;
 use crate::source::{Source, assert_read};
+use crate::store::Store;
 
 /// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.
 const AUTO_VERIFY_BYTES: u64 = 256 << 20;
@@ -27,33 +27,40 @@ pub struct PackedSource {
 }
 
 impl PackedSource {
-    /// Opens `split` of the data set in `folder` and checks manifest, lengths and headers,
-    /// and the hash of each shard if `verify` says so.
+    /// Opens `split` of the data set at `config.path` and checks manifest, lengths and headers,
+    /// and the hash of each shard if `config.verify` says so.
     ///
     /// # Errors
     ///
     /// [`DataError::NoDataset`], [`DataError::NoSplit`], [`DataError::Manifest`],
-    /// [`DataError::Truncated`], [`DataError::Shard`] or [`DataError::Read`].
-    pub fn open(folder: &Path, split: &str, verify: VerifyMode) -> Result<Self, DataError> {
-        let (manifest, fingerprint) = manifest::read_with_hash(folder)?;
+    /// [`DataError::Truncated`], [`DataError::Shard`], [`DataError::Remote`] or
+    /// [`DataError::Read`].
+    pub fn open(config: &DataConfig, split: &str) -> Result<Self, DataError> {
+        let DataConfig { path: folder, verify, .. } = config;
+        let store = Store::at(folder, &config.remote)?;
+        let (manifest, fingerprint) = manifest::read_from(&store, folder)?;
         let entry = match manifest.splits.get(split) {
             Some(entry) if entry.num_samples > 0 => entry,
             _ => return Err(no_split(folder, split, &manifest)),
         };
         let hashed = match verify {
-            VerifyMode::Auto => manifest.num_bytes() <= AUTO_VERIFY_BYTES,
+            VerifyMode::Auto => {
+                manifest.num_bytes() <= AUTO_VERIFY_BYTES && matches!(store, Store::Local(_))
+            }
             VerifyMode::Always => true,
             VerifyMode::Never => false,
         };
         let mut shards = Vec::with_capacity(entry.shards.len());
         let mut starts = vec![0];
         let mut total = 0;
-        for shard in &entry.shards {
-            let path = manifest::shard_path(folder, shard);
-            shards.push(Shard::open(path.clone(), shard, manifest.shape, manifest.compression)?);
+        let names: Vec<&str> = entry.shards.iter().map(|shard| shard.file.as_str()).collect();
+        for (shard, blob) in entry.shards.iter().zip(store.open_all(&names)) {
+            let path = store.path(&shard.file);
+            let open = Shard::open(path, blob, shard, manifest.shape, manifest.compression)?;
             if hashed {
-                check_hash(&path, shard)?;
+                open.check_hash(shard)?;
             }
+            shards.push(open);
             total += shard.num_samples;
             starts.push(total);
         }
@@ -84,17 +91,6 @@ impl Source for PackedSource {
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }
-}
-
-/// Compares the SHA-256 of a shard with the manifest's.
-pub(crate) fn check_hash(path: &Path, shard: &ShardEntry) -> Result<(), DataError> {
-    let found = file::sha256_of_file(path)?;
-    if found != shard.sha256 {
-        let expected = &shard.sha256;
-        let problem = format!("is damaged (sha256 {found}, packed as {expected})");
-        return Err(DataError::Shard { path: path.to_owned(), problem });
-    }
-    Ok(())
 }
 
 fn no_split(folder: &Path, split: &str, manifest: &Manifest) -> DataError {

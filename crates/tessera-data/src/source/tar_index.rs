@@ -7,7 +7,7 @@
 //! is neither a file nor a folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::file;
+use crate::store::{Blob, Sequential, Store};
 
 /// Value of `format` in every index.
 const FORMAT: &str = "tessera-tar-index";
@@ -56,29 +57,41 @@ pub(crate) struct Member {
     pub(crate) crc32: u32,
 }
 
-/// The index of the archive at `path`: the one beside it or in the cache, or one made now.
-/// `read` is told how many bytes of the archive were read.
-pub(crate) fn of(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, DataError> {
-    let bytes = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
-    };
-    let homes = homes(path);
-    for home in &homes {
-        match load(home, bytes) {
-            Ok(Some(index)) => return Ok(index),
-            Ok(None) => {}
-            Err(problem) => tracing::warn!(index = %home.display(), problem, "index made anew"),
+/// The index of an archive: the one beside it or in the cache, or one made now. `read` is told how
+/// many bytes of the archive were read.
+pub(crate) fn of(
+    store: &Store,
+    name: &str,
+    blob: &Blob,
+    read: &(dyn Fn(u64) + Sync),
+) -> Result<TarIndex, DataError> {
+    let path = store.path(name);
+    let mut known =
+        homes(store, &path).into_iter().map(|home| (fs::read(&home), home)).collect::<Vec<_>>();
+    if !matches!(store, Store::Local(_)) {
+        let beside = format!("{name}.index");
+        known.insert(0, (store.read(&beside), store.path(&beside)));
+    }
+    for (text, home) in known {
+        match text.map_err(|error| (error.kind() != io::ErrorKind::NotFound, error.to_string())) {
+            Ok(text) => match parse(&text, blob.len()) {
+                Ok(index) => return Ok(index),
+                Err(problem) => tracing::warn!(index = %home.display(), problem, "index made anew"),
+            },
+            Err((true, problem)) => {
+                tracing::warn!(index = %home.display(), problem, "index not read")
+            }
+            Err((false, _)) => {}
         }
     }
-    let index = make(path, read)?;
+    let index = make(&path, blob, read)?;
     let text = serde_json::to_vec(&index).expect("an index is plain data");
-    for home in &homes {
+    for home in homes(store, &path) {
         if let Some(folder) = home.parent() {
             // Where this fails, so does the write.
             let _ = fs::create_dir_all(folder);
         }
-        match file::write_synced(home, &[&text]) {
+        match file::write_synced(&home, &[&text]) {
             Ok(_) => return Ok(index),
             Err(error) => tracing::debug!(%error, "no index here"),
         }
@@ -87,40 +100,39 @@ pub(crate) fn of(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, D
     Ok(index)
 }
 
-/// Removes what an earlier run kept about this archive, so that it is read again.
-pub(crate) fn forget(path: &Path) {
-    for home in homes(path) {
+/// Removes what an earlier run kept about an archive, so that it is read again.
+pub(crate) fn forget(store: &Store, name: &str) {
+    for home in homes(store, &store.path(name)) {
         // What is not there need not be removed.
         let _ = fs::remove_file(home);
     }
 }
 
-/// Where an index may be kept, the best place first.
-fn homes(path: &Path) -> Vec<PathBuf> {
+/// Where an index may be kept on this machine, the best place first.
+fn homes(store: &Store, path: &Path) -> Vec<PathBuf> {
     let beside = path.with_file_name(format!("{}.index", name_of(path)));
+    let is_local = matches!(store, Store::Local(_));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = match is_local {
+        true => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        false => path.to_owned(),
+    };
     let in_cache = cache.map(|cache| {
         let hash = file::sha256_of(absolute.as_os_str().as_encoded_bytes());
         cache.join("tessera").join("index").join(format!("{hash}.index"))
     });
-    [Some(beside), in_cache].into_iter().flatten().collect()
+    [Some(beside).filter(|_| is_local), in_cache].into_iter().flatten().collect()
 }
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The index kept at `home`; none if there is none, or it is of another archive.
-fn load(home: &Path, archive_bytes: u64) -> Result<Option<TarIndex>, String> {
-    let text = match fs::read(home) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let index: TarIndex = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+/// An index that is of an archive of this length; the error completes a sentence about it.
+fn parse(text: &[u8], archive_bytes: u64) -> Result<TarIndex, String> {
+    let index: TarIndex = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if index.format != FORMAT || index.version != VERSION {
         return Err(format!("has format {:?} version {}", index.format, index.version));
     }
@@ -133,15 +145,15 @@ fn load(home: &Path, archive_bytes: u64) -> Result<Option<TarIndex>, String> {
             return Err("points beyond the end of the archive".to_owned());
         }
     }
-    Ok(Some(index))
+    Ok(index)
 }
 
 /// Reads an archive from its beginning to its end.
-fn make(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, DataError> {
+fn make(path: &Path, blob: &Blob, read: &(dyn Fn(u64) + Sync)) -> Result<TarIndex, DataError> {
     let read_error = |source| DataError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read_error)?;
-    let promised = file.metadata().map_err(read_error)?.len();
-    let counted = Hashing { inner: file, hasher: file::Hasher::default(), bytes: 0, read };
+    let promised = blob.len();
+    let counted =
+        Hashing { inner: Sequential::new(blob), hasher: file::Hasher::default(), bytes: 0, read };
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 18, counted));
     let bad = |problem: String| DataError::Archive { path: path.to_owned(), problem };
     let damaged = |error: io::Error| match error.kind() {

@@ -5,20 +5,19 @@
 //! one, the number of its class. The archives are indexed once (`tar_index.rs`) and then read in
 //! any order, so the order of samples and a resume are those of any other source.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::decode::Modality;
+use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::file;
 use crate::source::files::{Files, has_extension, list_files, no_split};
 use crate::source::splits;
 use crate::source::tar_index::{self, Member, TarIndex};
+use crate::store::{self, Blob, RemoteConfig, Store};
 
 /// Member that holds the number of a sample's class, as text.
 const CLASS: &str = "cls";
@@ -29,9 +28,18 @@ pub(crate) type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 /// The samples of one split in a folder of archives.
 pub(crate) struct TarFiles {
     root: PathBuf,
-    archives: Vec<PathBuf>,
+    store: Store,
+    archives: Vec<Archive>,
     samples: Vec<TarSample>,
     fingerprint: String,
+}
+
+struct Archive {
+    /// Name below the store.
+    name: String,
+    /// Open, where opening costs a request; a local one is opened for each read, so that there
+    /// may be more archives than a process may have open.
+    blob: Option<Blob>,
 }
 
 /// Where a sample lies.
@@ -43,31 +51,28 @@ struct TarSample {
 }
 
 impl TarFiles {
-    /// Opens the archives at `root` (a folder, an archive, or a pattern such as
-    /// `shard-{000..009}.tar`), indexing those that have no index yet. `member` is the extension of
-    /// the content; where it is empty, the first of the modality's.
+    /// Opens the archives at `config.path` (a folder, an archive, or a pattern such as
+    /// `shard-{000..009}.tar`), indexing those that have no index yet.
     ///
     /// # Errors
     ///
-    /// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Archive`] or
-    /// [`DataError::Read`].
-    pub(crate) fn open(
-        root: &Path,
-        modality: Modality,
-        member: &str,
-        split: &str,
-        holdout: f64,
-    ) -> Result<Self, DataError> {
-        let archives = archives(root)?;
-        let indices = index_all(&archives, &|_, _| {})?;
+    /// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Archive`],
+    /// [`DataError::Remote`] or [`DataError::Read`].
+    pub(crate) fn open(config: &DataConfig, split: &str) -> Result<Self, DataError> {
+        let DataConfig { path: root, modality, member, holdout, .. } = config;
+        let (store, names) = archives(root, &config.remote)?;
+        let (blobs, indices) = index_all(&store, &names, &|_, _| {})?;
+        let is_local = matches!(store, Store::Local(_));
+        let archive = |(name, blob)| Archive { name, blob: Some(blob).filter(|_| !is_local) };
+        let archives: Vec<Archive> = names.into_iter().zip(blobs).map(archive).collect();
         let mut samples = Vec::new();
         let mut hasher = file::Hasher::default();
         for (archive, index) in indices.into_iter().enumerate() {
-            let name = relative(root, &archives[archive]);
+            let name = &archives[archive].name;
             hasher.update(format!("{name}\0{}\n", index.sha256).as_bytes());
             for sample in index.samples {
                 let mut members = sample.members;
-                let wanted = members.iter().position(|found| match member {
+                let wanted = members.iter().position(|found| match member.as_str() {
                     "" => modality.extensions().contains(&found.extension.as_str()),
                     member => found.extension == member,
                 });
@@ -79,47 +84,59 @@ impl TarFiles {
             }
         }
         if samples.is_empty() {
-            let extensions = match member {
+            let extensions = match member.as_str() {
                 "" => modality.extensions().join(", "),
                 member => member.to_owned(),
             };
             return Err(DataError::NoFiles { path: root.to_owned(), extensions });
         }
         let archive_name =
-            |sample: &TarSample| Some(relative(root, &archives[sample.archive as usize]));
+            |sample: &TarSample| Some(archives[sample.archive as usize].name.clone());
         let name = |sample: &TarSample| sample.key.clone();
-        splits::keep(&mut samples, split, holdout, archive_name, name)?;
+        splits::keep(&mut samples, split, *holdout, archive_name, name)?;
         if samples.is_empty() {
             return Err(no_split(root, split));
         }
         samples.shrink_to_fit();
         let fingerprint = hasher.finish();
-        Ok(Self { root: root.to_owned(), archives, samples, fingerprint })
+        Ok(Self { root: root.to_owned(), store, archives, samples, fingerprint })
     }
 
+    /// Reads a member and checks it. What a cache holds wrongly is fetched again, once.
     fn read_member(&self, index: usize, member: &Member) -> Result<Vec<u8>, DataError> {
-        let sample = &self.samples[index];
-        let path = &self.archives[sample.archive as usize];
+        let archive = &self.archives[self.samples[index].archive as usize];
+        let read = |source| DataError::ReadSample {
+            shard: self.store.path(&archive.name),
+            sample: self.samples[index].key.clone(),
+            source,
+        };
+        let opened;
+        let blob = match &archive.blob {
+            Some(blob) => blob,
+            None => {
+                opened = self.store.open(&archive.name).map_err(read)?;
+                &opened
+            }
+        };
         let mut bytes = vec![0; member.bytes as usize];
-        let outcome =
-            File::open(path).and_then(|file| file.read_exact_at(&mut bytes, member.offset));
-        match outcome {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let problem = "is beyond the end of the archive, which was longer".to_owned();
+        loop {
+            match blob.read_exact_at(&mut bytes, member.offset) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    let problem = "is beyond the end of the archive, which was longer".to_owned();
+                    return Err(self.corrupt(index, problem));
+                }
+                Err(source) => return Err(read(source)),
+            }
+            let found = crc32fast::hash(&bytes);
+            if found == member.crc32 {
+                return Ok(bytes);
+            }
+            if !blob.forget(member.offset, member.bytes) {
+                let problem = format!("has crc32 {found:08x}, indexed as {:08x}", member.crc32);
                 return Err(self.corrupt(index, problem));
             }
-            Err(source) => {
-                let (shard, sample) = (path.clone(), sample.key.clone());
-                return Err(DataError::ReadSample { shard, sample, source });
-            }
         }
-        let found = crc32fast::hash(&bytes);
-        if found != member.crc32 {
-            let problem = format!("has crc32 {found:08x}, indexed as {:08x}", member.crc32);
-            return Err(self.corrupt(index, problem));
-        }
-        Ok(bytes)
     }
 }
 
@@ -152,7 +169,7 @@ impl Files for TarFiles {
     }
 
     fn container(&self, index: usize) -> PathBuf {
-        self.archives[self.samples[index].archive as usize].clone()
+        self.store.path(&self.archives[self.samples[index].archive as usize].name)
     }
 
     fn archive_starts(&self) -> Option<Vec<u64>> {
@@ -173,49 +190,84 @@ impl Files for TarFiles {
 ///
 /// # Errors
 ///
-/// [`DataError::NoFiles`], [`DataError::Archive`] or [`DataError::Read`].
-pub(crate) fn index(root: &Path, progress: Progress<'_>) -> Result<(usize, usize), DataError> {
-    let archives = archives(root)?;
-    archives.iter().for_each(|archive| tar_index::forget(archive));
-    let indices = index_all(&archives, progress)?;
-    Ok((archives.len(), indices.iter().map(|index| index.samples.len()).sum()))
+/// [`DataError::NoFiles`], [`DataError::Archive`], [`DataError::Remote`] or [`DataError::Read`].
+pub(crate) fn index(
+    root: &Path,
+    remote: &RemoteConfig,
+    progress: Progress<'_>,
+) -> Result<(usize, usize), DataError> {
+    let (store, names) = archives(root, remote)?;
+    names.iter().for_each(|name| tar_index::forget(&store, name));
+    let (_, indices) = index_all(&store, &names, progress)?;
+    Ok((names.len(), indices.iter().map(|index| index.samples.len()).sum()))
 }
 
-fn index_all(archives: &[PathBuf], progress: Progress<'_>) -> Result<Vec<TarIndex>, DataError> {
-    let mut total = 0;
-    for path in archives {
-        let metadata = std::fs::metadata(path);
-        total += metadata.map_err(|source| DataError::Read { path: path.clone(), source })?.len();
+fn index_all(
+    store: &Store,
+    names: &[String],
+    progress: Progress<'_>,
+) -> Result<(Vec<Blob>, Vec<TarIndex>), DataError> {
+    let mut blobs = Vec::new();
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (name, blob) in names.iter().zip(store.open_all(&borrowed)) {
+        blobs.push(blob.map_err(|source| DataError::Read { path: store.path(name), source })?);
     }
+    let total = blobs.iter().map(Blob::len).sum();
     let done = AtomicU64::new(0);
     let read = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-    archives.par_iter().map(|path| tar_index::of(path, &read)).collect()
+    let pairs = names.par_iter().zip(&blobs);
+    let indices = pairs.map(|(name, blob)| tar_index::of(store, name, blob, &read));
+    let indices = indices.collect::<Result<_, _>>()?;
+    Ok((blobs, indices))
 }
 
-/// The archives that `root` means, sorted.
-fn archives(root: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut archives = match root.is_dir() {
-        true => list_files(root)?,
-        false => expand(root),
+/// The store that `root` means, and the names of its archives, sorted.
+fn archives(root: &Path, remote: &RemoteConfig) -> Result<(Store, Vec<String>), DataError> {
+    let is_tar = |name: &String| has_extension(name, &["tar"]);
+    let text = root.to_string_lossy();
+    let is_folder =
+        root.is_dir() || (store::is_remote(root) && !is_tar(&text.clone().into_owned()));
+    let (store, mut names) = if is_folder {
+        let store = Store::at(root, remote)?;
+        let names = list(&store, root)?;
+        (store, names)
+    } else {
+        let (folder, pattern) = text.rsplit_once('/').unwrap_or((".", &text));
+        let folder = if folder.is_empty() { "/" } else { folder };
+        (Store::at(Path::new(folder), remote)?, expand(pattern))
     };
-    archives.retain(|path| has_extension(&path.to_string_lossy(), &["tar"]));
-    archives.sort_unstable();
-    if archives.is_empty() {
+    names.retain(is_tar);
+    names.sort_unstable();
+    if names.is_empty() {
         return Err(DataError::NoFiles { path: root.to_owned(), extensions: "tar".to_owned() });
     }
-    Ok(archives)
+    Ok((store, names))
 }
 
-/// Paths that a pattern such as `a-{08..11}.tar` stands for; any other path stands for itself.
-pub(crate) fn expand(pattern: &Path) -> Vec<PathBuf> {
-    let Some(text) = pattern.to_str() else { return vec![pattern.to_owned()] };
+/// Names of all files of a folder.
+fn list(store: &Store, root: &Path) -> Result<Vec<String>, DataError> {
+    match store {
+        Store::Local(_) => Ok(list_files(root)?.iter().map(|path| relative(root, path)).collect()),
+        #[cfg(feature = "remote")]
+        Store::Remote(store) => store.list().map_err(|error| DataError::Remote {
+            url: root.display().to_string(),
+            problem: format!(
+                "cannot be listed ({error}): name the archives, as in {}/shard-{{000..009}}.tar",
+                root.display()
+            ),
+        }),
+    }
+}
+
+/// Names that a pattern such as `a-{08..11}.tar` stands for; any other name stands for itself.
+fn expand(pattern: &str) -> Vec<String> {
     let range = || {
-        let (before, rest) = text.split_once('{')?;
+        let (before, rest) = pattern.split_once('{')?;
         let (range, after) = rest.split_once('}')?;
         let (first, last) = range.split_once("..")?;
         let (from, to) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
         let width = if first.len() == last.len() { first.len() } else { 0 };
-        let name = |number| PathBuf::from(format!("{before}{number:0width$}{after}"));
+        let name = |number| format!("{before}{number:0width$}{after}");
         Some((from..=to.min(from.saturating_add(1 << 20))).map(name).collect())
     };
     range().unwrap_or_else(|| vec![pattern.to_owned()])
@@ -234,11 +286,10 @@ mod tests {
 
     #[test]
     fn a_brace_pattern_stands_for_its_numbers() {
-        let expanded = expand(Path::new("/d/shard-{008..010}.tar"));
-        let names: Vec<_> = expanded.iter().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(names, ["/d/shard-008.tar", "/d/shard-009.tar", "/d/shard-010.tar"]);
-        assert_eq!(expand(Path::new("a.tar")), [Path::new("a.tar")]);
-        assert_eq!(expand(Path::new("a-{x..y}.tar")), [Path::new("a-{x..y}.tar")]);
-        assert_eq!(expand(Path::new("a-{9..10}.tar"))[1], Path::new("a-10.tar"));
+        let expanded = expand("shard-{008..010}.tar");
+        assert_eq!(expanded, ["shard-008.tar", "shard-009.tar", "shard-010.tar"]);
+        assert_eq!(expand("a.tar"), ["a.tar"]);
+        assert_eq!(expand("a-{x..y}.tar"), ["a-{x..y}.tar"]);
+        assert_eq!(expand("a-{9..10}.tar")[1], "a-10.tar");
     }
 }
