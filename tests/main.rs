@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bad_input;
+mod data;
 mod faults;
 mod nccl;
 mod outputs;

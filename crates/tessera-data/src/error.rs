@@ -212,6 +212,11 @@ impl DataError {
     }
 }
 
+/// Words of others, or names of files, without what would break a line.
+pub(crate) fn one_line(words: &str) -> String {
+    words.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 /// Folder of a shard, as it would be typed.
 fn folder_of(shard: &std::path::Path) -> String {
     match shard.parent() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Modality;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
 use crate::store::Store;
@@ -184,7 +184,8 @@ pub(crate) fn read_from(store: &Store, folder: &Path) -> Result<(Manifest, Strin
         }
         _ => DataError::Read { path: path.clone(), source },
     })?;
-    let manifest = parse(&text).map_err(|problem| DataError::Manifest { path, problem })?;
+    let manifest = parse(&text)
+        .map_err(|problem| DataError::Manifest { path, problem: one_line(&problem) })?;
     Ok((manifest, file::sha256_of(&text)))
 }
 

@@ -18,7 +18,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::decode::Modality;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::manifest::{Compression, ShardEntry};
 use crate::shape::SampleShape;
@@ -157,7 +157,8 @@ impl Shard {
             }
             _ => DataError::Read { path: path.clone(), source },
         };
-        let wrong = |problem| DataError::Shard { path: path.clone(), problem };
+        let wrong =
+            |problem: String| DataError::Shard { path: path.clone(), problem: one_line(&problem) };
         let blob = blob.map_err(read_error)?;
         let found = blob.len();
         let expected = entry.bytes;

@@ -324,12 +324,11 @@ fn a_full_disk_and_a_small_limit_cost_no_samples() {
     equal(&*source::open(&config, "train").unwrap(), &*expected);
 }
 
-/// Archives of the reference's kind, by a pattern: a web server cannot be listed.
-#[test]
-fn archives_of_a_web_server_are_named_by_a_pattern() {
-    let folder = TempDir::new().unwrap();
+/// Three archives of four gray pictures each, `set-0.tar` to `set-2.tar`.
+fn archives(root: &Path) {
+    fs::create_dir_all(root).unwrap();
     for archive in 0..3u8 {
-        let file = fs::File::create(folder.path().join(format!("set-{archive}.tar"))).unwrap();
+        let file = fs::File::create(root.join(format!("set-{archive}.tar"))).unwrap();
         let mut builder = tar::Builder::new(file);
         for id in 0..4u8 {
             let picture = image::GrayImage::from_pixel(2, 2, image::Luma([10 * archive + id]));
@@ -342,18 +341,30 @@ fn archives_of_a_web_server_are_named_by_a_pattern() {
         }
         builder.finish().unwrap();
     }
-    let server = Server::start(folder.path());
-    let mut config = remote(server.url("set-{0..2}.tar"), &folder.path().join("cache"));
-    config.kind = DataKind::Webdataset;
+}
+
+/// Reads all of [`archives`].
+fn are_archives(config: &DataConfig) {
+    let mut config = DataConfig { kind: DataKind::Webdataset, ..config.clone() };
     config.image.channels = 1;
     let source = source::open(&config, "train").unwrap();
     assert_eq!(source.num_samples(), 12);
     for id in 0..12 {
         assert_eq!(sample(&*source, id), [(10 * (id / 4) + id % 4) as u8; 4]);
     }
+}
+
+/// By a pattern: a web server cannot be listed.
+#[test]
+fn archives_of_a_web_server_are_named_by_a_pattern() {
+    let folder = TempDir::new().unwrap();
+    archives(folder.path());
+    let server = Server::start(folder.path());
+    let config = remote(server.url("set-{0..2}.tar"), &folder.path().join("cache"));
+    are_archives(&config);
     // Three archives, none of which has an index beside it.
     assert_eq!(server.answers(), 3);
-    let listed = DataConfig { path: server.url(""), ..config };
+    let listed = DataConfig { path: server.url(""), kind: DataKind::Webdataset, ..config };
     let message = source::open(&listed, "train").err().unwrap().to_string();
     assert!(message.contains("name the archives, as in"), "{message}");
 }
@@ -382,7 +393,8 @@ fn a_bucket_is_read_like_a_folder() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let expected = packed(folder.path());
+    packed(folder.path());
+    archives(&folder.path().join("archives"));
     // The server says which port it took.
     let script = r#"
 import os, sys
@@ -393,15 +405,16 @@ host, port = server.get_host_and_port()
 import boto3
 s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
 s3.create_bucket(Bucket="bucket")
-for name in os.listdir(sys.argv[1]):
-    s3.upload_file(os.path.join(sys.argv[1], name), "bucket", f"some/set/{name}")
+for folder in "set", "archives":
+    for name in os.listdir(os.path.join(sys.argv[1], folder)):
+        s3.upload_file(os.path.join(sys.argv[1], folder, name), "bucket", f"some/{folder}/{name}")
 print("port", port, flush=True)
 sys.stdin.read()
 "#;
     let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
     let mut child = Command::new(&python)
         .args(["-c", script])
-        .arg(folder.path().join("set"))
+        .arg(folder.path())
         .envs(keys)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -427,7 +440,6 @@ sys.stdin.read()
     let said = String::from_utf8_lossy(&status.stdout).into_owned();
     let words = String::from_utf8_lossy(&status.stderr);
     assert!(status.status.success() && said.contains("samples equal"), "{said}\n{words}");
-    drop(expected);
 }
 
 /// What `a_bucket_is_read_like_a_folder` runs with keys and an address in its environment.
@@ -446,5 +458,6 @@ fn a_bucket_as_the_environment_says() {
     let nothing = remote(PathBuf::from("s3://bucket/nothing"), &folder.join("cache"));
     let message = source::open(&nothing, "train").err().unwrap().to_string();
     assert!(message.starts_with("no data set at s3://bucket/nothing"), "{message}");
+    are_archives(&remote(PathBuf::from("s3://bucket/some/archives"), &folder.join("cache")));
     println!("samples equal");
 }

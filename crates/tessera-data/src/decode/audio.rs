@@ -5,6 +5,7 @@
 //! floats and rounded once.
 
 use std::io::Cursor;
+use std::ops::RangeInclusive;
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler, WindowFunction};
@@ -17,6 +18,10 @@ use symphonia::core::io::MediaSourceStream;
 
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
+
+/// Frames a second that are believed. The work of a resampler hangs on the ratio of two rates, so a
+/// damaged header must not choose it freely.
+const RATES: RangeInclusive<u32> = 1000..=768_000;
 
 /// Frames that the resampler takes at a time, about.
 const CHUNK_FRAMES: usize = 1024;
@@ -78,6 +83,11 @@ impl AudioConfig {
         if ![1, 2].contains(&self.channels) {
             let problem = format!("must be 1 (mono) or 2 (stereo), not {}", self.channels);
             return Err(("audio.channels", problem));
+        }
+        if self.sample_rate != 0 && !RATES.contains(&self.sample_rate) {
+            let (least, most) = (RATES.start(), RATES.end());
+            let problem = format!("must be 0 or from {least} to {most}, not {}", self.sample_rate);
+            return Err(("audio.sample_rate", problem));
         }
         if self.length == 0 {
             return Err(("audio.length", "must be at least 1 frame".to_owned()));
@@ -234,7 +244,11 @@ fn open(bytes: &[u8]) -> Result<(Box<dyn FormatReader>, Track), String> {
 fn rate_of(track: &Track) -> Result<u32, String> {
     let parameters = track.codec_params.as_ref().and_then(|codec| codec.audio());
     match parameters.and_then(|parameters| parameters.sample_rate) {
-        Some(rate) if rate > 0 => Ok(rate),
+        Some(rate) if RATES.contains(&rate) => Ok(rate),
+        Some(rate) => {
+            let (least, most) = (RATES.start(), RATES.end());
+            Err(format!("says {rate} frames a second; {least} to {most} can be read"))
+        }
         _ => Err("does not say how many frames a second it has".to_owned()),
     }
 }

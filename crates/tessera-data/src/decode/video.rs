@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use image::codecs::gif::GifDecoder;
-use image::{AnimationDecoder, DynamicImage, ImageDecoder};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, RgbaImage};
 use serde::{Deserialize, Serialize};
 
 use crate::decode::audio::Windows;
@@ -102,7 +102,7 @@ impl VideoConfig {
 
     /// How many samples a film gives.
     pub(crate) fn num_clips(&self, film: &Film<'_>) -> Result<u64, String> {
-        let frames = num_frames(film)?;
+        let frames = num_frames(film, self.max_pixels)?;
         let span = u64::from(self.frames - 1) * u64::from(self.stride) + 1;
         Ok(match self.clips {
             _ if frames < span => 0,
@@ -135,7 +135,8 @@ impl VideoConfig {
                 (first, first * frames * stride, num_clips)
             }
             Windows::Random => {
-                let most = num_frames(film)?.checked_sub((frames - 1) * stride + 1);
+                let most =
+                    num_frames(film, self.max_pixels)?.checked_sub((frames - 1) * stride + 1);
                 let most = most.ok_or("has fewer frames than a clip")?;
                 (clip, draw.up_to(Purpose::Start, most), 1)
             }
@@ -151,7 +152,10 @@ impl VideoConfig {
                 self.by_ffmpeg(file.path(), start, count)?
             }
             Film::Gif(bytes) => {
-                let all = gif_frames(bytes, self.channels, self.max_pixels)?;
+                let mut all = Vec::new();
+                for_each_frame(bytes, self.max_pixels, &mut |frame| {
+                    all.push(pictures::of(DynamicImage::ImageRgba8(frame), self.channels));
+                })?;
                 let wanted = all.iter().skip(start as usize).step_by(stride as usize);
                 self.sized(wanted.take(count as usize))?
             }
@@ -242,12 +246,16 @@ impl VideoConfig {
 }
 
 /// Frames of a film.
-fn num_frames(film: &Film<'_>) -> Result<u64, String> {
+fn num_frames(film: &Film<'_>, max_pixels: u64) -> Result<u64, String> {
     Ok(match film {
         Film::File(path) => frame_times(path)?.len() as u64,
         Film::Bytes(bytes) => frame_times(in_memory(bytes)?.path())?.len() as u64,
         Film::Folder(folder) => frame_paths(folder)?.len() as u64,
-        Film::Gif(bytes) => gif(bytes)?.into_frames().count() as u64,
+        Film::Gif(bytes) => {
+            let mut count = 0;
+            for_each_frame(bytes, max_pixels, &mut |_| count += 1)?;
+            count
+        }
     })
 }
 
@@ -271,24 +279,29 @@ pub(crate) fn is_frame(name: &str) -> bool {
     ["jpg", "jpeg", "png", "webp", "bmp"].iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
-fn gif(bytes: &[u8]) -> Result<GifDecoder<Cursor<&[u8]>>, String> {
-    GifDecoder::new(Cursor::new(bytes)).map_err(|error| format!("cannot be decoded ({error})"))
-}
-
-fn gif_frames(bytes: &[u8], channels: u32, max_pixels: u64) -> Result<Vec<Picture>, String> {
-    let decoder = gif(bytes)?;
+/// Calls `use_frame` with each frame of a gif. All frames together have at most `max_pixels`: an
+/// animation of many empty frames, or of large ones, is small as a file.
+fn for_each_frame(
+    bytes: &[u8],
+    max_pixels: u64,
+    use_frame: &mut dyn FnMut(RgbaImage),
+) -> Result<(), String> {
+    let undecodable = |error| format!("cannot be decoded ({error})");
+    let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
-    let mut left = max_pixels;
-    let mut frames = Vec::new();
-    for frame in decoder.into_frames() {
-        // All frames together: an animation of many empty frames is small as a file.
+    let (mut left, mut frames) = (max_pixels, decoder.into_frames());
+    loop {
         left = left.checked_sub(u64::from(width) * u64::from(height)).ok_or_else(|| {
-            format!("has more than {max_pixels} pixels in all of its frames: raise data.video.max_pixels")
+            format!(
+                "has more than {max_pixels} pixels in all of its frames: raise \
+                 data.video.max_pixels if that is right"
+            )
         })?;
-        let frame = frame.map_err(|error| format!("cannot be decoded ({error})"))?;
-        frames.push(pictures::of(DynamicImage::ImageRgba8(frame.into_buffer()), channels));
+        match frames.next() {
+            Some(frame) => use_frame(frame.map_err(undecodable)?.into_buffer()),
+            None => return Ok(()),
+        }
     }
-    Ok(frames)
 }
 
 /// Times of all frames that are shown, in seconds, in order.

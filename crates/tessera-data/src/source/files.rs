@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::Modality;
 use crate::decode::video::is_frame;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::source::splits;
 
@@ -47,8 +47,8 @@ pub(crate) trait Files: Send + Sync {
 
     /// The error of a file that is not what it should be.
     fn corrupt(&self, index: usize, problem: String) -> DataError {
-        let (container, sample) = (self.container(index), self.name(index));
-        DataError::CorruptFile { container, sample, problem }
+        let (container, sample) = (self.container(index), one_line(&self.name(index)));
+        DataError::CorruptFile { container, sample, problem: one_line(&problem) }
     }
 }
 

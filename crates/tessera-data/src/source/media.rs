@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::config::DataConfig;
+use crate::config::{DataConfig, OnCorrupt};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
@@ -41,12 +41,12 @@ thread_local! {
 impl MediaSource {
     /// Samples of `files`, made as `config` says.
     pub(crate) fn new(files: Box<dyn Files>, config: &DataConfig) -> Result<Self, DataError> {
-        let recipe = Recipe::new(config, &*files)?;
+        let recipe = guarded(&*files, 0, || Recipe::new(config, &*files))?;
         if let Err(problem) = recipe.shape().check() {
             return Err(files.corrupt(0, problem));
         }
         let starts = match recipe.has_parts() {
-            true => Some(starts(&*files, &recipe)?),
+            true => Some(starts(&*files, &recipe, config.on_corrupt)?),
             false => None,
         };
         let fingerprint = format!("{} {}", files.fingerprint(), recipe.describe());
@@ -85,10 +85,25 @@ impl MediaSource {
     }
 }
 
-fn starts(files: &dyn Files, recipe: &Recipe) -> Result<Vec<u64>, DataError> {
+/// What `work` on a file gives. A file that makes a decoder panic is a damaged file.
+fn guarded<T>(
+    files: &dyn Files,
+    index: usize,
+    work: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(files.corrupt(index, "makes its decoder panic".to_owned())))
+}
+
+fn starts(
+    files: &dyn Files,
+    recipe: &Recipe,
+    on_corrupt: OnCorrupt,
+) -> Result<Vec<u64>, DataError> {
     let counts = (0..files.num_files()).into_par_iter();
-    let counts: Vec<u64> =
-        counts.map(|index| recipe.num_parts(files, index)).collect::<Result<_, _>>()?;
+    let counts: Vec<u64> = counts
+        .map(|index| num_parts(files, recipe, index, on_corrupt))
+        .collect::<Result<_, _>>()?;
     let (mut starts, mut total) = (vec![0], 0);
     for count in counts {
         total += count;
@@ -100,6 +115,22 @@ fn starts(files: &dyn Files, recipe: &Recipe) -> Result<Vec<u64>, DataError> {
         return Err(DataError::Folder { path, problem: problem.to_owned() });
     }
     Ok(starts)
+}
+
+/// How many samples a file is: none if it cannot be read and may be skipped.
+fn num_parts(
+    files: &dyn Files,
+    recipe: &Recipe,
+    index: usize,
+    on_corrupt: OnCorrupt,
+) -> Result<u64, DataError> {
+    match guarded(files, index, || recipe.num_parts(files, index)) {
+        Err(error) if on_corrupt == OnCorrupt::Skip => {
+            tracing::warn!(%error, "file skipped");
+            Ok(0)
+        }
+        count => count,
+    }
 }
 
 impl Source for MediaSource {
@@ -117,14 +148,10 @@ impl Source for MediaSource {
     fn read(&self, id: u64, draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
         assert_read(self, id, out);
         let (index, part) = self.place(id);
-        let read = || -> Result<(), DataError> {
+        guarded(&*self.files, index, || {
             let decoded = self.decode(index, part, draw)?;
             let placed = self.recipe.place(&decoded, part, draw, out);
             placed.map_err(|problem| self.files.corrupt(index, problem))
-        };
-        // A file that makes a decoder panic is a damaged file.
-        panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-            Err(self.files.corrupt(index, "makes its decoder panic".to_owned()))
         })
     }
 

@@ -3,9 +3,9 @@
 //! All shards of the split stay open, one file descriptor each. Nothing is cached here: the
 //! page cache does that better, and for all ranks of a host at once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::config::{DataConfig, VerifyMode};
+use crate::config::{DataConfig, OnCorrupt, VerifyMode};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::manifest::{self, Manifest};
@@ -21,9 +21,16 @@ const AUTO_VERIFY_BYTES: u64 = 256 << 20;
 pub struct PackedSource {
     shape: SampleShape,
     fingerprint: String,
-    shards: Vec<Shard>,
+    /// The shards; or why one of them is skipped.
+    shards: Vec<Result<Shard, Skipped>>,
     /// Number of the first sample of each shard, and at the end the number of samples.
     starts: Vec<u64>,
+}
+
+/// A shard that was damaged when the data set was opened.
+struct Skipped {
+    path: PathBuf,
+    problem: String,
 }
 
 impl PackedSource {
@@ -56,13 +63,28 @@ impl PackedSource {
         let names: Vec<&str> = entry.shards.iter().map(|shard| shard.file.as_str()).collect();
         for (shard, blob) in entry.shards.iter().zip(store.open_all(&names)) {
             let path = store.path(&shard.file);
-            let open = Shard::open(path, blob, shard, manifest.shape, manifest.compression)?;
-            if hashed {
-                open.check_hash(shard)?;
-            }
-            shards.push(open);
+            let open = Shard::open(path.clone(), blob, shard, manifest.shape, manifest.compression);
+            let checked = open.and_then(|open| match hashed {
+                true => open.check_hash(shard).map(|()| open),
+                false => Ok(open),
+            });
+            shards.push(match checked {
+                Ok(open) => Ok(open),
+                // Its samples keep their numbers, so the order of all others stays.
+                Err(error) if config.on_corrupt == OnCorrupt::Skip => {
+                    tracing::warn!(%error, "shard skipped");
+                    Err(Skipped { path, problem: error.to_string() })
+                }
+                Err(error) => return Err(error),
+            });
             total += shard.num_samples;
             starts.push(total);
+        }
+        if let Some(Err(Skipped { path, .. })) = shards.first()
+            && shards.iter().all(Result::is_err)
+        {
+            let problem = "is damaged, as is every other one of its split".to_owned();
+            return Err(DataError::Shard { path: path.clone(), problem });
         }
         tracing::debug!(split, num_samples = total, num_shards = shards.len(), hashed, "opened");
         Ok(Self { shape: manifest.shape, fingerprint, shards, starts })
@@ -81,7 +103,15 @@ impl Source for PackedSource {
     fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
         assert_read(self, id, out);
         let shard = self.starts.partition_point(|&start| start <= id) - 1;
-        self.shards[shard].read(id - self.starts[shard], out)
+        let sample = id - self.starts[shard];
+        match &self.shards[shard] {
+            Ok(shard) => shard.read(sample, out),
+            Err(Skipped { path, problem }) => Err(DataError::CorruptSample {
+                shard: path.clone(),
+                sample,
+                problem: format!("cannot be read, since {problem}"),
+            }),
+        }
     }
 
     fn shard_starts(&self) -> Vec<u64> {

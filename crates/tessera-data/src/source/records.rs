@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::draw::Draw;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
 use crate::source::files::{list_files, no_split};
@@ -103,7 +103,10 @@ impl RecordSource {
     /// [`DataError::Array`] if it is no array of pictures, or not whole.
     fn open_array(path: &Path) -> Result<Self, DataError> {
         let read_error = |source| DataError::Read { path: path.to_owned(), source };
-        let wrong = |problem: String| DataError::Array { path: path.to_owned(), problem };
+        let wrong = |problem: String| DataError::Array {
+            path: path.to_owned(),
+            problem: one_line(&problem),
+        };
         let file = File::open(path).map_err(read_error)?;
         let bytes = file.metadata().map_err(read_error)?.len();
         let mut reader = BufReader::new(file);

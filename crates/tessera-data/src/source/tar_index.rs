@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::store::{Blob, Sequential, Store};
 
@@ -155,7 +155,8 @@ fn make(path: &Path, blob: &Blob, read: &(dyn Fn(u64) + Sync)) -> Result<TarInde
     let counted =
         Hashing { inner: Sequential::new(blob), hasher: file::Hasher::default(), bytes: 0, read };
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 18, counted));
-    let bad = |problem: String| DataError::Archive { path: path.to_owned(), problem };
+    let bad =
+        |problem: String| DataError::Archive { path: path.to_owned(), problem: one_line(&problem) };
     let damaged = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => bad("is cut short: copy or fetch it again".to_owned()),
         _ => bad(format!("is damaged ({error}): copy or fetch it again")),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::config::DataConfig;
+use crate::config::{DataConfig, OnCorrupt};
 use crate::error::DataError;
 use crate::file;
 use crate::source::files::{Files, has_extension, list_files, no_split};
@@ -61,7 +61,7 @@ impl TarFiles {
     pub(crate) fn open(config: &DataConfig, split: &str) -> Result<Self, DataError> {
         let DataConfig { path: root, modality, member, holdout, .. } = config;
         let (store, names) = archives(root, &config.remote)?;
-        let (blobs, indices) = index_all(&store, &names, &|_, _| {})?;
+        let (names, blobs, indices) = index_all(&store, names, config.on_corrupt, &|_, _| {})?;
         let is_local = matches!(store, Store::Local(_));
         let archive = |(name, blob)| Archive { name, blob: Some(blob).filter(|_| !is_local) };
         let archives: Vec<Archive> = names.into_iter().zip(blobs).map(archive).collect();
@@ -198,27 +198,50 @@ pub(crate) fn index(
 ) -> Result<(usize, usize), DataError> {
     let (store, names) = archives(root, remote)?;
     names.iter().for_each(|name| tar_index::forget(&store, name));
-    let (_, indices) = index_all(&store, &names, progress)?;
+    let (names, _, indices) = index_all(&store, names, OnCorrupt::Fail, progress)?;
     Ok((names.len(), indices.iter().map(|index| index.samples.len()).sum()))
 }
 
+/// Archives that can be read, open, and their indices.
+type Indexed = (Vec<String>, Vec<Blob>, Vec<TarIndex>);
+
 fn index_all(
     store: &Store,
-    names: &[String],
+    names: Vec<String>,
+    on_corrupt: OnCorrupt,
     progress: Progress<'_>,
-) -> Result<(Vec<Blob>, Vec<TarIndex>), DataError> {
-    let mut blobs = Vec::new();
+) -> Result<Indexed, DataError> {
     let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-    for (name, blob) in names.iter().zip(store.open_all(&borrowed)) {
-        blobs.push(blob.map_err(|source| DataError::Read { path: store.path(name), source })?);
-    }
-    let total = blobs.iter().map(Blob::len).sum();
+    let blobs = store.open_all(&borrowed);
+    let total = blobs.iter().flatten().map(Blob::len).sum();
     let done = AtomicU64::new(0);
     let read = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-    let pairs = names.par_iter().zip(&blobs);
-    let indices = pairs.map(|(name, blob)| tar_index::of(store, name, blob, &read));
-    let indices = indices.collect::<Result<_, _>>()?;
-    Ok((blobs, indices))
+    let indices: Vec<_> = names
+        .into_par_iter()
+        .zip(blobs)
+        .map(|(name, blob)| {
+            let blob =
+                blob.map_err(|source| DataError::Read { path: store.path(&name), source })?;
+            let index = tar_index::of(store, &name, &blob, &read)?;
+            Ok((name, blob, index))
+        })
+        .collect();
+    let mut indexed = (Vec::new(), Vec::new(), Vec::new());
+    for outcome in indices {
+        match outcome {
+            Ok((name, blob, index)) => {
+                indexed.0.push(name);
+                indexed.1.push(blob);
+                indexed.2.push(index);
+            }
+            Err(error) if on_corrupt == OnCorrupt::Skip => {
+                let error: DataError = error;
+                tracing::warn!(%error, "archive skipped");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(indexed)
 }
 
 /// The store that `root` means, and the names of its archives, sorted.

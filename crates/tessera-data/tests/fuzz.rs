@@ -1,0 +1,260 @@
+//! Files that nobody meant to write: every parser of ours is given whole files with random edits,
+//! and answers with samples or with an error of one line. A panic, a hang or an allocation beyond
+//! reason ends the test.
+//!
+//! Each target runs for a few seconds here. `cargo bolero test -p tessera-data TARGET` runs one for
+//! as long as wanted, with a fuzzer that looks where it gets.
+
+#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
+
+use std::fs;
+use std::io::Cursor;
+use std::panic::RefUnwindSafe;
+use std::path::Path;
+use std::time::Duration;
+
+use bolero::TypeGenerator;
+use tempfile::TempDir;
+use tessera_data::{
+    DataConfig, DataKind, Draw, Modality, OnCorrupt, PackOptions, SyntheticConfig, VerifyMode,
+    inspect, pack, source, verify,
+};
+
+/// How long each target runs.
+const TIME: Duration = Duration::from_secs(4);
+
+/// A change of a file; places are taken modulo its length.
+#[derive(Debug, Clone, TypeGenerator)]
+enum Edit {
+    Flip { at: u16, bit: u8 },
+    Set { at: u16, byte: u8 },
+    Cut { at: u16 },
+    Insert { at: u16, bytes: [u8; 4] },
+    Move { from: u16, to: u16, count: u8 },
+}
+
+fn edited(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    // More edits leave nothing that a parser gets far with.
+    for edit in edits.iter().take(6) {
+        if bytes.is_empty() {
+            break;
+        }
+        let len = bytes.len();
+        let place = |at: u16| at as usize % len;
+        match *edit {
+            Edit::Flip { at, bit } => bytes[place(at)] ^= 1 << (bit % 8),
+            Edit::Set { at, byte } => bytes[place(at)] = byte,
+            Edit::Cut { at } => bytes.truncate(place(at)),
+            Edit::Insert { at, bytes: more } => {
+                bytes.splice(place(at)..place(at), more);
+            }
+            Edit::Move { from, to, count } => {
+                let (from, to) = (place(from), place(to));
+                let count = (count as usize).min(len - from).min(len - to);
+                bytes.copy_within(from..from + count, to);
+            }
+        }
+    }
+    bytes
+}
+
+/// Opens what `config` names and reads all of it that can be read.
+fn read_all(config: &DataConfig) {
+    match source::open(config, "train") {
+        Ok(source) => {
+            let mut sample = vec![0; source.shape().num_bytes()];
+            for id in 0..source.num_samples().min(50) {
+                let outcome = source.read(id, Draw::NONE, &mut sample);
+                one_line(outcome.err());
+                one_line(source.label(id).err());
+                assert!(!source.name(id).is_empty());
+            }
+        }
+        Err(error) => one_line(Some(error)),
+    }
+}
+
+fn one_line(error: Option<tessera_data::DataError>) {
+    if let Some(error) = error {
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+}
+
+/// Edits one file of a data set again and again, and reads the set.
+fn target(
+    folder: &TempDir,
+    file: &str,
+    config: &DataConfig,
+    after: &(dyn Fn(&Path) + RefUnwindSafe),
+) {
+    let path = folder.path().join(file);
+    let whole = fs::read(&path).unwrap();
+    read_all(config);
+    bolero::check!().with_test_time(TIME).with_type::<Vec<Edit>>().for_each(|edits| {
+        fs::write(&path, edited(&whole, edits)).unwrap();
+        after(folder.path());
+        read_all(config);
+    });
+}
+
+fn of(kind: DataKind, path: &Path) -> DataConfig {
+    let holdout = 0.0;
+    DataConfig {
+        kind,
+        path: path.to_owned(),
+        holdout,
+        verify: VerifyMode::Never,
+        ..DataConfig::default()
+    }
+}
+
+fn packed(zstd_level: Option<i32>) -> (TempDir, DataConfig) {
+    let folder = tempfile::tempdir().unwrap();
+    let synthetic = SyntheticConfig {
+        height: 4,
+        width: 4,
+        num_train: 6,
+        num_test: 1,
+        ..SyntheticConfig::default()
+    };
+    let options = PackOptions {
+        data: DataConfig { kind: DataKind::Synthetic, synthetic, ..DataConfig::default() },
+        out: folder.path().join("set"),
+        shard_samples: 6,
+        zstd_level,
+        on_corrupt: OnCorrupt::Fail,
+    };
+    pack(&options, &|_, _| {}).unwrap();
+    let config = of(DataKind::Packed, &options.out);
+    (folder, config)
+}
+
+fn png() -> Vec<u8> {
+    let mut png = Cursor::new(Vec::new());
+    let picture = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 3]));
+    picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    png.into_inner()
+}
+
+#[test]
+fn manifests() {
+    let (folder, config) = packed(None);
+    target(&folder, "set/manifest.json", &config, &|folder| {
+        one_line(inspect(&folder.join("set")).err());
+        one_line(verify(&folder.join("set")).err());
+    });
+}
+
+#[test]
+fn shards() {
+    let (folder, config) = packed(None);
+    target(&folder, "set/train-00000.safetensors", &config, &|_| {});
+}
+
+#[test]
+fn compressed_shards() {
+    let (folder, config) = packed(Some(3));
+    target(&folder, "set/train-00000.safetensors", &config, &|_| {});
+}
+
+#[test]
+fn idx_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = vec![0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 3];
+    bytes.extend(0..24);
+    fs::write(folder.path().join("train-images-idx3-ubyte"), bytes).unwrap();
+    let config = of(DataKind::Idx, folder.path());
+    target(&folder, "train-images-idx3-ubyte", &config, &|_| {});
+}
+
+#[test]
+fn numpy_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 2, 3), }\n";
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(0..24);
+    fs::write(folder.path().join("a.npy"), bytes).unwrap();
+    let config = of(DataKind::Npy, &folder.path().join("a.npy"));
+    target(&folder, "a.npy", &config, &|_| {});
+}
+
+#[test]
+fn archives_and_their_indices() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    for id in 0..3 {
+        for (extension, bytes) in [("png", png()), ("cls", b"2".to_vec())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            builder
+                .append_data(&mut header, format!("{id}.{extension}"), bytes.as_slice())
+                .unwrap();
+        }
+    }
+    fs::write(folder.path().join("a.tar"), builder.into_inner().unwrap()).unwrap();
+    let config = of(DataKind::Webdataset, folder.path());
+    target(&folder, "a.tar", &config, &|folder| {
+        // Every archive is looked at anew.
+        let _ = fs::remove_file(folder.join("a.tar.index"));
+    });
+}
+
+#[test]
+fn indices() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(png().len() as u64);
+    builder.append_data(&mut header, "0.png", png().as_slice()).unwrap();
+    fs::write(folder.path().join("a.tar"), builder.into_inner().unwrap()).unwrap();
+    let config = of(DataKind::Webdataset, folder.path());
+    source::open(&config, "train").unwrap();
+    target(&folder, "a.tar.index", &config, &|_| {});
+}
+
+#[test]
+fn pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut jpg = Cursor::new(Vec::new());
+    let picture = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 3]));
+    picture.write_to(&mut jpg, image::ImageFormat::Jpeg).unwrap();
+    fs::write(folder.path().join("a.jpg"), jpg.into_inner()).unwrap();
+    fs::write(folder.path().join("b.png"), png()).unwrap();
+    let mut config = of(DataKind::Folder, folder.path());
+    (config.image.height, config.image.width) = (5, 5);
+    // Small enough that a lie about the size cannot take long.
+    config.image.max_pixels = 1 << 20;
+    target(&folder, "a.jpg", &config, &|_| {});
+    target(&folder, "b.png", &config, &|_| {});
+}
+
+#[test]
+fn sounds_and_gifs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wav =
+        b"RIFF\x34\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0"
+            .to_vec();
+    wav.extend(b"data\x10\0\0\0");
+    wav.extend(0..16);
+    fs::write(folder.path().join("a.wav"), wav).unwrap();
+    let mut config = of(DataKind::Folder, folder.path());
+    config.modality = Modality::Audio;
+    (config.audio.length, config.audio.sample_rate) = (4, 8000);
+    target(&folder, "a.wav", &config, &|_| {});
+
+    let mut gif = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut gif);
+    for at in 0..4u8 {
+        let frame = image::RgbaImage::from_pixel(4, 3, image::Rgba([40 * at, 0, 0, 255]));
+        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(encoder);
+    fs::write(folder.path().join("a.gif"), gif).unwrap();
+    config.modality = Modality::Video;
+    (config.video.frames, config.video.height, config.video.width) = (2, 2, 2);
+    config.video.max_pixels = 1 << 20;
+    target(&folder, "a.gif", &config, &|_| {});
+}
