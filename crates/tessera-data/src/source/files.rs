@@ -95,7 +95,7 @@ impl FolderFiles {
         names.sort_unstable();
         names.dedup();
         let first_folder = |name: &String| name.split_once('/').map(|(first, _)| first.to_owned());
-        splits::keep(&mut names, split, holdout, first_folder, Clone::clone)?;
+        splits::keep(&mut names, split, holdout, first_folder, |name| key(name).to_owned())?;
         if names.is_empty() {
             return Err(no_split(root, split));
         }
@@ -178,6 +178,13 @@ pub(crate) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else { return false };
     extensions.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+/// A name up to the first dot of its file name: what members of a sample in an archive share, so
+/// that the same samples are held out of a folder and of archives made from it.
+pub(crate) fn key(name: &str) -> &str {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    name[file..].find('.').map_or(name, |dot| &name[..file + dot])
 }
 
 /// Folder right above a file.

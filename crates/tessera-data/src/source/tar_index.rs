@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::source::files::key;
 use crate::store::{Blob, Sequential, Store};
 
 /// Value of `format` in every index.
@@ -227,10 +228,9 @@ fn split_name(name: &str) -> Option<(String, String)> {
         return None;
     }
     let name = name.strip_prefix("./").unwrap_or(name);
-    let (folder, file) = name.rsplit_once('/').map_or(("", name), |(folder, file)| (folder, file));
-    let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
-    let key = if folder.is_empty() { stem.to_owned() } else { format!("{folder}/{stem}") };
-    Some((key, extension.to_ascii_lowercase()))
+    let key = key(name);
+    let extension = name[key.len()..].trim_start_matches('.');
+    Some((key.to_owned(), extension.to_ascii_lowercase()))
 }
 
 /// A reader that hashes and counts what passes.
