@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -67,6 +67,18 @@ pub(crate) fn quick_identity(path: &Path) -> Result<String, DataError> {
         Ok(hasher.finish())
     };
     hash().map_err(|source| DataError::Read { path: path.to_owned(), source })
+}
+
+/// The user's folder for what can be made again, if there is one.
+pub(crate) fn user_cache() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    cache.map(|cache| cache.join("tessera"))
+}
+
+/// Last part of a path, as text.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// SHA-256 of what is handed to it piece by piece.

@@ -195,8 +195,11 @@ impl Reader {
         ids.clear();
         for (at, id) in found.into_iter().enumerate() {
             let Some(id) = id else { continue };
-            let from = at * sample_bytes;
-            pixels.copy_within(from..from + sample_bytes, ids.len() * sample_bytes);
+            if ids.len() < at {
+                // Behind a gap.
+                let from = at * sample_bytes;
+                pixels.copy_within(from..from + sample_bytes, ids.len() * sample_bytes);
+            }
             ids.push(id);
         }
         pixels.truncate(ids.len() * sample_bytes);

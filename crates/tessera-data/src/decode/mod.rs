@@ -29,3 +29,9 @@ impl Modality {
         }
     }
 }
+
+/// Whether a name ends with a dot and one of these, in upper or lower case.
+pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
+    let Some((_, extension)) = name.rsplit_once('.') else { return false };
+    extensions.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}

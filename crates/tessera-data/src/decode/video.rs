@@ -14,6 +14,7 @@ use image::{AnimationDecoder, DynamicImage, ImageDecoder, RgbaImage};
 use serde::{Deserialize, Serialize};
 
 use crate::decode::audio::Windows;
+use crate::decode::has_extension;
 use crate::decode::image::{self as pictures, ImageConfig, Picture, Resize};
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
@@ -275,8 +276,7 @@ fn frame_paths(folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Whether a file of this name can be a frame of a film.
 pub(crate) fn is_frame(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    ["jpg", "jpeg", "png", "webp", "bmp"].iter().any(|known| known.eq_ignore_ascii_case(extension))
+    has_extension(name, &["jpg", "jpeg", "png", "webp", "bmp"])
 }
 
 /// Calls `use_frame` with each frame of a gif. All frames together have at most `max_pixels`: an

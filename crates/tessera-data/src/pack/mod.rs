@@ -212,7 +212,10 @@ fn read_shard(
             Outcome::Read { label, moments: own, crc32, compressed } => {
                 moments.merge(&own);
                 content.push(crc32, label, options.zstd_level.map(|_| compressed.as_slice()));
-                samples.copy_within(from..from + shape.num_bytes(), kept * shape.num_bytes());
+                if kept < at {
+                    // Behind one that was left out.
+                    samples.copy_within(from..from + shape.num_bytes(), kept * shape.num_bytes());
+                }
                 kept += 1;
             }
         }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::decode::Modality;
 use crate::decode::video::is_frame;
+use crate::decode::{Modality, has_extension};
 use crate::error::{DataError, one_line};
 use crate::file;
 use crate::source::splits;
@@ -172,12 +172,6 @@ pub(crate) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
         }
     }
     Ok(files)
-}
-
-/// Whether a name ends with a dot and one of these, in upper or lower case.
-pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
-    let Some((_, extension)) = name.rsplit_once('.') else { return false };
-    extensions.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
 /// A name up to the first dot of its file name: what members of a sample in an archive share, so

@@ -305,8 +305,7 @@ impl IdxSource {
         hasher.update(format!("{shape:?}").as_bytes());
         hasher.update(&images);
         let paths = [Some(&found.images), found.labels.as_ref()];
-        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into();
-        let files = paths.into_iter().flatten().map(name).collect();
+        let files = paths.into_iter().flatten().map(|path| file::name_of(path)).collect();
         Ok(Self { shape, images, labels, files, fingerprint: hasher.finish() })
     }
 }

@@ -1,14 +1,14 @@
 //! How files become samples: one modality, and the parts of a file.
 
 use crate::config::DataConfig;
-use crate::decode::Modality;
 use crate::decode::audio::{self, AudioConfig, Sound, Windows};
 use crate::decode::image::{self, ImageConfig, Picture};
 use crate::decode::video::{Clips, Film, VideoConfig};
+use crate::decode::{Modality, has_extension};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::shape::SampleShape;
-use crate::source::files::{Files, has_extension};
+use crate::source::files::Files;
 
 /// What is made of each file.
 #[derive(Debug, Clone)]

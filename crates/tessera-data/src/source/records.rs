@@ -210,7 +210,7 @@ pub(crate) fn open_arrays(
             .map(|subset| Arc::new(subset) as Arc<dyn Source>)
             .ok_or_else(|| no_split(path, split));
     }
-    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |path: &PathBuf| file::name_of(path);
     let mut files = list_files(path)?;
     files.retain(|file| name(file).ends_with(".npy"));
     files.sort_unstable();
@@ -268,10 +268,7 @@ impl Source for RecordSource {
     }
 
     fn origin(&self) -> Vec<String> {
-        let name = |file: &RecordFile| {
-            file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-        };
-        self.files.iter().map(name).collect()
+        self.files.iter().map(|file| file::name_of(&file.path)).collect()
     }
 
     fn fingerprint(&self) -> String {

@@ -67,13 +67,12 @@ pub(crate) fn of(
     read: &(dyn Fn(u64) + Sync),
 ) -> Result<TarIndex, DataError> {
     let path = store.path(name);
-    let mut known =
-        homes(store, &path).into_iter().map(|home| (fs::read(&home), home)).collect::<Vec<_>>();
-    if !matches!(store, Store::Local(_)) {
-        let beside = format!("{name}.index");
-        known.insert(0, (store.read(&beside), store.path(&beside)));
-    }
-    for (text, home) in known {
+    let homes = homes(store, &path);
+    let is_remote = !matches!(store, Store::Local(_));
+    let beside = is_remote.then(|| format!("{name}.index")).into_iter();
+    let beside = beside.map(|beside| (store.read(&beside), store.path(&beside)));
+    // Each is read only if there was nothing in those before it.
+    for (text, home) in beside.chain(homes.iter().map(|home| (fs::read(home), home.clone()))) {
         match text.map_err(|error| (error.kind() != io::ErrorKind::NotFound, error.to_string())) {
             Ok(text) => match parse(&text, blob.len()) {
                 Ok(index) => return Ok(index),
@@ -87,12 +86,12 @@ pub(crate) fn of(
     }
     let index = make(&path, blob, read)?;
     let text = serde_json::to_vec(&index).expect("an index is plain data");
-    for home in homes(store, &path) {
+    for home in &homes {
         if let Some(folder) = home.parent() {
             // Where this fails, so does the write.
             let _ = fs::create_dir_all(folder);
         }
-        match file::write_synced(&home, &[&text]) {
+        match file::write_synced(home, &[&text]) {
             Ok(_) => return Ok(index),
             Err(error) => tracing::debug!(%error, "no index here"),
         }
@@ -111,24 +110,17 @@ pub(crate) fn forget(store: &Store, name: &str) {
 
 /// Where an index may be kept on this machine, the best place first.
 fn homes(store: &Store, path: &Path) -> Vec<PathBuf> {
-    let beside = path.with_file_name(format!("{}.index", name_of(path)));
+    let beside = path.with_file_name(format!("{}.index", file::name_of(path)));
     let is_local = matches!(store, Store::Local(_));
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     let absolute = match is_local {
         true => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         false => path.to_owned(),
     };
-    let in_cache = cache.map(|cache| {
+    let in_cache = file::user_cache().map(|cache| {
         let hash = file::sha256_of(absolute.as_os_str().as_encoded_bytes());
-        cache.join("tessera").join("index").join(format!("{hash}.index"))
+        cache.join("index").join(format!("{hash}.index"))
     });
     [Some(beside).filter(|_| is_local), in_cache].into_iter().flatten().collect()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// An index that is of an archive of this length; the error completes a sentence about it.

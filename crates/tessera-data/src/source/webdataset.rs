@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use crate::config::{DataConfig, OnCorrupt};
+use crate::decode::has_extension;
 use crate::error::DataError;
 use crate::file;
-use crate::source::files::{Files, has_extension, list_files, no_split};
+use crate::source::files::{Files, list_files, no_split};
 use crate::source::splits;
 use crate::source::tar_index::{self, Member, TarIndex};
 use crate::store::{self, Blob, RemoteConfig, Store};

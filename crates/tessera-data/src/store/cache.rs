@@ -8,10 +8,12 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use crate::file;
 
 /// A folder of pages.
 #[derive(Debug)]
@@ -110,9 +112,7 @@ impl Cache {
 
 /// The user's folder for pages.
 pub(super) fn default_folder() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    cache.unwrap_or_else(std::env::temp_dir).join("tessera").join("remote")
+    file::user_cache().unwrap_or_else(|| std::env::temp_dir().join("tessera")).join("remote")
 }
 
 #[cfg(test)]
