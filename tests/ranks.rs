@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
-use tessera_comm::{CommError, Communicator, Threads};
+use tessera_comm::{CommError, Communicator, RankDevice, Solo, Threads};
 use tessera_nn::quantize::VectorConfig;
 use tessera_nn::{QuantizerConfig, VqVae, to_vectors};
 use tessera_train::{
     AdamW, Clock, Precision, StepInput, TrainConfig, TrainError, Training, batch_images,
-    checkpoint, read_scalars, resolve, start_from,
+    checkpoint, read_scalars, resolve, start_from, training_batches,
 };
 
 use crate::support::root;
@@ -69,25 +69,15 @@ fn train_rank(
     disturb: impl Fn(usize, u64, &Training),
 ) -> Result<Outcome, TrainError> {
     let source = tessera_data::source::open(&config.data, "train")?;
-    let sampler = tessera_data::Sampler::new(config.seed, source.num_samples());
+    let batches = |comm| training_batches(Arc::clone(&source), config, 0, comm, RankDevice::cpu());
     let (rank, world_size) = (comm.rank(), comm.world_size());
-    let batches = |rank, world_size| {
-        let plan = tessera_data::train_plan(0, steps, config.train.global_batch, rank, world_size);
-        let order = tessera_data::Order::Shuffled(sampler.clone());
-        tessera_data::Loader::new(
-            Arc::clone(&source),
-            order,
-            plan,
-            tessera_data::LoadOptions::default(),
-        )
-    };
-    let (mine, whole) = (batches(rank, world_size)?, batches(0, 1)?);
+    let (mine, whole) = (batches(comm)?, batches(&Solo::default())?);
     let mut training = new_training(config);
     prepare(&training);
     let mut clock = Clock::start(Arc::default());
     let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
-    for (batch, whole) in mine.zip(whole) {
-        let (batch, whole) = (batch?, whole?);
+    for (batch, whole) in mine.zip(whole).take(steps as usize) {
+        let (mut batch, whole) = (batch?, whole?);
         if batch.step == 0 {
             start_from(comm, &mut training.model, &batch, config.seed)?;
         }
@@ -95,7 +85,7 @@ fn train_rank(
         let step = batch.step;
         let input =
             StepInput { step, factor: 1.0, stop: false, compare_state: true, num_skipped: 0 };
-        let scalars = training.step(comm, &batch, input, &mut clock)?;
+        let scalars = training.step(comm, &mut batch, input, &mut clock)?;
         read_scalars(step, &scalars, world_size)?;
         let means = training.window.take();
         codes_replaced += means.codes_replaced;

@@ -1,18 +1,20 @@
 //! Bytes from the host to a rank's device, while the device computes.
 //!
-//! Two slots take turns, each a page-locked buffer on the host and a tensor on the device. A copy
-//! runs on a stream of its own: it waits until libtorch has used what lay in the slot before, and
-//! libtorch's stream waits for the copy. So the copy for one step runs under the computation of
-//! the step before, and the host waits for neither.
+//! Two slots take turns, each a tensor on the device and the host's bytes that it is copied from. A
+//! copy runs on a stream of its own: it waits until libtorch has used what lay in the slot before,
+//! and libtorch's stream waits for the copy. So the copy for one step runs under the computation of
+//! the step before, and the host waits for neither. The bytes stay in the slot until they have been
+//! copied, and then go back to whoever reads batches into them.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
+use cudarc::driver::{CudaEvent, CudaStream, result};
 use tch::{Device, Kind, Tensor};
 
 use crate::device::{Gpu, Mark, cuda};
-use crate::{CommError, RankDevice};
+use crate::{CommError, HostBytes, RankDevice};
 
 /// Longest wait for the copy before the last one, which ended long ago on a GPU that works.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -36,7 +38,7 @@ struct Lane {
 
 #[derive(Debug)]
 struct Slot {
-    on_host: PinnedHostSlice<u8>,
+    on_host: HostBytes,
     on_device: Tensor,
     copied: Mark,
 }
@@ -60,8 +62,9 @@ impl Uploads {
         Self { lane: None }
     }
 
-    /// The bytes as a tensor `shape` of kind uint8 on the device. On a GPU it is a slot: ask
-    /// libtorch for everything that reads it before the next upload.
+    /// The first bytes as a tensor `shape` of kind uint8 on the device. On a GPU it is a slot: ask
+    /// libtorch for everything that reads it before the next upload. `bytes` may be others
+    /// afterwards, or none: those of the upload before the last, which have been copied.
     ///
     /// # Errors
     ///
@@ -69,65 +72,60 @@ impl Uploads {
     ///
     /// # Panics
     ///
-    /// If `shape` is not that of the bytes.
-    pub fn upload(&mut self, bytes: &[u8], shape: &[i64]) -> Result<Tensor, CommError> {
-        assert_eq!(shape.iter().product::<i64>(), bytes.len() as i64, "a byte an element");
+    /// If there are fewer bytes than `shape` has elements.
+    pub fn upload(&mut self, bytes: &mut HostBytes, shape: &[i64]) -> Result<Tensor, CommError> {
+        let len = shape.iter().product::<i64>() as usize;
+        let first = &bytes.as_ref()[..len];
         match &mut self.lane {
-            None => Ok(Tensor::from_slice(bytes).view(shape)),
-            Some(lane) if bytes.is_empty() => Ok(Tensor::zeros(shape, (Kind::Uint8, lane.device))),
-            Some(lane) => lane.upload(bytes).map(|tensor| tensor.view(shape)),
+            None => Ok(Tensor::from_slice(first).view(shape)),
+            Some(lane) if len == 0 => Ok(Tensor::zeros(shape, (Kind::Uint8, lane.device))),
+            Some(lane) => lane.upload(bytes, len).map(|tensor| tensor.view(shape)),
         }
     }
 }
 
 impl Lane {
-    fn upload(&mut self, bytes: &[u8]) -> Result<Tensor, CommError> {
+    fn upload(&mut self, bytes: &mut HostBytes, len: usize) -> Result<Tensor, CommError> {
+        assert!(bytes.is_page_locked(), "a copy from other memory would block this thread");
         let asked = self.gpu.torch.record_event(None).map_err(cuda("set a mark"))?;
         let place = &mut self.slots[self.next];
         self.next = 1 - self.next;
-        if let Some(slot) = place
-            && slot.on_host.len() < bytes.len()
-        {
+        if let Some(slot) = place {
             slot.copied.wait(DEADLINE)?;
-            *place = None;
+            mem::swap(&mut slot.on_host, bytes);
         }
         let slot = match place {
-            Some(slot) => {
-                slot.copied.wait(DEADLINE)?;
+            Some(slot) if slot.on_device.numel() >= len => {
                 if let Some(used) = &self.asked {
                     self.copies.wait(used).map_err(cuda("order a copy"))?;
                 }
                 slot
             }
-            None => {
-                // SAFETY: the memory is unset, and written below before anything reads it.
-                let on_host = unsafe { self.gpu.context.alloc_pinned::<u8>(bytes.len()) }
-                    .map_err(cuda("lock memory of the host"))?;
-                let on_device = Tensor::empty([bytes.len() as i64], (Kind::Uint8, self.device));
+            place => {
+                let on_host = match place.take() {
+                    Some(slot) => slot.on_host,
+                    None => mem::take(bytes),
+                };
+                let on_device = Tensor::empty([len as i64], (Kind::Uint8, self.device));
                 // libtorch may still work on what this memory was before.
                 self.copies.wait(&asked).map_err(cuda("order a copy"))?;
                 place.insert(Slot { on_host, on_device, copied: Mark::passed() })
             }
         };
-        let on_host = slot.on_host.as_mut_slice().map_err(cuda("lend memory of the host"))?;
-        on_host[..bytes.len()].copy_from_slice(bytes);
         // SAFETY: the tensor, of at least so many bytes, is of this context's device; the copy
-        // stream has waited for its last use. Both buffers live in the slot, which is not touched
-        // before `copied` has passed.
+        // stream has waited for its last use. Both buffers live in the slot, and the host's is not
+        // touched before `copied` has passed.
         unsafe {
             let destination = slot.on_device.data_ptr() as u64;
-            result::memcpy_htod_async(
-                destination,
-                &on_host[..bytes.len()],
-                self.copies.cu_stream(),
-            )
-            .map_err(cuda("copy a batch"))?;
+            let from = &slot.on_host.as_ref()[..len];
+            result::memcpy_htod_async(destination, from, self.copies.cu_stream())
+                .map_err(cuda("copy a batch"))?;
         }
         let copied = self.copies.record_event(None).map_err(cuda("set a mark"))?;
         self.gpu.torch.wait(&copied).map_err(cuda("wait for a copy"))?;
         slot.copied = Mark::at(copied);
         self.asked = Some(asked);
-        Ok(slot.on_device.narrow(0, 0, bytes.len() as i64))
+        Ok(slot.on_device.narrow(0, 0, len as i64))
     }
 }
 
@@ -149,9 +147,12 @@ mod tests {
     #[test]
     fn on_the_cpu_the_bytes_are_the_tensor() {
         let mut uploads = Uploads::new(&RankDevice::cpu()).unwrap();
-        let tensor = uploads.upload(&[1, 2, 3, 4, 5, 6], &[2, 3]).unwrap();
+        let mut bytes = HostBytes::new(&RankDevice::cpu(), 8).unwrap();
+        bytes.as_mut().copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let tensor = uploads.upload(&mut bytes, &[2, 3]).unwrap();
         assert_eq!((tensor.size(), tensor.kind()), (vec![2, 3], Kind::Uint8));
         assert_eq!(tensor.int64_value(&[1, 2]), 6);
-        assert_eq!(uploads.upload(&[], &[0, 3]).unwrap().size(), [0, 3]);
+        assert_eq!(uploads.upload(&mut bytes, &[0, 3]).unwrap().size(), [0, 3]);
+        assert_eq!(bytes.as_ref().len(), 8);
     }
 }

@@ -20,8 +20,8 @@ pub struct BatchPlan {
 }
 
 /// One batch in memory: this rank's part of a global batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+#[derive(Debug, Clone)]
+pub struct Batch<M = Vec<u8>> {
     /// Optimizer step (training) or number of the batch (evaluation) it belongs to.
     pub step: u64,
     /// Positions of all ranks together; its length is what a mean divides by.
@@ -30,18 +30,42 @@ pub struct Batch {
     pub positions: Range<u64>,
     /// The sample at each of this rank's positions.
     pub ids: Vec<u64>,
-    /// The samples one after another: bytes, in the order sample, height, width, channels.
-    pub pixels: Vec<u8>,
+    /// What holds the samples; it may have more room than they take.
+    pub memory: M,
     /// Shape of one sample.
     pub shape: SampleShape,
     /// Samples that could not be read: replaced in training, left out in an evaluation.
     pub num_skipped: u64,
 }
 
-impl Batch {
+impl<M> Batch<M> {
     /// Number of samples, this rank's.
     pub fn num_samples(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Bytes that the samples take.
+    pub fn num_bytes(&self) -> usize {
+        self.ids.len() * self.shape.num_bytes()
+    }
+}
+
+/// The same samples at the same place, whatever room their memory has left.
+impl<M: AsRef<[u8]>> PartialEq for Batch<M> {
+    fn eq(&self, other: &Self) -> bool {
+        let place = |batch: &Self| (batch.step, batch.positions.clone(), batch.global.clone());
+        let found = |batch: &Self| (batch.shape, batch.num_skipped);
+        place(self) == place(other)
+            && found(self) == found(other)
+            && self.ids == other.ids
+            && self.pixels() == other.pixels()
+    }
+}
+
+impl<M: AsRef<[u8]>> Batch<M> {
+    /// The samples one after another: bytes, in the order sample, height, width, channels.
+    pub fn pixels(&self) -> &[u8] {
+        &self.memory.as_ref()[..self.num_bytes()]
     }
 }
 

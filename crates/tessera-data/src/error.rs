@@ -181,6 +181,12 @@ pub enum DataError {
         /// The system's reason.
         source: io::Error,
     },
+    /// There was no memory for a batch.
+    #[error("no memory for a batch: {source}: lower train.global_batch or data.prefetch")]
+    Memory {
+        /// The reason of whoever gives the memory.
+        source: io::Error,
+    },
     /// The reader thread could not be started.
     #[error("cannot start the reader thread: {source}: raise the limit on processes")]
     Thread {
@@ -206,7 +212,9 @@ impl DataError {
     pub fn kind(&self) -> DataErrorKind {
         match self {
             Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
-            Self::ReadSample { .. } | Self::Thread { .. } => DataErrorKind::Io,
+            Self::ReadSample { .. } | Self::Memory { .. } | Self::Thread { .. } => {
+                DataErrorKind::Io
+            }
             _ => DataErrorKind::BadInput,
         }
     }

@@ -6,7 +6,11 @@
 //! used. An error takes its place in the order: the batches before it are delivered first, and
 //! nothing after it. [`Loader::next`] waits for the disk without a deadline of its own; the
 //! training program arms its watchdog around it.
+//!
+//! The memory of batches comes from whoever wants them ([`Loader::with_memory`]): a training
+//! program hands in memory that its GPU can copy from, and samples are decoded right into it.
 
+use std::io;
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,10 +43,10 @@ pub enum Order {
 /// Reads the batches of a plan ahead; iterate to get them.
 ///
 /// Dropping it ends the thread, after the batch that it is reading.
-pub struct Loader {
+pub struct Loader<M = Vec<u8>> {
     /// `None` only while the loader is dropped.
-    batches: Option<Receiver<Result<Batch, DataError>>>,
-    recycled: Sender<Batch>,
+    batches: Option<Receiver<Result<Batch<M>, DataError>>>,
+    recycled: Sender<Batch<M>>,
     /// `None` once the thread has been joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -65,7 +69,7 @@ impl Default for LoadOptions {
 }
 
 impl Loader {
-    /// Starts to read the batches of `plan` from `source`.
+    /// Starts to read the batches of `plan` from `source`, into memory of its own.
     ///
     /// # Errors
     ///
@@ -76,11 +80,31 @@ impl Loader {
         plan: impl Iterator<Item = BatchPlan> + Send + 'static,
         options: LoadOptions,
     ) -> Result<Self, DataError> {
+        Self::with_memory(source, order, plan, options, |num_bytes| Ok(vec![0; num_bytes]))
+    }
+}
+
+impl<M: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Loader<M> {
+    /// Starts to read the batches of `plan` from `source`, into memory that `take` gives: at least
+    /// as many bytes as it is asked for. It is asked, on the loader's thread, only where no batch
+    /// that was given back is large enough.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Thread`] if no thread can be started. An error of `take` is the batch's.
+    pub fn with_memory(
+        source: Arc<dyn Source>,
+        order: Order,
+        plan: impl Iterator<Item = BatchPlan> + Send + 'static,
+        options: LoadOptions,
+        take: impl FnMut(usize) -> io::Result<M> + Send + 'static,
+    ) -> Result<Self, DataError> {
         // One batch more is in the thread's hands, waiting for a place.
         let (sender, batches) = bounded(options.prefetch.saturating_sub(1));
         let (recycled, returned) = bounded(options.prefetch.saturating_add(2));
         let reader = Reader { source, order, on_corrupt: options.on_corrupt, pool: pool(options)? };
-        let read = move || reader.read_plan(plan, &sender, &returned);
+        let memory = Memory { returned, take };
+        let read = move || reader.read_plan(plan, &sender, memory);
         let thread = thread::Builder::new()
             .name("tessera-loader".to_owned())
             .spawn(read)
@@ -89,14 +113,14 @@ impl Loader {
     }
 
     /// Gives a batch back, so that its memory is used for a later one. Optional.
-    pub fn recycle(&self, batch: Batch) {
+    pub fn recycle(&self, batch: Batch<M>) {
         // A full or closed channel frees the memory instead.
         let _ = self.recycled.try_send(batch);
     }
 }
 
-impl Iterator for Loader {
-    type Item = Result<Batch, DataError>;
+impl<M> Iterator for Loader<M> {
+    type Item = Result<Batch<M>, DataError>;
 
     /// The next batch; waits until it is read. `None` after the plan's end or an error.
     ///
@@ -115,7 +139,7 @@ impl Iterator for Loader {
     }
 }
 
-impl Drop for Loader {
+impl<M> Drop for Loader<M> {
     fn drop(&mut self) {
         // Without a receiver the thread's next send fails, and it ends.
         self.batches = None;
@@ -143,6 +167,25 @@ fn pool(options: LoadOptions) -> Result<Option<ThreadPool>, DataError> {
         .map_err(|error| DataError::Thread { source: std::io::Error::other(error) })
 }
 
+/// Where the memory of a batch comes from.
+struct Memory<M, F> {
+    returned: Receiver<Batch<M>>,
+    take: F,
+}
+
+impl<M: AsRef<[u8]>, F: FnMut(usize) -> io::Result<M>> Memory<M, F> {
+    /// That of a batch that was given back, or new one.
+    fn of(&mut self, num_bytes: usize) -> Result<(Vec<u64>, M), DataError> {
+        while let Ok(Batch { ids, memory, .. }) = self.returned.try_recv() {
+            if memory.as_ref().len() >= num_bytes {
+                return Ok((ids, memory));
+            }
+        }
+        let memory = (self.take)(num_bytes).map_err(|source| DataError::Memory { source })?;
+        Ok((Vec::new(), memory))
+    }
+}
+
 /// What the loader's thread owns.
 struct Reader {
     source: Arc<dyn Source>,
@@ -153,14 +196,16 @@ struct Reader {
 
 impl Reader {
     /// Reads batch after batch until the plan, the loader or the data ends.
-    fn read_plan(
+    fn read_plan<M: AsRef<[u8]> + AsMut<[u8]>>(
         &self,
         plan: impl Iterator<Item = BatchPlan>,
-        sender: &Sender<Result<Batch, DataError>>,
-        returned: &Receiver<Batch>,
+        sender: &Sender<Result<Batch<M>, DataError>>,
+        mut memory: Memory<M, impl FnMut(usize) -> io::Result<M>>,
     ) {
         for planned in plan {
-            let batch = self.read_batch(planned, returned.try_recv().ok());
+            let num = (planned.positions.end - planned.positions.start) as usize;
+            let memory = memory.of(num * self.source.shape().num_bytes());
+            let batch = memory.and_then(|memory| self.read_batch(planned, memory));
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -168,15 +213,17 @@ impl Reader {
         }
     }
 
-    fn read_batch(&self, planned: BatchPlan, recycled: Option<Batch>) -> Result<Batch, DataError> {
+    fn read_batch<M: AsMut<[u8]>>(
+        &self,
+        planned: BatchPlan,
+        (mut ids, mut memory): (Vec<u64>, M),
+    ) -> Result<Batch<M>, DataError> {
         let BatchPlan { step, positions, global } = planned;
-        let (mut ids, mut pixels) =
-            recycled.map_or_else(Default::default, |old| (old.ids, old.pixels));
         let shape = self.source.shape();
         let (num, sample_bytes) = ((positions.end - positions.start) as usize, shape.num_bytes());
         let mut found = vec![None; num];
         let skipped = AtomicU64::new(0);
-        pixels.resize(num * sample_bytes, 0);
+        let pixels = &mut memory.as_mut()[..num * sample_bytes];
         let read = |(at, (id, out)): (usize, (&mut Option<u64>, &mut [u8]))| {
             *id = self.read_sample(positions.start + at as u64, out, &skipped)?;
             Ok(())
@@ -202,9 +249,8 @@ impl Reader {
             }
             ids.push(id);
         }
-        pixels.truncate(ids.len() * sample_bytes);
         let num_skipped = skipped.into_inner();
-        Ok(Batch { step, global, positions, ids, pixels, shape, num_skipped })
+        Ok(Batch { step, global, positions, ids, memory, shape, num_skipped })
     }
 
     /// Reads what stands at a position and returns which sample it is. Where that cannot be read
@@ -323,7 +369,7 @@ mod tests {
             let ids: Vec<u64> =
                 batch.positions.clone().map(|at| sampler.sample_at(at).id).collect();
             let pixels: Vec<u8> = ids.iter().flat_map(|&id| [id as u8; 2]).collect();
-            assert_eq!((&batch.ids, &batch.pixels), (&ids, &pixels));
+            assert_eq!((&batch.ids, batch.pixels()), (&ids, &*pixels));
         }
     }
 
@@ -333,7 +379,7 @@ mod tests {
         let mut loader =
             Loader::new(Arc::new(GOOD), Order::Sequential, plan, options(2, 1)).unwrap();
         let batch = loader.next().unwrap().unwrap();
-        assert_eq!((batch.num_samples(), batch.pixels.len(), batch.global), (0, 0, 0..2));
+        assert_eq!((batch.num_samples(), batch.pixels().len(), batch.global), (0, 0, 0..2));
         assert!(loader.next().is_none());
     }
 
@@ -364,7 +410,7 @@ mod tests {
                 replaced += u32::from(before == 25);
             }
             let pixels: Vec<u8> = found.ids.iter().flat_map(|&id| [id as u8; 2]).collect();
-            assert_eq!(found.pixels, pixels);
+            assert_eq!(found.pixels(), pixels);
         }
         let counted: u64 = found.iter().map(|batch| batch.num_skipped).sum();
         assert!(replaced > 0 && counted == u64::from(replaced));
@@ -375,7 +421,7 @@ mod tests {
         let batches: Vec<Batch> = loader.map(Result::unwrap).collect();
         let ids: Vec<u64> = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
         assert!(ids.into_iter().eq((0..100).filter(|&id| id != 25)));
-        assert_eq!(batches[2].pixels[10..12], [26, 26]);
+        assert_eq!(batches[2].pixels()[10..12], [26, 26]);
     }
 
     #[test]
@@ -385,6 +431,43 @@ mod tests {
         let mut loader = Loader::new(source, Order::Sequential, plan, options(1, 2)).unwrap();
         let payload = panic::catch_unwind(panic::AssertUnwindSafe(|| loader.next())).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "the panic of sample 5");
+    }
+
+    /// By hand: with a queue of 2, a batch is in use while 2 wait and 1 is read; memory beyond
+    /// these is asked for only where none comes back.
+    #[test]
+    fn batches_are_read_into_memory_that_is_handed_in_and_come_back_to_it() {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let take = move |num_bytes: usize| {
+            assert!(matches!(num_bytes, 20 | 10));
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![0xff; num_bytes + 5].into_boxed_slice())
+        };
+        let order = Order::Sequential;
+        let plan = eval_plan(95, 10, 0, 1);
+        let mut loader =
+            Loader::with_memory(Arc::new(GOOD), order, plan, options(2, 2), take).unwrap();
+        let mut next = 0;
+        while let Some(batch) = loader.next() {
+            let batch = batch.unwrap();
+            let expected: Vec<u8> = batch.ids.iter().flat_map(|&id| [id as u8; 2]).collect();
+            assert_eq!((batch.ids[0], batch.pixels()), (next, &*expected));
+            next += batch.num_samples() as u64;
+            loader.recycle(batch);
+        }
+        assert_eq!(next, 95);
+        assert!(asked.load(Ordering::Relaxed) <= 4, "{asked:?}");
+
+        let plan = eval_plan(95, 10, 0, 1);
+        let refuse = |_| Err::<Vec<u8>, _>(io::Error::other("the GPU is gone"));
+        let source = Arc::new(GOOD);
+        let mut loader =
+            Loader::with_memory(source, Order::Sequential, plan, options(2, 2), refuse).unwrap();
+        let error = loader.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), DataErrorKind::Io);
+        assert!(error.to_string().contains("memory for a batch: the GPU is gone"), "{error}");
+        assert!(loader.next().is_none());
     }
 
     /// An endless plan: a loader that did not stop its thread would hang here.

@@ -1,13 +1,16 @@
-//! Checking every byte of a packed data set, and telling all that is wrong at once.
+//! Checking every byte of a data set, and telling all that is wrong at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::DataError;
-use crate::manifest::{self, Manifest, ShardEntry};
+use crate::manifest::{self, MANIFEST_FILE, Manifest, ShardEntry};
 use crate::shard::Shard;
-use crate::store::Store;
+use crate::source::webdataset;
+use crate::store::{RemoteConfig, Store};
 
 /// Damaged samples named for each shard; the rest is counted.
 const MAX_SAMPLES_NAMED: usize = 10;
@@ -15,11 +18,11 @@ const MAX_SAMPLES_NAMED: usize = 10;
 /// What a full check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// Shards that the manifest names.
+    /// Shards that the manifest names, or archives that were found.
     pub num_shards: u64,
-    /// Samples that the manifest promises.
+    /// Samples that the manifest or the indices promise.
     pub num_samples: u64,
-    /// Bytes that the manifest promises.
+    /// Bytes that they promise.
     pub num_bytes: u64,
     /// All that is wrong; empty if the data set is whole.
     pub problems: Vec<Problem>,
@@ -28,36 +31,63 @@ pub struct VerifyReport {
 /// One thing that is wrong with a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The shard file.
+    /// The shard or archive.
     pub file: PathBuf,
-    /// What is wrong, one line that names the shard.
+    /// What is wrong, one line that names the file.
     pub message: String,
 }
 
-/// Checks length, header, SHA-256 and every sample of every shard in `folder`.
+/// Checks every byte of a data set: length, header, SHA-256 and every sample of every shard of a
+/// packed one; of tar archives, all members against the index that was kept, or that is made now.
+/// `progress` is called, from many threads, with bytes read and bytes in all.
 ///
 /// # Errors
 ///
-/// Only if there is no data set or its manifest cannot be used; damage to shards is reported.
-pub fn verify(folder: &Path) -> Result<VerifyReport, DataError> {
-    let manifest = Manifest::read(folder)?;
-    let mut report = VerifyReport {
-        num_shards: 0,
-        num_samples: 0,
-        num_bytes: manifest.num_bytes(),
-        problems: Vec::new(),
-    };
-    for split in manifest.splits.values() {
-        report.num_samples += split.num_samples;
-        for entry in &split.shards {
-            report.num_shards += 1;
-            let path = manifest::shard_path(folder, entry);
-            for message in check_shard(&path, entry, &manifest) {
-                report.problems.push(Problem { file: path.clone(), message });
-            }
-        }
+/// Only if there is no data set or its manifest cannot be used; damage to shards and archives is
+/// reported.
+pub fn verify(
+    path: &Path,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<VerifyReport, DataError> {
+    if !path.join(MANIFEST_FILE).exists() && webdataset::is_at(path) {
+        return verify_archives(path, progress);
     }
-    Ok(report)
+    let manifest = Manifest::read(path)?;
+    let shards: Vec<_> = manifest.splits.values().flat_map(|split| &split.shards).collect();
+    let (done, num_bytes) = (AtomicU64::new(0), manifest.num_bytes());
+    let check = |entry: &&ShardEntry| {
+        let file = manifest::shard_path(path, entry);
+        let messages = check_shard(&file, entry, &manifest);
+        progress(done.fetch_add(entry.bytes, Ordering::Relaxed) + entry.bytes, num_bytes);
+        problems(&file, messages)
+    };
+    let problems: Vec<Vec<Problem>> = shards.par_iter().map(check).collect();
+    Ok(VerifyReport {
+        num_shards: shards.len() as u64,
+        num_samples: manifest.splits.values().map(|split| split.num_samples).sum(),
+        num_bytes,
+        problems: problems.into_iter().flatten().collect(),
+    })
+}
+
+fn verify_archives(
+    path: &Path,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<VerifyReport, DataError> {
+    let checked = webdataset::verify(path, &RemoteConfig::default(), progress)?;
+    Ok(VerifyReport {
+        num_shards: checked.len() as u64,
+        num_samples: checked.iter().map(|archive| archive.num_samples).sum(),
+        num_bytes: checked.iter().map(|archive| archive.num_bytes).sum(),
+        problems: checked
+            .into_iter()
+            .flat_map(|archive| problems(&archive.path, archive.problems))
+            .collect(),
+    })
+}
+
+fn problems(file: &Path, messages: Vec<String>) -> Vec<Problem> {
+    messages.into_iter().map(|message| Problem { file: file.to_owned(), message }).collect()
 }
 
 /// Everything wrong with one shard.

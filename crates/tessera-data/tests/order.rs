@@ -64,7 +64,7 @@ fn steps(
             let (ids, pixels) = &mut steps[(batch.step - start) as usize];
             assert_eq!(batch.global, batch.step * GLOBAL_BATCH..(batch.step + 1) * GLOBAL_BATCH);
             ids.extend(&batch.ids);
-            pixels.extend(&batch.pixels);
+            pixels.extend(batch.pixels());
         }
     }
     steps
@@ -146,7 +146,7 @@ fn memory_is_bounded_by_the_batches_read_ahead() {
         while let Some(batch) = loader.next() {
             let batch = batch.unwrap();
             // Slow: the loader has the time to fill every place that it may fill.
-            assert_ne!(batch.pixels.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 1);
+            assert_ne!(batch.pixels().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 1);
             if recycle {
                 loader.recycle(batch);
             }

@@ -164,7 +164,7 @@ fn packing_twice_gives_the_same_bytes_and_reports_progress() {
 #[test]
 fn a_whole_data_set_verifies_and_is_described() {
     let (_folder, out) = packed();
-    let report = verify(&out).unwrap();
+    let report = verify(&out, &|_, _| {}).unwrap();
     assert_eq!((report.num_shards, report.num_samples), (4, 13));
     assert_eq!(report.problems, []);
     let summary = inspect(&out).unwrap();
@@ -200,7 +200,7 @@ fn a_flipped_bit_is_found_at_the_start_or_when_it_is_read() {
     assert!(message.starts_with("sample 3 of shard "), "{message}");
     assert!(message.ends_with(&format!("run `tessera data verify {}`", out.display())));
 
-    let problems = verify(&out).unwrap().problems;
+    let problems = verify(&out, &|_, _| {}).unwrap().problems;
     assert_eq!(problems.len(), 2, "the hash and the sample: {problems:?}");
     assert!(problems.iter().all(|problem| problem.file == shard));
 }
@@ -218,7 +218,7 @@ fn a_shard_of_another_length_is_refused() {
     assert!(message.contains(&expected), "{message}");
     fs::remove_file(&shard).unwrap();
     assert!(bad_input(open(&out, "test", VerifyMode::Never)).contains("is missing"));
-    assert_eq!(verify(&out).unwrap().problems.len(), 1);
+    assert_eq!(verify(&out, &|_, _| {}).unwrap().problems.len(), 1);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_missing_data_set_split_or_manifest_says_what_to_do() {
     let message = bad_input(open(&nowhere, "train", VerifyMode::Auto));
     assert!(message.starts_with("no data set at "), "{message}");
     assert!(message.contains("`tessera data pack "), "{message}");
-    assert!(verify(&nowhere).is_err() && inspect(&nowhere).is_err());
+    assert!(verify(&nowhere, &|_, _| {}).is_err() && inspect(&nowhere).is_err());
 
     let (_folder, out) = packed();
     let message = bad_input(open(&out, "valid", VerifyMode::Auto));

@@ -26,10 +26,10 @@ use crate::error::TrainError;
 /// # Errors
 ///
 /// [`TrainError::Comm`].
-pub fn start_from(
+pub fn start_from<M: AsRef<[u8]>>(
     comm: &dyn Communicator,
     model: &mut VqVae,
-    batch: &Batch,
+    batch: &Batch<M>,
     seed: u64,
 ) -> Result<(), TrainError> {
     let _no_grad = tch::no_grad_guard();

@@ -25,7 +25,7 @@ mod step;
 mod trainer;
 mod training;
 
-pub use batch::batch_images;
+pub use batch::{batch_images, training_batches};
 pub use clock::{Clock, Lap, StepTimes};
 pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
 pub use coordinator::agree_on;

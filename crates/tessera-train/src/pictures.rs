@@ -43,7 +43,7 @@ pub(crate) fn write(
         global: 0..num,
         positions: 0..num,
         ids: (0..num).collect(),
-        pixels,
+        memory: pixels,
         shape,
         num_skipped: 0,
     };
@@ -55,7 +55,7 @@ pub(crate) fn write(
     let bytes = (outputs_nchw.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
     let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
     let path = folder.join(format!("step-{step}.png"));
-    write_reconstruction_png(&path, &batch.pixels, &outputs, size, COLUMNS)
+    write_reconstruction_png(&path, batch.pixels(), &outputs, size, COLUMNS)
         .map(Some)
         .map_err(TrainError::file("write", &path))
 }

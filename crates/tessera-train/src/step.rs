@@ -17,7 +17,7 @@
 //! at the same place on every rank, so no rank waits for them.
 
 use tch::Tensor;
-use tessera_comm::Communicator;
+use tessera_comm::{Communicator, HostBytes};
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::Quantized;
@@ -32,7 +32,8 @@ use tessera_control::Phase;
 
 impl Training {
     /// Runs one step on this rank's part of a global batch. Returns the reduced scalars and the
-    /// gradient's norm, still a tensor: [`crate::read_scalars`] reads them a step later.
+    /// gradient's norm, still a tensor: [`crate::read_scalars`] reads them a step later. On a GPU
+    /// the batch's memory stays behind, and it gets that of the step before the last.
     ///
     /// # Errors
     ///
@@ -40,7 +41,7 @@ impl Training {
     pub fn step(
         &mut self,
         comm: &dyn Communicator,
-        batch: &Batch,
+        batch: &mut Batch<HostBytes>,
         input: StepInput,
         clock: &mut Clock,
     ) -> Result<Tensor, TrainError> {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tessera_comm::{Communicator, Uploads};
 use tessera_control::{Message, Phase, RunState, RunStatus};
 use tessera_data::source::Source;
-use tessera_data::{Batch, DataError, Loader, Order, train_plan};
+use tessera_data::{Batch, DataError, Loader};
 use tessera_nn::VqVae;
 
+use crate::batch::training_batches;
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::clock::{Clock, Lap};
 use crate::config::TrainConfig;
@@ -132,14 +133,12 @@ impl Run<'_> {
             self.notice(format!("nothing to do: all {} steps are done", train.steps));
             return self.end(RunState::Done);
         }
-        let (rank, world_size) = (self.comm.rank(), self.comm.world_size());
-        let order = Order::Shuffled(source.sampler(&self.config.data, *seed));
-        let plan = train_plan(self.step, train.steps, train.global_batch, rank, world_size);
-        let mut loader = Loader::new(source, order, plan, self.config.data.load_options())?;
+        let device = self.worker.device.clone();
+        let mut loader = training_batches(source, self.config, self.step, self.comm, device)?;
         let mut pending: Option<Arriving> = None;
         self.clock.enter(Phase::Data);
         while let Some(batch) = self.next_batch(&mut loader) {
-            let batch = batch?;
+            let mut batch = batch?;
             self.clock.lap(Lap::DataWait);
             if self.step == 0 {
                 first_batch::start_from(self.comm, &mut self.training.model, &batch, *seed)?;
@@ -152,7 +151,7 @@ impl Run<'_> {
                 compare_state: self.step.is_multiple_of(metrics.every),
                 num_skipped: batch.num_skipped,
             };
-            let scalars = self.training.step(self.comm, &batch, input, &mut self.clock)?;
+            let scalars = self.training.step(self.comm, &mut batch, input, &mut self.clock)?;
             let arriving = Arriving::fetch(self.step, &scalars, &self.worker.device)?;
             self.look_at(pending.replace(arriving))?;
             self.step += 1;
@@ -173,7 +172,7 @@ impl Run<'_> {
                     sink.evaluation(&figures)?;
                 }
             }
-            if self.is_due(metrics.images_every) && rank == 0 {
+            if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
                 let folder = self.folder.reconstructions();
                 let source = &*self.test.source;
                 let picture = pictures::write(&folder, &self.training.model, source, self.step)?;
@@ -199,7 +198,7 @@ impl Run<'_> {
     }
 
     /// The next batch, waited for no longer than a collective.
-    fn next_batch(&self, loader: &mut Loader) -> Option<Result<Batch, DataError>> {
+    fn next_batch<M>(&self, loader: &mut Loader<M>) -> Option<Result<Batch<M>, DataError>> {
         let _armed = self.worker.watchdog.arm("the wait for a batch", self.step);
         loader.next()
     }
@@ -217,7 +216,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn report(&mut self, batch: &Batch) -> Result<(), TrainError> {
+    fn report<M>(&mut self, batch: &Batch<M>) -> Result<(), TrainError> {
         let means = self.training.window.take();
         let times = self.clock.take_window();
         let global = self.config.train.global_batch;

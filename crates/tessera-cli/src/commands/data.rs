@@ -25,7 +25,8 @@ pub(crate) struct DataArgs {
 enum DataCommand {
     /// Pack a data set as published into shards with checksums.
     Pack(PackArgs),
-    /// Check every byte of a packed data set; exits with 6 if any is wrong.
+    /// Check every byte of a packed data set, or of tar archives against their indices; exits
+    /// with 6 if any is wrong.
     Verify(VerifyArgs),
     /// Describe a packed data set from its manifest.
     Inspect(InspectArgs),
@@ -101,9 +102,9 @@ struct IndexArgs {
 
 #[derive(Debug, Args)]
 struct VerifyArgs {
-    /// Folder of the packed data set.
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// Folder of a packed data set or of tar archives, an archive, or a pattern.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -124,7 +125,7 @@ struct InspectArgs {
 pub(crate) fn run(args: DataArgs) -> Result<(), Failure> {
     match args.command {
         DataCommand::Pack(args) => pack(args),
-        DataCommand::Verify(args) => verify(&args.folder),
+        DataCommand::Verify(args) => verify(&args.path),
         DataCommand::Inspect(args) => inspect(&args),
         DataCommand::Preview(args) => preview(&args),
         DataCommand::Index(args) => index(&args.path),
@@ -220,8 +221,14 @@ fn index(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn verify(folder: &Path) -> Result<(), Failure> {
-    let report = tessera_data::verify(folder).map_err(failure)?;
+fn verify(path: &Path) -> Result<(), Failure> {
+    let bar = progress_bar("reading {wide_bar} {bytes}/{total_bytes}, {eta} left");
+    let report = tessera_data::verify(path, &|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let report = report.map_err(failure)?;
     let mut stdout = io::stdout().lock();
     for problem in &report.problems {
         writeln!(stdout, "{}", problem.message)?;
@@ -233,8 +240,8 @@ fn verify(folder: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "{} is damaged, {} problems in {shards} shards: pack it again or copy it from a good one",
-        folder.display(),
+        "{} is damaged, {} problems in {shards} shards: make it again or copy it from a good one",
+        path.display(),
         report.problems.len()
     );
     Err(Failure::new(ExitCode::DataCorrupt, message))

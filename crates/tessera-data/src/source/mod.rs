@@ -30,7 +30,7 @@ mod splits;
 mod subset;
 mod synthetic;
 mod tar_index;
-mod webdataset;
+pub(crate) mod webdataset;
 
 pub use packed::PackedSource;
 pub use synthetic::SyntheticSource;

@@ -66,8 +66,19 @@ pub(crate) fn of(
     blob: &Blob,
     read: &(dyn Fn(u64) + Sync),
 ) -> Result<TarIndex, DataError> {
-    let path = store.path(name);
-    let homes = homes(store, &path);
+    match kept(store, name, blob) {
+        Some(index) => Ok(index),
+        None => {
+            let index = make(&store.path(name), blob, read)?;
+            keep(store, name, &index);
+            Ok(index)
+        }
+    }
+}
+
+/// The index of an archive that an earlier run kept, if there is one of an archive of this length.
+fn kept(store: &Store, name: &str, blob: &Blob) -> Option<TarIndex> {
+    let homes = homes(store, &store.path(name));
     let is_remote = !matches!(store, Store::Local(_));
     let beside = is_remote.then(|| format!("{name}.index")).into_iter();
     let beside = beside.map(|beside| (store.read(&beside), store.path(&beside)));
@@ -75,8 +86,8 @@ pub(crate) fn of(
     for (text, home) in beside.chain(homes.iter().map(|home| (fs::read(home), home.clone()))) {
         match text.map_err(|error| (error.kind() != io::ErrorKind::NotFound, error.to_string())) {
             Ok(text) => match parse(&text, blob.len()) {
-                Ok(index) => return Ok(index),
-                Err(problem) => tracing::warn!(index = %home.display(), problem, "index made anew"),
+                Ok(index) => return Some(index),
+                Err(problem) => tracing::warn!(index = %home.display(), problem, "index not used"),
             },
             Err((true, problem)) => {
                 tracing::warn!(index = %home.display(), problem, "index not read")
@@ -84,20 +95,58 @@ pub(crate) fn of(
             Err((false, _)) => {}
         }
     }
-    let index = make(&path, blob, read)?;
-    let text = serde_json::to_vec(&index).expect("an index is plain data");
-    for home in &homes {
+    None
+}
+
+/// Keeps an index for later runs, where that is possible.
+fn keep(store: &Store, name: &str, index: &TarIndex) {
+    let path = store.path(name);
+    let text = serde_json::to_vec(index).expect("an index is plain data");
+    for home in &homes(store, &path) {
         if let Some(folder) = home.parent() {
             // Where this fails, so does the write.
             let _ = fs::create_dir_all(folder);
         }
         match file::write_synced(home, &[&text]) {
-            Ok(_) => return Ok(index),
+            Ok(_) => return,
             Err(error) => tracing::debug!(%error, "no index here"),
         }
     }
     tracing::warn!(archive = %path.display(), "its index could be kept nowhere");
-    Ok(index)
+}
+
+/// Reads an archive from its beginning to its end and compares it with the index that was kept,
+/// which stays as it is; without one there is one now. Returns how many samples the archive should
+/// have, and what is wrong.
+pub(crate) fn check(
+    store: &Store,
+    name: &str,
+    blob: &Blob,
+    read: &(dyn Fn(u64) + Sync),
+) -> Result<(usize, Vec<String>), DataError> {
+    let path = store.path(name);
+    let kept = kept(store, name, blob);
+    let found = make(&path, blob, read)?;
+    let Some(kept) = kept else {
+        keep(store, name, &found);
+        return Ok((found.samples.len(), Vec::new()));
+    };
+    let mut problems = Vec::new();
+    if found.sha256 != kept.sha256 {
+        let problem = "has another SHA-256 than when it was indexed";
+        problems.push(format!("archive {} {problem}", path.display()));
+    }
+    let now: BTreeMap<&str, &IndexedSample> =
+        found.samples.iter().map(|sample| (sample.key.as_str(), sample)).collect();
+    for sample in &kept.samples {
+        let problem = match now.get(sample.key.as_str()) {
+            None => "is gone",
+            Some(now) if now.members != sample.members => "is not what was indexed",
+            Some(_) => continue,
+        };
+        problems.push(format!("sample {} of archive {} {problem}", sample.key, path.display()));
+    }
+    Ok((kept.samples.len(), problems))
 }
 
 /// Removes what an earlier run kept about an archive, so that it is read again.

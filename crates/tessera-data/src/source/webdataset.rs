@@ -203,6 +203,50 @@ pub(crate) fn index(
     Ok((names.len(), indices.iter().map(|index| index.samples.len()).sum()))
 }
 
+/// Whether there are archives at `root`: a folder that holds some, or their name or pattern.
+pub(crate) fn is_at(root: &Path) -> bool {
+    archives(root, &RemoteConfig::default()).is_ok()
+}
+
+/// Reads all archives at `root` and compares each with its index. Returns what is wrong with each
+/// that is not whole, by its path, and how many samples and bytes all should have.
+///
+/// # Errors
+///
+/// [`DataError::NoFiles`] or [`DataError::Remote`]; damage to archives is told.
+pub(crate) fn verify(
+    root: &Path,
+    remote: &RemoteConfig,
+    progress: Progress<'_>,
+) -> Result<Vec<CheckedArchive>, DataError> {
+    let (store, names) = archives(root, remote)?;
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let blobs = store.open_all(&borrowed);
+    let total = blobs.iter().flatten().map(Blob::len).sum();
+    let done = AtomicU64::new(0);
+    let read = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+    let check = |(name, blob): (String, io::Result<Blob>)| {
+        let path = store.path(&name);
+        let num_bytes = blob.as_ref().map_or(0, Blob::len);
+        let checked = blob
+            .map_err(|source| DataError::Read { path: path.clone(), source })
+            .and_then(|blob| tar_index::check(&store, &name, &blob, &read));
+        let (num_samples, problems) = checked.unwrap_or_else(|error| (0, vec![error.to_string()]));
+        CheckedArchive { path, num_samples: num_samples as u64, num_bytes, problems }
+    };
+    Ok(names.into_par_iter().zip(blobs).map(check).collect())
+}
+
+/// What a check of an archive found.
+pub(crate) struct CheckedArchive {
+    pub(crate) path: PathBuf,
+    /// Samples that it should have; 0 where it cannot be read.
+    pub(crate) num_samples: u64,
+    pub(crate) num_bytes: u64,
+    /// All that is wrong, one line each.
+    pub(crate) problems: Vec<String>,
+}
+
 /// Archives that can be read, open, and their indices.
 type Indexed = (Vec<String>, Vec<Blob>, Vec<TarIndex>);
 

@@ -127,3 +127,42 @@ fn damaged_archives_are_refused_or_their_samples_named() {
     fs::remove_file(&path).unwrap();
     assert!(read_error(&*source, 5).to_string().starts_with("cannot read sample"));
 }
+
+#[test]
+fn archives_are_verified_against_what_was_indexed() {
+    let folder = archives();
+    let check = || verify(folder.path(), &|_, _| {}).unwrap();
+    // The first check makes the indices, the second reads against them.
+    for _ in 0..2 {
+        let report = check();
+        assert_eq!((report.num_shards, report.num_samples), (2, 10));
+        assert_eq!(report.problems, []);
+    }
+    let path = folder.path().join("set-1.tar");
+    let whole = fs::read(&path).unwrap();
+    let at = whole.windows(4).position(|bytes| bytes == b"IDAT").unwrap() + 6;
+    let mut flipped = whole.clone();
+    flipped[at] ^= 1;
+    fs::write(&path, &flipped).unwrap();
+    for _ in 0..2 {
+        // The index stays what it was: a second check finds the same.
+        let messages: Vec<String> =
+            check().problems.into_iter().map(|problem| problem.message).collect();
+        let file = path.display();
+        assert_eq!(
+            messages,
+            [
+                format!("archive {file} has another SHA-256 than when it was indexed"),
+                format!("sample 005 of archive {file} is not what was indexed"),
+            ]
+        );
+    }
+    fs::write(&path, &whole[..5000]).unwrap();
+    let problems = check().problems;
+    assert!(problems.len() == 1 && problems[0].message.contains("cut short"), "{problems:?}");
+    // One archive by its name, and a folder that holds neither shards nor archives.
+    let one = verify(&folder.path().join("set-0.tar"), &|_, _| {}).unwrap();
+    assert_eq!((one.num_shards, one.num_samples, one.problems.len()), (1, 5, 0));
+    let empty = tempfile::tempdir().unwrap();
+    assert!(verify(empty.path(), &|_, _| {}).unwrap_err().to_string().contains("no data set at"));
+}

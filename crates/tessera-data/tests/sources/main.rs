@@ -87,7 +87,7 @@ pub(crate) fn packs_as_it_is_read(data: &DataConfig) {
         let manifest = pack(&options, &|_, _| {}).unwrap();
         let plain_picture = published.shape().modality == Modality::Image && zstd_level.is_none();
         assert_eq!(manifest.version, if plain_picture { 1 } else { 2 });
-        assert_eq!(verify(&out).unwrap().problems, []);
+        assert_eq!(verify(&out, &|_, _| {}).unwrap().problems, []);
         let packed = config(DataKind::Packed, &out);
         let packed = DataConfig { verify: VerifyMode::Always, ..packed };
         let packed = source::open(&packed, "train").unwrap();
