@@ -21,7 +21,7 @@ pub enum DataError {
     },
     /// There is no packed data set in this folder.
     #[error(
-        "no data set at {}: pack one with `tessera data pack --format idx --input DIR --out {}`",
+        "no data set at {}: pack one with `tessera data pack --format KIND --input PATH --out {}`",
         .path.display(), .path.display()
     )]
     NoDataset {

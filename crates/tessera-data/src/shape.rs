@@ -1,5 +1,7 @@
 //! Shape of a sample: what is in it, and how its bytes lie.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Modality;
@@ -46,6 +48,28 @@ fn is_zero(value: &u32) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn is_image(modality: &Modality) -> bool {
     *modality == Modality::Image
+}
+
+impl fmt::Display for SampleShape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { modality, frames, channels, height, width, sample_rate } = self;
+        match modality {
+            Modality::Image => {
+                write!(
+                    formatter,
+                    "{height} x {width} x {channels} (height, width, channels), bytes"
+                )
+            }
+            Modality::Audio => write!(
+                formatter,
+                "{frames} x {channels} (instants at {sample_rate} Hz, channels), 16-bit integers"
+            ),
+            Modality::Video => write!(
+                formatter,
+                "{frames} x {height} x {width} x {channels} (frames, height, width, channels), bytes"
+            ),
+        }
+    }
 }
 
 impl SampleShape {

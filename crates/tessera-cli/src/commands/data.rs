@@ -38,7 +38,8 @@ enum DataCommand {
 
 #[derive(Debug, Args)]
 struct PackArgs {
-    /// What the input is: a value of `data.kind` in a run's configuration.
+    /// What the input is: folder, webdataset, idx, cifar, npy, packed or synthetic, as `data.kind`
+    /// in a run's configuration.
     #[arg(long, value_name = "KIND")]
     format: String,
     /// The input: a folder, searched with all folders below it, or what the format says.
@@ -76,7 +77,7 @@ struct PreviewArgs {
     /// PNG file to write; one that is there is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// What is at the path: a value of `data.kind` in a run's configuration.
+    /// What is at the path: packed, folder, webdataset, idx, cifar or npy.
     #[arg(long, value_name = "KIND", default_value = "packed")]
     format: String,
     /// A key of the section `data` of a run's configuration, without `data.`.
@@ -183,7 +184,7 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
     let config: Result<DataConfig, _> = table.try_into();
     config.map_err(|error| {
         let message = error.to_string().trim().replace('\n', ", ");
-        bad(format!("data.{message}"))
+        bad(format!("data: {message}"))
     })
 }
 
@@ -262,11 +263,7 @@ fn inspect(args: &InspectArgs) -> Result<(), Failure> {
 fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()> {
     let shape = summary.shape;
     writeln!(out, "{}, format version {}", summary.path.display(), summary.version)?;
-    writeln!(
-        out,
-        "  shape        {} x {} x {} (height, width, channels), bytes",
-        shape.height, shape.width, shape.channels
-    )?;
+    writeln!(out, "  shape        {shape}")?;
     for (name, split) in &summary.splits {
         let labels = if split.labels { "with labels" } else { "without labels" };
         writeln!(
@@ -290,7 +287,9 @@ fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()
 
 /// Numbers of the channels, one after another.
 fn list(values: &[f64]) -> String {
-    let values: Vec<String> = values.iter().map(|value| format!("{value:.6}")).collect();
+    // Adding zero turns -0 into 0.
+    let values: Vec<String> =
+        values.iter().map(|value| format!("{:.6}", (value * 1e6).round() / 1e6 + 0.0)).collect();
     values.join(" ")
 }
 
