@@ -331,7 +331,7 @@ fn a_tiny_idx_data_set_is_packed_verified_and_described() {
     let (code, stdout, stderr) = run(tessera().args(["data", "verify"]).arg(&shards));
     assert_eq!(code, Some(6), "{stderr}");
     assert!(stdout.contains("sample 3 of shard "), "{stdout}");
-    assert!(errors(&stderr)[0].contains("pack it again"), "{stderr}");
+    assert!(errors(&stderr)[0].contains("make it again"), "{stderr}");
 
     // The same input gives the same bytes, in another folder too.
     let other = TempDir::new().unwrap();

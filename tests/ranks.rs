@@ -83,8 +83,14 @@ fn train_rank(
         }
         disturb(rank, batch.step, &training);
         let step = batch.step;
-        let input =
-            StepInput { step, factor: 1.0, stop: false, compare_state: true, num_skipped: 0 };
+        let input = StepInput {
+            step,
+            factor: 1.0,
+            stop: false,
+            compare_state: true,
+            num_skipped: 0,
+            saves: [0.0; 4],
+        };
         let scalars = training.step(comm, &mut batch, input, &mut clock)?;
         read_scalars(step, &scalars, world_size)?;
         let means = training.window.take();

@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{processes_of, rows, run, start, steps_logged, tensors, train, wait_until};
+use crate::support::{
+    checkpoints, processes_of, rows, run, start, steps_logged, tensors, train, wait_until,
+};
 
 const STEPS: u64 = 400;
 /// Long enough to be stopped in the middle, with a checkpoint every 37 steps that no interval of
@@ -99,8 +101,10 @@ fn killed_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
     let expected = undisturbed(&LONG);
     let folder = TempDir::new().unwrap();
     let mut launcher = start(&mut train(2, folder.path(), &LONG));
-    let step = 40 + any_step(); // past the first checkpoint
-    wait_until("the step is logged", || steps_logged(folder.path()) >= step);
+    let step = 40 + any_step();
+    wait_until("the step is logged, and a checkpoint there", || {
+        steps_logged(folder.path()) >= step && !checkpoints(folder.path()).is_empty()
+    });
     signal(&launcher, Signal::KILL);
     launcher.wait().unwrap();
     wait_until("all processes are gone", || processes_of(folder.path()).is_empty());

@@ -190,7 +190,7 @@ pub(crate) fn errors(stderr: &str) -> Vec<&str> {
 
 /// Steps of the checkpoints with a final name, oldest first.
 pub(crate) fn checkpoints(run_dir: &Path) -> Vec<u64> {
-    tessera_train::checkpoint::list(&run_dir.join("checkpoints"))
+    tessera_checkpoint::list(&run_dir.join("checkpoints"))
         .unwrap()
         .into_iter()
         .map(|(step, _)| step)

@@ -11,15 +11,19 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("nccl-rs", &[]),
-    ("tessera-cli", &["tessera-launch", "tessera-data", "tessera-control"]),
+    ("tessera-checkpoint", &[]),
+    ("tessera-cli", &["tessera-launch", "tessera-data", "tessera-checkpoint", "tessera-control"]),
     ("tessera-comm", &["nccl-rs"]),
     ("tessera-control", &[]),
     ("tessera-data", &[]),
     ("tessera-launch", &["tessera-control"]),
     ("tessera-nn", &[]),
-    ("tessera-train", &["tessera-comm", "tessera-nn", "tessera-data", "tessera-control"]),
+    (
+        "tessera-train",
+        &["tessera-comm", "tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-control"],
+    ),
     ("tessera-worker", &["tessera-train", "tessera-comm", "tessera-control"]),
 ];
 /// Crates that own system libraries, and so `unsafe` code.
@@ -88,7 +92,9 @@ fn all_dependencies(metadata: &Metadata, name: &str) -> BTreeSet<String> {
 #[test]
 fn what_a_person_types_needs_neither_torch_nor_mpi() {
     let metadata = metadata();
-    for name in ["tessera-control", "tessera-data", "tessera-launch", "tessera-cli"] {
+    for name in
+        ["tessera-control", "tessera-checkpoint", "tessera-data", "tessera-launch", "tessera-cli"]
+    {
         let all = all_dependencies(&metadata, name);
         for heavy in ["tch", "torch-sys", "mpi", "mpi-sys"] {
             assert!(!all.contains(heavy), "{name} depends on {heavy}");

@@ -56,6 +56,10 @@ enum Command {
     Data(data::DataArgs),
     /// Describe a checkpoint and check its files; exits with 6 if one is corrupt.
     Inspect(inspect::InspectArgs),
+    /// Check every byte of a checkpoint, or of all checkpoints of a run; exits with 6 if any is wrong.
+    Verify(inspect::VerifyArgs),
+    /// Say which tensors of two checkpoints differ, and by how much; exits with 1 if any does.
+    Diff(inspect::DiffArgs),
     /// Follow a run until it ends; exits with the run's code.
     Watch(watch::WatchArgs),
     /// Say what is installed and what to do about what is missing.
@@ -87,6 +91,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(args) => worker::run("bench", &args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => inspect::verify(&args),
+        Command::Diff(args) => inspect::compare(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::InSession(args) => in_session::run(&args),

@@ -8,7 +8,6 @@ use std::process::{Command, Output};
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tessera_control::{ExitCode, RunState, RunStatus};
 
@@ -43,6 +42,7 @@ fn write_checkpoint(run: &Path, step: u64) -> PathBuf {
     let manifest = serde_json::json!({
         "format": "tessera-checkpoint", "version": 1, "step": step, "samples_seen": step * 256,
         "world_size": 2, "tessera": "0.1.0", "config_hash": "ab12", "config": {"seed": 0},
+        "data_fingerprint": "cd34",
         "files": files, "written_by_a_later_version": true
     });
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
@@ -52,7 +52,7 @@ fn write_checkpoint(run: &Path, step: u64) -> PathBuf {
 }
 
 fn sha256_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    tessera_checkpoint::sha256_hex(bytes)
 }
 
 #[test]
@@ -189,4 +189,45 @@ fn a_missing_worker_is_one_line_with_the_command_that_builds_it() {
         assert!(stderr.contains("cargo build --release"), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+}
+
+#[test]
+fn all_checkpoints_of_a_run_are_verified_and_two_are_compared() {
+    let run = TempDir::new().unwrap();
+    let first = write_checkpoint(run.path(), 500);
+    let second = write_checkpoint(run.path(), 1000);
+    let path = |folder: &Path| folder.to_str().unwrap().to_owned();
+    let output = tessera(&["verify", &path(run.path())]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(told.contains("good: step 500, 2 tensors"), "{told}");
+
+    let output = tessera(&["diff", &path(&first), &path(&second)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "0 tensors differ, 2 are bit for bit the same\n");
+
+    // The last value of the tensor "codes" becomes 1.
+    let file = first.join("state-2.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&1f32.to_le_bytes());
+    let old = sha256_of(&fs::read(&file).unwrap());
+    fs::write(&file, &bytes).unwrap();
+    let output = tessera(&["verify", &path(run.path())]);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(text(&output.stdout).contains("step-00000500  DAMAGED"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("good: step 1000"), "the other is good all the same");
+    assert!(text(&output.stderr).contains("state-2.safetensors: sha256 differs"));
+
+    let manifest = fs::read_to_string(first.join("manifest.json")).unwrap();
+    let manifest = manifest.replace(&old, &sha256_of(&bytes));
+    fs::write(first.join("manifest.json"), &manifest).unwrap();
+    let hash = sha256_of(manifest.as_bytes());
+    fs::write(first.join("manifest.sha256"), format!("{hash}  manifest.json\n")).unwrap();
+    let output = tessera(&["diff", &path(&first), &path(&second)]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stdout);
+    assert!(told.contains("codes  1 of 6 values differ, by at most 1.000e0"), "{told}");
+    assert!(told.contains("1 tensors differ, 1 are bit for bit the same"), "{told}");
 }

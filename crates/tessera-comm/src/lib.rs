@@ -14,6 +14,7 @@ mod bytes;
 mod config;
 pub mod desync;
 mod device;
+mod download;
 mod error;
 mod host_bytes;
 mod reducer;
@@ -26,6 +27,7 @@ pub use backend::{
 pub use bytes::{all_gather_bytes, broadcast_bytes};
 pub use config::{Backend, CommConfig};
 pub use device::{DeviceConfig, Mark, RankDevice, load_cuda};
+pub use download::download;
 pub use error::CommError;
 pub use host_bytes::HostBytes;
 pub use nccl_rs::Error as NcclError;

@@ -147,7 +147,7 @@ impl<'a> Watch<'a> {
     fn show_message(&mut self, rank: usize, message: Message, now: Instant) {
         match message {
             Message::Hello { host, pid, .. } => tracing::debug!(rank, host, pid, "worker is here"),
-            Message::Notice { text } if rank == 0 => self.display.say(&text),
+            Message::Notice { text } => self.display.say(&text),
             Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
                 let progress = Progress { step, steps, loss, perplexity, samples_per_second };
                 self.display.progress(&progress, now);
@@ -155,7 +155,7 @@ impl<'a> Watch<'a> {
             Message::Outcome { code, message, step } => {
                 tracing::debug!(rank, code = code.code(), message, step, "worker leaves");
             }
-            Message::Notice { .. } | Message::Heartbeat { .. } => {}
+            Message::Heartbeat { .. } => {}
         }
     }
 

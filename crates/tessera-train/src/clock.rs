@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use tessera_comm::RankDevice;
 use tessera_control::{Activity, Phase};
 
+use crate::faults::{Faults, Point};
+
 /// A part of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lap {
@@ -65,6 +67,7 @@ pub struct Clock {
     num_steps: u64,
     window_steps: u64,
     device: Option<RankDevice>,
+    pub(crate) faults: Faults,
 }
 
 /// Longest wait for the device at a lap; a monitor of the communicator's is faster.
@@ -92,7 +95,13 @@ impl Clock {
             num_steps: 0,
             window_steps: 0,
             device: None,
+            faults: Faults::default(),
         }
+    }
+
+    /// The same clock, at whose points faults happen.
+    pub(crate) fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     /// The same clock, which waits for the device at each lap.
@@ -103,6 +112,11 @@ impl Clock {
     /// Tells the launcher what the time from now on is spent on.
     pub fn enter(&self, phase: Phase) {
         self.activity.enter(phase);
+        match phase {
+            Phase::Data => self.faults.reach(Point::Data, self.activity.step()),
+            Phase::Checkpoint => self.faults.reach(Point::Checkpoint, self.activity.step()),
+            _ => {}
+        }
     }
 
     /// Books the time since the last lap.
@@ -116,6 +130,14 @@ impl Clock {
         self.last = now;
         self.total[lap as usize] += spent;
         self.window[lap as usize] += spent;
+        let next = match lap {
+            Lap::Input => Point::Forward,
+            Lap::Decode => Point::Backward,
+            Lap::EncoderBackward => Point::Reduce,
+            Lap::Reduce => Point::Optimizer,
+            _ => return,
+        };
+        self.faults.reach(next, self.activity.step());
     }
 
     /// Notes that `step` optimiser steps are done.

@@ -4,8 +4,8 @@
 //! Where values come from (defaults, file, environment, `--set`) is `resolve.rs`'s business.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tch::Kind;
+use tessera_checkpoint::{BestMetric, Retention};
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_data::DataConfig;
 use tessera_nn::{Kinds, ModelConfig};
@@ -99,11 +99,29 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// Newest checkpoints to keep, at least 1.
     pub keep: u64,
+    /// Not 0: checkpoints of steps that are multiples of this are kept too.
+    pub keep_every: u64,
+    /// Best checkpoints to keep too, among those of steps with an evaluation.
+    pub keep_best: u64,
+    /// What "best" means: "mse", "psnr", "ssim" or "perplexity", on the test split.
+    pub best_metric: BestMetric,
+    /// Saves that may fail in a row before the run ends, at least 1.
+    pub max_failures: u64,
+}
+
+impl CheckpointConfig {
+    /// Which checkpoints are kept.
+    pub(crate) fn retention(&self) -> Retention {
+        let Self { keep: last, keep_every: every, keep_best: best, best_metric: metric, .. } =
+            *self;
+        Retention { last, every, best, metric }
+    }
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 500, keep: 3 }
+        let best_metric = BestMetric::Mse;
+        Self { every: 500, keep: 3, keep_every: 0, keep_best: 0, best_metric, max_failures: 5 }
     }
 }
 
@@ -155,6 +173,7 @@ impl TrainConfig {
             ("train.steps", self.train.steps),
             ("train.global_batch", self.train.global_batch),
             ("checkpoint.keep", self.checkpoint.keep),
+            ("checkpoint.max_failures", self.checkpoint.max_failures),
             ("eval.batch", self.eval.batch),
             ("metrics.every", self.metrics.every),
         ] {
@@ -170,11 +189,6 @@ impl TrainConfig {
     /// SHA-256 of the configuration as JSON, in hex: what ranks compare at start.
     pub fn hash(&self) -> String {
         let json = serde_json::to_vec(self).expect("a configuration is plain data");
-        hex(&Sha256::digest(json))
+        tessera_checkpoint::sha256_hex(&json)
     }
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tessera_checkpoint::{Checkpoint, Manifest, Storage};
 use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
 use tessera_control::ExitCode;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::run_folder::Resume;
@@ -131,15 +132,21 @@ pub(crate) fn choose_checkpoint(
     data_fingerprint: &str,
 ) -> Result<Choice, TrainError> {
     let choice = match comm.rank() {
-        0 => resumable_checkpoint(checkpoints, resume, config, data_fingerprint).and_then(
-            |(choice, step)| checkpoint::supersede_after(checkpoints, step).map(|()| choice),
-        ),
+        0 => resumable_checkpoint(checkpoints, resume, config, data_fingerprint)
+            .and_then(|(choice, step)| clear_after(checkpoints, step).map(|()| choice)),
         _ => Ok(Choice { path: None, notices: Vec::new() }),
     };
     let choice = agree_on(comm, choice)?;
     let bytes =
         broadcast_bytes(comm, &serde_json::to_vec(&choice).expect("a choice is plain data"))?;
     Ok(serde_json::from_slice(&bytes).expect("rank 0 sends a choice"))
+}
+
+/// Sees to it that the run's own saves meet nothing of another way that it took before.
+fn clear_after(checkpoints: &Path, step: u64) -> Result<(), TrainError> {
+    let storage = Storage::new();
+    tessera_checkpoint::remove_partials(&storage, checkpoints)?;
+    Ok(tessera_checkpoint::supersede_after(&storage, checkpoints, step)?)
 }
 
 /// The checkpoint to go on from, and its step, 0 without one; changes nothing.
@@ -155,7 +162,7 @@ pub(crate) fn resumable_checkpoint(
 ) -> Result<(Choice, u64), TrainError> {
     let choice = look_for_checkpoint(checkpoints, resume)?;
     let Some(path) = &choice.path else { return Ok((choice, 0)) };
-    let manifest = Checkpoint::read_manifest(path)?;
+    let manifest = Manifest::read(path)?;
     checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
     Ok((choice, manifest.step))
 }
@@ -164,22 +171,19 @@ fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, Tr
     let mut notices = Vec::new();
     match resume {
         Resume::Never => {}
-        Resume::Auto if !checkpoints.is_dir() => {}
         Resume::From(path) => {
             Checkpoint::verify(path)?;
             notices.push(format!("resuming from {} as asked", path.display()));
             return Ok(Choice { path: Some(path.clone()), notices });
         }
         Resume::Auto => {
-            for (step, path) in checkpoint::list(checkpoints)?.into_iter().rev() {
-                match Checkpoint::verify(&path) {
-                    Ok(_) => {
-                        let why = if notices.is_empty() { "the newest" } else { "the newest good" };
-                        notices.push(format!("resuming from step {step}, {why} checkpoint"));
-                        return Ok(Choice { path: Some(path), notices });
-                    }
-                    Err(error) => notices.push(format!("checkpoint skipped: {error}")),
-                }
+            let (found, refused) = tessera_checkpoint::newest_good(checkpoints)?;
+            notices.extend(refused.iter().map(|error| format!("checkpoint skipped: {error}")));
+            if let Some(Checkpoint { path, manifest, .. }) = found {
+                let why = if notices.is_empty() { "the newest" } else { "the newest good" };
+                let step = manifest.step;
+                notices.push(format!("resuming from step {step}, {why} checkpoint"));
+                return Ok(Choice { path: Some(path), notices });
             }
             if !notices.is_empty() {
                 notices.push("no good checkpoint is left: starting from step 0".into());

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tessera_checkpoint::CheckpointError;
 use tessera_control::ExitCode;
 
 /// Why a run did not end well.
@@ -53,6 +54,9 @@ pub enum TrainError {
         /// Its words.
         message: String,
     },
+    /// The storage of the run folder does not answer.
+    #[error("{0}")]
+    Storage(String),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -123,7 +127,17 @@ impl TrainError {
                 _ => ExitCode::Failed,
             },
             Self::Peer { code, .. } => *code,
-            Self::Torch(_) => ExitCode::Failed,
+            Self::Storage(_) | Self::Torch(_) => ExitCode::Failed,
+        }
+    }
+}
+
+impl From<CheckpointError> for TrainError {
+    /// A checkpoint that cannot be used is bad input; storage that fails stays what it is.
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::File { action, path, source } => Self::File { action, path, source },
+            other => Self::BadInput(other.to_string()),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use tessera_checkpoint::Checkpoint;
 use tessera_comm::Communicator;
 use tessera_data::{LoadOptions, Loader, Order, Source, eval_plan};
 use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
 
 use crate::batch::batch_images;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint;
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
 use crate::metrics::usage::Usage;
@@ -175,7 +176,7 @@ pub fn evaluate_run(
     }
     let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
     let training = Training::new(model, optimizer);
-    agree_on(comm, checkpoint.restore(&training))?;
+    agree_on(comm, checkpoint::restore(&checkpoint, &training))?;
     let (batch, load) = (config.eval.batch, config.data.load_options());
     let split = Split { name: "test".into(), source, batch, load };
     evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels)
@@ -184,7 +185,7 @@ pub fn evaluate_run(
 fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {
     let resolved = Resolved::of_run(run_dir)?;
     let checkpoints = RunFolder { root: run_dir.to_owned() }.checkpoints();
-    let all = checkpoint::list(&checkpoints)?;
+    let all = tessera_checkpoint::list(&checkpoints)?;
     let asked: Vec<_> = all
         .iter()
         .rev()
@@ -196,7 +197,7 @@ fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainErr
             Ok(checkpoint) => return Ok((resolved, checkpoint)),
             Err(error) => {
                 tracing::warn!(%error, "checkpoint skipped");
-                refusal.get_or_insert(error);
+                refusal.get_or_insert(error.into());
             }
         }
     }

@@ -12,6 +12,7 @@ mod config;
 mod coordinator;
 mod error;
 mod evaluate;
+mod faults;
 mod first_batch;
 pub mod metrics;
 mod optim;
@@ -31,6 +32,7 @@ pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precis
 pub use coordinator::agree_on;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Split, Which, evaluate, evaluate_run, reconstruct};
+pub use faults::Faults;
 pub use first_batch::start_from;
 pub use optim::{AdamW, OptimizerConfig};
 pub use resolve::{Resolved, resolve};

@@ -8,12 +8,13 @@ use tessera_comm::{Mark, RankDevice, desync};
 use tessera_nn::{VqVae, to_device};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checkpoint::saver;
 use crate::error::TrainError;
 use crate::training::StepInput;
 
 /// Scalars before the desync numbers: reconstruction, quantiser's losses, stop flag, samples
-/// skipped.
-const HEAD: usize = 4;
+/// skipped, how far ranks are with a save.
+const HEAD: usize = 4 + saver::NUMBERS;
 /// Scalars of a step.
 pub(crate) const LEN: i64 = (HEAD + desync::NUMBERS) as i64;
 
@@ -28,6 +29,8 @@ pub struct Reduced {
     pub quantizer_loss: f64,
     /// Whether any rank asked to stop.
     pub stop: bool,
+    /// How many ranks are done with the save on its way, or failed.
+    pub(crate) saves: [f64; saver::NUMBERS],
 }
 
 /// Writes this rank's scalars: losses already divided by global counts, the stop flag, and a
@@ -47,6 +50,7 @@ pub(crate) fn write(
     }
     let host: Vec<f64> = [0.0, 0.0, f64::from(u8::from(input.stop)), input.num_skipped as f64]
         .into_iter()
+        .chain(input.saves)
         .chain(desync::encode(hash.digest()))
         .collect();
     scalars.copy_(&to_device(Tensor::from_slice(&host), scalars.device()));
@@ -114,7 +118,8 @@ pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Re
             return Err(TrainError::NotFinite { what, step: step + 1, value });
         }
     }
-    Ok(Reduced { step, recon_mse: host[0], quantizer_loss: host[1], stop: host[2] > 0.0 })
+    let saves = host[4..HEAD].try_into().expect("so many numbers");
+    Ok(Reduced { step, recon_mse: host[0], quantizer_loss: host[1], stop: host[2] > 0.0, saves })
 }
 
 /// Hashes parameters and the quantiser's state, bit for bit.

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::TrainConfig;
 use crate::coordinator::resumable_checkpoint;
 use crate::error::TrainError;
+use crate::faults::Faults;
 use crate::resolve::Resolved;
 use crate::run_folder::{self, Resume, RunFolder};
 
@@ -29,6 +30,8 @@ pub struct Worker {
     pub watchdog: Watchdog,
     /// Set when this process was asked to stop.
     pub stop: Arc<AtomicBool>,
+    /// What a test wants to go wrong.
+    pub faults: Faults,
     /// Whether the phases of a step are timed on the device, one after another.
     pub profile: bool,
 }
@@ -36,7 +39,7 @@ pub struct Worker {
 impl Worker {
     /// A clock for the run that begins now.
     pub(crate) fn clock(&self) -> Clock {
-        let clock = Clock::start(Arc::clone(&self.activity));
+        let clock = Clock::start(Arc::clone(&self.activity)).with_faults(self.faults.clone());
         if self.profile { clock.waiting_for(self.device.clone()) } else { clock }
     }
 }

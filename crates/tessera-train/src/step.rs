@@ -17,7 +17,7 @@
 //! at the same place on every rank, so no rank waits for them.
 
 use tch::Tensor;
-use tessera_comm::{Communicator, HostBytes};
+use tessera_comm::{Communicator, HostBytes, Reducer};
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::Quantized;
@@ -26,6 +26,7 @@ use tessera_nn::{from_vectors, loss, to_vectors};
 use crate::batch::{place_of, upload_images};
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
+use crate::faults::SumFault;
 use crate::scalars;
 use crate::training::{StepInput, Training};
 use tessera_control::Phase;
@@ -100,7 +101,10 @@ impl Training {
         let layout_hash = reducer.layout_hash();
         let mut scalars = reducer.piece("scalars");
         scalars::write(&mut scalars, model, input, layout_hash, &recon, &quantizer_loss);
-        reducer.all_reduce(comm)?;
+        match clock.faults.of_sum(input.step) {
+            None => reducer.all_reduce(comm)?,
+            Some(fault) => reducer_fault(reducer, comm, fault)?,
+        }
         clock.lap(Lap::Reduce);
 
         clock.enter(Phase::Compute);
@@ -115,5 +119,25 @@ impl Training {
         window.add(&scalars, &norm, &sums.counts, updated.replaced.as_ref());
         clock.lap(Lap::CodebookUpdate);
         Ok(scalars::with_norm(&scalars, &norm))
+    }
+}
+
+/// What a test lets become of a rank's sum.
+fn reducer_fault(
+    reducer: &mut Reducer,
+    comm: &dyn Communicator,
+    fault: SumFault,
+) -> Result<(), TrainError> {
+    match fault {
+        SumFault::Skip => Ok(()),
+        SumFault::Shape => {
+            let part = reducer.piece("gradients");
+            let _ = comm.all_reduce(part.narrow(0, 0, part.size()[0] / 2))?.wait()?;
+            Ok(())
+        }
+        SumFault::Nan => {
+            let _ = reducer.piece("gradients").narrow(0, 0, 1).fill_(f64::NAN);
+            Ok(reducer.all_reduce(comm)?)
+        }
     }
 }

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tessera_checkpoint::Checkpoint;
 use tessera_comm::{Communicator, Uploads};
-use tessera_control::{Message, Phase, RunState, RunStatus};
+use tessera_control::{Phase, RunState};
 use tessera_data::source::Source;
 use tessera_data::{Batch, DataError, Loader};
 use tessera_nn::VqVae;
 
 use crate::batch::training_batches;
-use crate::checkpoint::{self, Checkpoint, Manifest};
+use crate::checkpoint;
+use crate::checkpoint::saver::Saver;
 use crate::clock::{Clock, Lap};
 use crate::config::TrainConfig;
 use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
 use crate::error::TrainError;
-use crate::evaluate::{Split, evaluate};
+use crate::evaluate::{Evaluation, Split, evaluate};
 use crate::first_batch;
 use crate::metrics::{self, MetricSink, MetricsRow};
 use crate::optim::AdamW;
@@ -30,6 +32,8 @@ use crate::run_folder::{Resume, RunFolder};
 use crate::scalars::Arriving;
 use crate::setup::{Worker, open_data};
 use crate::training::{StepInput, Training};
+
+mod saving;
 
 /// How a run ended well.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,11 +72,15 @@ pub fn train(
     let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
     let mut step = 0;
     if let Some(path) = &choice.path {
-        let loaded = agree_on(comm, Checkpoint::verify(path))?;
-        agree_on(comm, loaded.restore(&training))?;
+        let loaded = agree_on(comm, Checkpoint::verify(path).map_err(TrainError::from))?;
+        agree_on(comm, checkpoint::restore(&loaded, &training))?;
         step = loaded.manifest.step;
     }
     checkpoint::broadcast_state(comm, &training)?;
+    let ranks = (comm.rank(), comm.world_size());
+    let (checkpoints, storage) = (folder.checkpoints(), worker.faults.storage());
+    let device = worker.device.clone();
+    let saver = Saver::start(ranks, device, checkpoints, &config.checkpoint, storage);
     let mut run = Run {
         comm,
         worker,
@@ -87,6 +95,8 @@ pub fn train(
             load: config.data.load_options(),
         },
         num_train: data.train.num_samples(),
+        saver: agree_on(comm, saver)?,
+        evaluated: None,
         sinks: Vec::new(),
         clock: worker.clock(),
         step,
@@ -118,6 +128,9 @@ struct Run<'a> {
     test: Split,
     /// Samples of the train split.
     num_train: u64,
+    saver: Saver,
+    /// The last evaluation of this run.
+    evaluated: Option<Evaluation>,
     sinks: Vec<Box<dyn MetricSink + 'a>>,
     clock: Clock,
     /// Steps done.
@@ -150,6 +163,7 @@ impl Run<'_> {
                 stop: self.worker.stop.load(Ordering::Relaxed),
                 compare_state: self.step.is_multiple_of(metrics.every),
                 num_skipped: batch.num_skipped,
+                saves: self.saver.flags(),
             };
             let scalars = self.training.step(self.comm, &mut batch, input, &mut self.clock)?;
             let arriving = Arriving::fetch(self.step, &scalars, &self.worker.device)?;
@@ -171,6 +185,7 @@ impl Run<'_> {
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }
+                self.evaluated = Some(figures);
             }
             if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
                 let folder = self.folder.reconstructions();
@@ -184,7 +199,7 @@ impl Run<'_> {
             }
             if self.is_due(checkpoint.every) || is_last || is_stop {
                 self.look_at(pending.take())?;
-                self.save()?;
+                self.save(is_last || is_stop)?;
             }
             loader.recycle(batch);
             self.clock.lap(Lap::Other);
@@ -211,7 +226,11 @@ impl Run<'_> {
     fn look_at(&mut self, scalars: Option<Arriving>) -> Result<(), TrainError> {
         if let Some(scalars) = scalars {
             let deadline = Duration::from_secs_f64(self.config.comm.timeout_seconds);
-            self.stop_seen |= scalars.read(self.comm.world_size(), deadline)?.stop;
+            let reduced = scalars.read(self.comm.world_size(), deadline)?;
+            self.stop_seen |= reduced.stop;
+            if let Some(saved) = self.saver.hear(&reduced.saves) {
+                self.saved(saved)?;
+            }
         }
         Ok(())
     }
@@ -249,20 +268,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), TrainError> {
-        self.clock.enter(Phase::Checkpoint);
-        let draft = Manifest::draft(
-            self.step,
-            self.comm.world_size(),
-            self.config.clone(),
-            self.fingerprint.clone(),
-        );
-        let (folder, keep) = (self.folder.checkpoints(), self.config.checkpoint.keep);
-        let path = checkpoint::save(self.comm, &folder, &self.training, draft, keep)?;
-        tracing::info!(step = self.step, path = %path.display(), "checkpoint saved");
-        self.status(RunState::Running, "")
-    }
-
     fn end(self, state: RunState) -> Result<Ending, TrainError> {
         self.clock.enter(Phase::Finish);
         let message = match state {
@@ -274,25 +279,5 @@ impl Run<'_> {
         // All durable work is done; after this ranks only leave.
         self.comm.barrier()?;
         Ok(Ending { state, step: self.step, profile: self.clock.table() })
-    }
-
-    fn status(&self, state: RunState, message: &str) -> Result<(), TrainError> {
-        if self.comm.rank() != 0 {
-            return Ok(());
-        }
-        let exit_code = state.exit_code();
-        let world_size = self.comm.world_size();
-        RunStatus { state, exit_code, step: self.step, world_size, message: message.into() }
-            .write(&self.folder.root)
-            .map_err(TrainError::file("write the status of", &self.folder.root))
-    }
-
-    fn notice(&self, text: String) {
-        if self.comm.rank() == 0 {
-            tracing::warn!("{text}"); // to the log, and to stderr where there is no launcher
-            if let Some(control) = &self.worker.control {
-                control.send(Message::Notice { text });
-            }
-        }
     }
 }

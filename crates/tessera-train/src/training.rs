@@ -5,6 +5,7 @@ use tessera_comm::{Piece, Reducer, Uploads};
 use tessera_nn::VqVae;
 use tessera_nn::quantize::Sums;
 
+use crate::checkpoint::saver;
 use crate::metrics::window::Window;
 use crate::optim::AdamW;
 use crate::scalars;
@@ -36,6 +37,8 @@ pub struct StepInput {
     pub compare_state: bool,
     /// Samples of this rank's part that could not be read.
     pub num_skipped: u64,
+    /// How far this rank is with the save on its way.
+    pub saves: [f64; saver::NUMBERS],
 }
 
 impl Training {

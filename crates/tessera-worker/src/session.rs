@@ -9,7 +9,7 @@ use std::time::Duration;
 use tch::Device;
 use tessera_comm::{CommConfig, Communicator, Connection, DeviceConfig, Hang, Watchdog, connect};
 use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus, variables};
-use tessera_train::{RunFolder, TrainError, Worker};
+use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
 /// What a thread needs to tell how the worker ends when the main thread cannot.
 #[derive(Debug, Default)]
@@ -99,7 +99,8 @@ impl Session {
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
         let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
-        let worker = Worker { control, device, activity, watchdog, stop, profile: false };
+        let faults = Faults::from_env(rank).map_err(TrainError::BadInput)?;
+        let worker = Worker { control, device, activity, watchdog, stop, faults, profile: false };
         Ok(Self { comm, worker, last_words })
     }
 

@@ -1,0 +1,109 @@
+//! The second phase of a save: all parts are there, and the checkpoint becomes visible.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::CheckpointError;
+use crate::folder::{SUPERSEDED, folder_name, list, partial_folder};
+use crate::load::Checkpoint;
+use crate::manifest::{FileEntry, Manifest};
+use crate::part::report_file;
+use crate::retention::Retention;
+use crate::storage::Storage;
+
+/// A checkpoint that is visible now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Older checkpoints that were removed.
+    pub removed: Vec<u64>,
+}
+
+/// Makes the checkpoint whose parts lie in the temporary folder of `draft`'s step visible: verifies
+/// every part, writes the manifest last, and renames the folder. Then removes the checkpoints that
+/// `retention` gives up; one that cannot be removed is left, with a warning.
+///
+/// # Errors
+///
+/// [`CheckpointError`]; then all checkpoints are as they were, and [`discard`] removes what was
+/// written of this one.
+pub fn commit(
+    storage: &Storage,
+    checkpoints: &Path,
+    mut draft: Manifest,
+    retention: &Retention,
+) -> Result<Committed, CheckpointError> {
+    let step = draft.step;
+    let partial = partial_folder(checkpoints, step);
+    draft.files = (0..draft.world_size)
+        .map(|rank| read_report(&partial, rank))
+        .collect::<Result<_, CheckpointError>>()?;
+    for (file, bytes) in draft.to_files() {
+        storage.write(&partial.join(file), &bytes)?;
+    }
+    Checkpoint::verify(&partial)?;
+    for rank in 0..draft.world_size {
+        storage.remove_file(&report_file(&partial, rank))?;
+    }
+    storage.sync_folder(&partial)?;
+    let path = checkpoints.join(folder_name(step));
+    if path.exists() {
+        // The same step was saved before, by a run that a resume has superseded.
+        set_aside(storage, checkpoints, &path)?;
+    }
+    storage.rename(&partial, &path)?;
+    storage.sync_folder(checkpoints)?;
+    let removed = remove_expired(storage, checkpoints, retention);
+    Ok(Committed { path, removed })
+}
+
+/// Removes what was written of a checkpoint that does not become visible.
+///
+/// # Errors
+///
+/// [`CheckpointError::File`].
+pub fn discard(storage: &Storage, checkpoints: &Path, step: u64) -> Result<(), CheckpointError> {
+    let partial = partial_folder(checkpoints, step);
+    if partial.exists() { storage.remove_folder(&partial) } else { Ok(()) }
+}
+
+fn read_report(partial: &Path, rank: usize) -> Result<FileEntry, CheckpointError> {
+    let path = report_file(partial, rank);
+    let bytes = fs::read(&path).map_err(CheckpointError::file("read", &path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| CheckpointError::damaged(partial, &format!("part of rank {rank}"), error))
+}
+
+/// Moves a checkpoint to where no resume finds it.
+pub(crate) fn set_aside(
+    storage: &Storage,
+    checkpoints: &Path,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    let folder = checkpoints.join(SUPERSEDED);
+    let target = folder.join(path.file_name().expect("a checkpoint has a name"));
+    storage.make_folder(&folder)?;
+    if target.exists() {
+        storage.remove_folder(&target)?;
+    }
+    storage.rename(path, &target)
+}
+
+fn remove_expired(storage: &Storage, checkpoints: &Path, retention: &Retention) -> Vec<u64> {
+    let all = match list(checkpoints) {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::warn!(%error, "old checkpoints are kept");
+            return Vec::new();
+        }
+    };
+    let mut removed = Vec::new();
+    for step in retention.expired(&all) {
+        match storage.remove_folder(&checkpoints.join(folder_name(step))) {
+            Ok(()) => removed.push(step),
+            Err(error) => tracing::warn!(%error, "an old checkpoint is kept"),
+        }
+    }
+    removed
+}

@@ -1,0 +1,188 @@
+//! What of a training is saved, and how it goes on from there.
+//!
+//! The files are `tessera-checkpoint`'s business. Here a training becomes names and bytes
+//! ([`state`], [`Snapshot`](snapshot::Snapshot)), a save runs beside the steps
+//! ([`Saver`](saver::Saver)), and a checkpoint becomes a training again ([`restore`]).
+
+pub(crate) mod saver;
+pub(crate) mod snapshot;
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+use tessera_checkpoint::{Checkpoint, Dtype, Manifest};
+use tessera_comm::Communicator;
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::schedule::ScheduleKind;
+use crate::training::Training;
+
+/// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
+/// may too, where the schedule does not depend on it.
+const MAY_CHANGE: [&str; 23] = [
+    "checkpoint.best_metric",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "checkpoint.keep_best",
+    "checkpoint.keep_every",
+    "checkpoint.max_failures",
+    "comm.backend",
+    "comm.share_gpu",
+    "comm.timeout_seconds",
+    "data.on_corrupt",
+    "data.path",
+    "data.prefetch",
+    "data.threads",
+    "data.verify",
+    "eval.batch",
+    "eval.every",
+    "metrics.every",
+    "metrics.images_every",
+    "train.device",
+    "train.precision",
+    "train.stop_at",
+    "optimizer.clip_grad_norm",
+    "optimizer.learning_rate",
+];
+
+/// All state of a training under canonical names, in a fixed order; writing to a tensor restores
+/// it.
+pub fn state(training: &Training) -> Vec<(String, Tensor)> {
+    let mut all = Vec::new();
+    let parameters = &training.model.parameters;
+    for (name, tensor) in parameters.named_views(parameters.flat()) {
+        all.push((name.to_owned(), tensor));
+    }
+    let moments = [
+        ("optimizer.exp_avg", &training.optimizer.exp_avg),
+        ("optimizer.exp_avg_sq", &training.optimizer.exp_avg_sq),
+    ];
+    for (prefix, flat) in moments {
+        for (name, tensor) in parameters.named_views(flat) {
+            all.push((format!("{prefix}.{name}"), tensor));
+        }
+    }
+    all.extend(training.model.quantizer.state());
+    for (name, tensor) in training.window.state() {
+        all.push((name.to_owned(), tensor.shallow_clone()));
+    }
+    all
+}
+
+/// A manifest of a training after `step` steps, without its files.
+pub(crate) fn draft(
+    step: u64,
+    world_size: usize,
+    config: &TrainConfig,
+    data_fingerprint: &str,
+) -> Manifest {
+    let json = serde_json::to_value(config).expect("a configuration is plain data");
+    let samples_seen = step * config.train.global_batch;
+    let fingerprint = data_fingerprint.to_owned();
+    Manifest::draft(step, samples_seen, world_size, json, config.hash(), fingerprint)
+}
+
+/// Refuses a checkpoint of another run: other data, or a key that may not change.
+pub(crate) fn check_resumable(
+    manifest: &Manifest,
+    config: &TrainConfig,
+    data_fingerprint: &str,
+) -> Result<(), TrainError> {
+    if manifest.data_fingerprint != data_fingerprint {
+        return Err(TrainError::BadInput(
+            "the data set is not the one that the checkpoint was trained on: set data.path to \
+             that, or choose another --run-dir"
+                .into(),
+        ));
+    }
+    let flat = |config: &serde_json::Value| {
+        let mut leaves = BTreeMap::new();
+        flatten("", config, &mut leaves);
+        leaves
+    };
+    // Keys that are newer than the checkpoint had their defaults then; those that are gone now
+    // cannot be compared.
+    let saved: TrainConfig = serde_json::from_value(manifest.config.clone()).map_err(|error| {
+        TrainError::BadInput(format!(
+            "the configuration of the checkpoint of step {} is of another version of Tessera \
+             ({error}): use the one that wrote it, {}",
+            manifest.step, manifest.tessera
+        ))
+    })?;
+    let plain = |config| serde_json::to_value(config).expect("a configuration is plain data");
+    let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
+    let constant = config.schedule.kind == ScheduleKind::Constant;
+    for (key, value) in &now {
+        let may = MAY_CHANGE.contains(&key.as_str()) || (key == "train.steps" && constant);
+        let was = saved.get(key).cloned().unwrap_or_default();
+        if !may && was != *value {
+            return Err(TrainError::BadInput(format!(
+                "{key} is {value} but the checkpoint of step {} has {was}: set it back, or choose \
+                 another --run-dir (docs/configuration.md lists the keys that may change)",
+                manifest.step
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn flatten(prefix: &str, value: &serde_json::Value, leaves: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(table) => {
+            for (key, value) in table {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{key}"), value, leaves);
+            }
+        }
+        leaf => {
+            leaves.insert(prefix.to_owned(), leaf.to_string());
+        }
+    }
+}
+
+/// Writes every tensor of a checkpoint into the training.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] if a tensor is missing, or has another shape or kind.
+pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), TrainError> {
+    let bad = |what: String| TrainError::BadInput(format!("the checkpoint cannot be used: {what}"));
+    let saved: BTreeMap<_, _> = checkpoint.tensors().into_iter().collect();
+    for (name, mut tensor) in state(training) {
+        let Some(view) = saved.get(&name) else {
+            return Err(bad(format!("it has no tensor {name}")));
+        };
+        let kind = match view.dtype {
+            Dtype::F32 => tch::Kind::Float,
+            Dtype::F64 => tch::Kind::Double,
+            other => return Err(bad(format!("{name} is of kind {other:?}"))),
+        };
+        let size: Vec<i64> = view.shape.iter().map(|&size| size as i64).collect();
+        if kind != tensor.kind() || size != tensor.size() {
+            return Err(bad(format!(
+                "{name} is {kind:?} {size:?}, the model wants {:?} {:?}",
+                tensor.kind(),
+                tensor.size()
+            )));
+        }
+        tensor.copy_(&Tensor::from_data_size(view.bytes, &size, kind));
+    }
+    training.model.parameters.refresh();
+    Ok(())
+}
+
+/// Gives every rank rank 0's parameters and codebook: the last word on what all start from.
+/// Collective.
+pub(crate) fn broadcast_state(
+    comm: &dyn Communicator,
+    training: &Training,
+) -> Result<(), TrainError> {
+    let parameters = training.model.parameters.flat();
+    let _ = comm.broadcast(parameters.shallow_clone(), 0)?.wait()?;
+    for (_, tensor) in training.model.quantizer.state() {
+        let _ = comm.broadcast(tensor, 0)?.wait()?;
+    }
+    training.model.parameters.refresh();
+    Ok(())
+}
