@@ -14,5 +14,6 @@ mod precision;
 mod quantizers;
 mod ranks;
 mod resume;
+mod storage;
 mod support;
 mod tidy;
