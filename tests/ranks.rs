@@ -12,7 +12,7 @@ use tessera_comm::{CommError, Communicator, RankDevice, Solo, Threads};
 use tessera_nn::quantize::VectorConfig;
 use tessera_nn::{QuantizerConfig, VqVae, to_vectors};
 use tessera_train::{
-    AdamW, Clock, Precision, StepInput, TrainConfig, TrainError, Training, batch_images,
+    AdamW, Clock, Precision, StepInput, Stepped, TrainConfig, TrainError, Training, batch_images,
     checkpoint, read_scalars, resolve, start_from, training_batches,
 };
 
@@ -89,9 +89,12 @@ fn train_rank(
             stop: false,
             compare_state: true,
             num_skipped: 0,
+            check_finite: false,
             saves: [0.0; 4],
         };
-        let scalars = training.step(comm, &mut batch, input, &mut clock)?;
+        let Stepped::Done(scalars) = training.step(comm, &mut batch, input, &mut clock)? else {
+            unreachable!("nothing looks")
+        };
         read_scalars(step, &scalars, world_size)?;
         let means = training.window.take();
         codes_replaced += means.codes_replaced;

@@ -120,6 +120,11 @@ impl RankDevice {
         Self { device: Device::Cpu, gpu: None }
     }
 
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.device == Device::Cpu
+    }
+
     /// Opens a device.
     ///
     /// # Errors

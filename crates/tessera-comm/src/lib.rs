@@ -11,6 +11,7 @@
 
 mod backend;
 mod bytes;
+mod calls;
 mod config;
 pub mod desync;
 mod device;
@@ -25,6 +26,7 @@ pub use backend::{
     Communicator, Connection, InFlight, Mpi, Nccl, Solo, Threads, connect, rank_from_env,
 };
 pub use bytes::{all_gather_bytes, broadcast_bytes};
+pub use calls::{Call, Calls};
 pub use config::{Backend, CommConfig};
 pub use device::{DeviceConfig, Mark, RankDevice, load_cuda};
 pub use download::download;

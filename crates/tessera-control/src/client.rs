@@ -7,15 +7,13 @@
 
 use std::io::{BufWriter, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Message, variables};
+use crate::{Activity, Message, variables};
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -41,67 +39,6 @@ pub enum ControlError {
         /// What the system answered.
         source: std::io::Error,
     },
-}
-
-/// What a worker's main thread is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Set-up, before the first step.
-    Start,
-    /// Waiting for a batch.
-    Data,
-    /// Forward and backward pass.
-    Compute,
-    /// A collective.
-    Reduce,
-    /// Evaluation.
-    Evaluate,
-    /// Writing a checkpoint.
-    Checkpoint,
-    /// Leaving.
-    Finish,
-}
-
-impl Phase {
-    const ALL: [Self; 7] = [
-        Self::Start,
-        Self::Data,
-        Self::Compute,
-        Self::Reduce,
-        Self::Evaluate,
-        Self::Checkpoint,
-        Self::Finish,
-    ];
-}
-
-/// Where the main thread is, readable from any thread.
-#[derive(Debug, Default)]
-pub struct Activity {
-    phase: AtomicU8,
-    step: AtomicU64,
-}
-
-impl Activity {
-    /// Notes that the main thread enters `phase`.
-    pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    /// Notes that `step` optimiser steps are done.
-    pub fn set_step(&self, step: u64) {
-        self.step.store(step, Ordering::Relaxed);
-    }
-
-    /// What the main thread is doing.
-    pub fn phase(&self) -> Phase {
-        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))]
-    }
-
-    /// Optimiser steps done.
-    pub fn step(&self) -> u64 {
-        self.step.load(Ordering::Relaxed)
-    }
 }
 
 /// A worker's connection to its launcher; [`Client::close`] is the orderly end of it.
@@ -203,9 +140,7 @@ fn write_messages(stream: TcpStream, receiver: &Receiver<Message>, activity: &Ac
     loop {
         let message = match receiver.recv_timeout(HEARTBEAT) {
             Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => {
-                Message::Heartbeat { phase: activity.phase(), step: activity.step() }
-            }
+            Err(RecvTimeoutError::Timeout) => activity.heartbeat(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
         let mut line = serde_json::to_vec(&message).expect("messages are plain data");

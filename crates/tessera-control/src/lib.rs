@@ -7,14 +7,16 @@
 //!
 //! The formats are written down in `docs/formats.md`.
 
+mod activity;
 mod client;
 mod exit;
 mod message;
 mod status;
 
-pub use client::{Activity, Client, ControlError, Phase};
+pub use activity::{Activity, Phase, read_record};
+pub use client::{Client, ControlError};
 pub use exit::ExitCode;
-pub use message::Message;
+pub use message::{Call, Message};
 pub use status::{RunState, RunStatus};
 
 /// Environment variables that the launcher sets for its workers.
@@ -27,6 +29,10 @@ pub mod variables {
     pub const CONTROL_TOKEN: &str = "TESSERA_CONTROL_TOKEN";
     /// Number of workers that the launcher asked for.
     pub const WORLD_SIZE: &str = "TESSERA_WORLD_SIZE";
+    /// Folder on the launcher's host where each worker keeps a record of what it is doing.
+    pub const RECORDS: &str = "TESSERA_RECORDS";
+    /// How often the launcher has started the workers again; not set at the first start.
+    pub const RESTART: &str = "TESSERA_RESTART";
     /// The configuration as the launcher resolved it: one line of JSON, opaque to the launcher.
     pub const RESOLVED: &str = "TESSERA_RESOLVED";
 }

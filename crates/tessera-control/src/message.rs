@@ -1,5 +1,7 @@
 //! One line of JSON on the control connection, from a worker to the launcher.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ExitCode, Phase};
@@ -27,6 +29,9 @@ pub enum Message {
         phase: Phase,
         /// Optimiser steps done.
         step: u64,
+        /// The last collective that the worker has called, where it tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<Call>,
     },
     /// How far training is; sent by rank 0 at each logging interval.
     Progress {
@@ -55,6 +60,32 @@ pub enum Message {
         /// Optimiser steps done.
         step: u64,
     },
+}
+
+/// A collective, as a worker called it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Which one.
+    pub op: String,
+    /// Its running number on this worker.
+    pub sequence: u64,
+    /// Elements.
+    pub count: u64,
+    /// Kind of the elements; empty where there are none.
+    pub kind: String,
+    /// Whether the worker is still in it.
+    pub waiting: bool,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, sequence, count, kind, .. } = self;
+        write!(formatter, "{op} number {sequence}")?;
+        if !kind.is_empty() {
+            write!(formatter, " of {count} {kind}")?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ mod listener;
 mod mpirun;
 mod nproc;
 mod processes;
+mod records;
+mod report;
 mod resolve;
 mod run;
 mod session;
@@ -32,7 +34,6 @@ mod worker;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tessera_control::ExitCode;
 
@@ -42,6 +43,7 @@ pub use mpirun::{Mpirun, Vendor};
 pub use nproc::Nproc;
 pub use run::launch;
 pub use session::{TRAMPOLINE, trampoline};
+pub use supervision::Limits;
 pub use worker::{check_libraries, find_worker, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling
@@ -82,8 +84,11 @@ pub struct LaunchOptions {
     pub mpirun: Option<PathBuf>,
     /// `mpirun`'s `--bind-to`.
     pub bind_to: String,
-    /// How long a worker may be silent before it counts as hung. Workers speak every second.
-    pub silence: Duration,
+    /// How long workers may do nothing.
+    pub limits: Limits,
+    /// How often a training run whose workers were lost or hang is started again, from its newest
+    /// good checkpoint.
+    pub max_restarts: u32,
     /// Shows `mpirun`'s command line and everything it prints.
     pub verbose: bool,
 }

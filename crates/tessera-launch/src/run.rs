@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::SystemTime;
 
 use tessera_control::{ExitCode, RunState, RunStatus, variables};
 
 use crate::listener::{Event, Listener, Stream, forward_lines};
 use crate::mpirun::{Job, as_root};
+use crate::records::Records;
+use crate::report::FailureReport;
 use crate::resolve::{Resolved, resolve};
 use crate::session::{Session, variable};
-use crate::supervision::Verdict;
+use crate::supervision::{Verdict, WorkerReport};
 use crate::watch::Watch;
 use crate::worker::check_libraries;
 use crate::{
@@ -44,29 +46,54 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     };
     let world_size = options.nproc.count(num_gpus, hostfile)?;
 
-    let (sender, events) = channel();
-    let _signals = signals::listen(sender.clone())?;
+    let (mut sender, mut events) = channel();
+    let signals = signals::listen(sender.clone())?;
     let resolved = match options.task {
         Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
         Task::Eval => None,
     };
-    let listener = Listener::open(hostfile.is_some(), sender.clone())
-        .map_err(LaunchError::system("listen for workers"))?;
     let start = Start { options, mpirun: &mpirun, worker: &worker, world_size };
-    let mut session = start.session(&listener, resolved.as_ref(), sender)?;
+    let mut restarts = 0;
+    loop {
+        let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
+        let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
+            let Verdict { code, message, .. } = attempt.verdict;
+            return Ok(Ending { code, message, run_dir: None });
+        };
+        let report = FailureReport::of(&attempt, restarts, world_size);
+        let asked_to_stop = attempt.asked_to_stop;
+        let (verdict, mpirun_code) = (attempt.verdict, attempt.mpirun_code);
+        let (code, message) = settle(&run_dir, verdict, mpirun_code, begun, world_size);
+        if is_failure(code) {
+            report.write(&run_dir, code, &message);
+        }
+        let may_restart = matches!(code, ExitCode::Failed | ExitCode::WorkerLost | ExitCode::Hang);
+        // What comes now is of the next workers; a stop that came meanwhile is not lost.
+        let next = channel();
+        signals.redirect(next.0.clone());
+        let asked =
+            asked_to_stop || events.try_iter().any(|event| matches!(event, Event::Signal(_)));
+        if !may_restart || asked || restarts >= options.max_restarts {
+            return Ok(Ending { code, message, run_dir: Some(run_dir) });
+        }
+        restarts += 1;
+        let most = options.max_restarts;
+        tracing::warn!("{message}; restart {restarts} of {most} from the newest good checkpoint");
+        (sender, events) = next;
+    }
+}
 
-    let steps = resolved.as_ref().map(|resolved| resolved.steps);
-    let mut watch = Watch::new(options, world_size, steps, &events, &mut session);
-    watch.until_over();
-    listener.close();
-    let (verdict, mpirun_code) = watch.into_verdict();
+/// Whether a run that ends so has gone wrong, and did not refuse its input.
+fn is_failure(code: ExitCode) -> bool {
+    !matches!(code, ExitCode::Done | ExitCode::Stopped | ExitCode::BadInput)
+}
 
-    let run_dir = resolved.map(|resolved| resolved.run_dir);
-    let Some(run_dir) = run_dir else {
-        return Ok(Ending { code: verdict.code, message: verdict.message, run_dir: None });
-    };
-    let (code, message) = settle(&run_dir, verdict, mpirun_code, begun, world_size);
-    Ok(Ending { code, message, run_dir: Some(run_dir) })
+/// How workers that were started once have fared.
+pub(crate) struct Attempt {
+    pub(crate) verdict: Verdict,
+    pub(crate) mpirun_code: Option<i32>,
+    pub(crate) workers: Vec<WorkerReport>,
+    pub(crate) asked_to_stop: bool,
 }
 
 /// What starting the workers takes.
@@ -78,19 +105,56 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// Starts the workers and stays until none of them lives.
+    fn attempt(
+        &self,
+        resolved: Option<&Resolved>,
+        restarts: u32,
+        sender: Sender<Event>,
+        events: &Receiver<Event>,
+    ) -> Result<Attempt, LaunchError> {
+        let listener = Listener::open(self.options.hostfile.is_some(), sender.clone())
+            .map_err(LaunchError::system("listen for workers"))?;
+        let records = Records::make(&listener.token);
+        let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
+        let steps = resolved.map(|resolved| resolved.steps);
+        let mut watch =
+            Watch::new(self.options, self.world_size, steps, events, &mut session, &records.0);
+        watch.until_over();
+        listener.close();
+        let asked_to_stop = watch.was_asked_to_stop();
+        let (verdict, mpirun_code, workers) = watch.into_verdict();
+        Ok(Attempt { verdict, mpirun_code, workers, asked_to_stop })
+    }
+
     fn session(
         &self,
         listener: &Listener,
+        records: &Records,
         resolved: Option<&Resolved>,
+        restarts: u32,
         sender: Sender<Event>,
     ) -> Result<Session, LaunchError> {
         let mut environment = vec![
             variable(variables::CONTROL, &listener.address),
             variable(variables::CONTROL_TOKEN, &listener.token),
             variable(variables::WORLD_SIZE, self.world_size.to_string()),
+            variable(variables::RECORDS, &records.0),
         ];
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
+        }
+        if self.options.hostfile.is_none() {
+            // What Open MPI 4 and 5 share between ranks goes away with the records, also where
+            // ranks were killed and could not see to it.
+            for name in
+                ["OMPI_MCA_btl_vader_backing_directory", "OMPI_MCA_btl_sm_backing_directory"]
+            {
+                environment.push(variable(name, &records.0));
+            }
+        }
+        if restarts > 0 {
+            environment.push(variable(variables::RESTART, restarts.to_string()));
         }
         let exported = exported(&environment);
         for (name, value) in as_root() {

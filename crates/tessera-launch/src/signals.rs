@@ -1,6 +1,7 @@
 //! Signals to the launcher, turned into events.
 
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
@@ -10,7 +11,17 @@ use crate::listener::Event;
 
 /// Turns signals into events until it is dropped.
 #[derive(Debug)]
-pub(crate) struct SignalGuard(Handle);
+pub(crate) struct SignalGuard {
+    handle: Handle,
+    events: Arc<Mutex<Sender<Event>>>,
+}
+
+impl SignalGuard {
+    /// From now on signals go here; none is lost on the way.
+    pub(crate) fn redirect(&self, events: Sender<Event>) {
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = events;
+    }
+}
 
 /// Catches SIGINT, SIGTERM, SIGUSR1 and SIGHUP from now on.
 ///
@@ -21,14 +32,15 @@ pub(crate) fn listen(events: Sender<Event>) -> Result<SignalGuard, LaunchError> 
         caught.push(SIGHUP);
     }
     let mut signals = Signals::new(caught).map_err(LaunchError::system("catch signals"))?;
-    let guard = SignalGuard(signals.handle());
+    let events = Arc::new(Mutex::new(events));
+    let guard = SignalGuard { handle: signals.handle(), events: Arc::clone(&events) };
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                if events.send(Event::Signal(signal)).is_err() {
-                    return;
-                }
+                let events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                // Nobody listens any more at the very end alone.
+                let _ = events.send(Event::Signal(signal));
             }
         })
         .map_err(LaunchError::system("start a thread for signals"))?;
@@ -37,7 +49,7 @@ pub(crate) fn listen(events: Sender<Event>) -> Result<SignalGuard, LaunchError> 
 
 impl Drop for SignalGuard {
     fn drop(&mut self) {
-        self.0.close();
+        self.handle.close();
     }
 }
 
@@ -68,6 +80,11 @@ pub(crate) struct StopCounter {
 }
 
 impl StopCounter {
+    /// Whether any has come.
+    pub(crate) fn any(&self) -> bool {
+        self.asked
+    }
+
     /// What the next signal means. Batch systems repeat SIGUSR1 and SIGHUP, persons SIGINT.
     pub(crate) fn next(&mut self, signal: i32) -> Stop {
         let urgent = matches!(signal, SIGINT | SIGTERM);

@@ -5,9 +5,13 @@
 //! a peer that reports a lost worker gives way to the worker that is seen lost, and an mpirun that
 //! was itself killed explains every loss.
 
+mod verdict;
+
 use std::time::{Duration, Instant};
 
-use tessera_control::{ExitCode, Message, Phase};
+use tessera_control::{Call, ExitCode, Message, Phase};
+
+pub(crate) use verdict::{Verdict, WorkerReport};
 
 /// How long workers may take to say hello.
 const HELLO: Duration = Duration::from_secs(120);
@@ -21,20 +25,39 @@ struct Worker {
     pid: u32,
     phase: Option<Phase>,
     step: u64,
+    call: Option<Call>,
     heard: Instant,
+    /// When phase, step or collective were last others than before.
+    moved: Instant,
     outcome: Option<(ExitCode, String)>,
     connected: bool,
+}
+
+impl Worker {
+    /// Whether its main thread waits for others.
+    fn waits(&self) -> bool {
+        let in_call = self.call.as_ref().is_some_and(|call| call.waiting);
+        in_call || self.phase == Some(Phase::Reduce)
+    }
+}
+
+fn sequence(call: Option<&Call>) -> Option<u64> {
+    call.map(|call| call.sequence)
 }
 
 /// Why a run did not go well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    /// A worker said so itself; where it hangs, whom it may be waiting for.
-    Reported { rank: usize, suspect: Option<String> },
+    /// A worker said so itself, at that time.
+    Reported { rank: usize, at: Instant },
     /// A worker's connection ended without an outcome.
     Lost { rank: usize },
     /// A worker is silent while its connection stands.
     Silent { rank: usize, seconds: u64 },
+    /// A worker speaks, but its main thread does not move.
+    Stuck { rank: usize, seconds: u64 },
+    /// All workers wait in the same collective.
+    AllWait { seconds: u64 },
     /// Ranks that never said hello, although there was time, or mpirun has ended.
     Absent { ranks: Vec<usize> },
     /// A worker sees another world than the one asked for.
@@ -45,34 +68,39 @@ enum Fault {
     Interrupted,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) code: ExitCode,
-    pub(crate) message: String,
-    /// Most optimiser steps that any rank told of.
-    pub(crate) step: u64,
-    /// The ranks themselves agreed on this ending, so rank 0 has written it down.
-    pub(crate) agreed: bool,
-    /// The launcher has no words of the culprit: what mpirun printed last may help.
-    pub(crate) unexplained: bool,
-}
-
 /// Everything known about the workers of a run.
 #[derive(Debug)]
 pub(crate) struct Supervision {
     workers: Vec<Option<Worker>>,
     started: Instant,
-    silence: Duration,
+    limits: Limits,
+    /// The longest that any worker has stayed in one place of a phase.
+    longest: [Duration; Phase::NUM],
     fault: Option<Fault>,
     detail: Option<String>,
 }
 
+/// How long workers may do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Without a word: workers speak every second.
+    pub silence: Duration,
+    /// In one place of a phase; more where this run has taken longer before.
+    pub stuck: Duration,
+}
+
+/// A worker that stays in one place so many times longer than any has before in this run, and
+/// longer than the limit, is stuck.
+const LEARNED: u32 = 10;
+/// Set-up and evaluation go through whole data sets, and tell nothing on the way.
+const WHOLE_SETS: u32 = 12;
+
 impl Supervision {
-    /// Nobody has said anything yet; a worker may be silent for `silence`.
-    pub(crate) fn new(world_size: usize, silence: Duration, now: Instant) -> Self {
+    /// Nobody has said anything yet.
+    pub(crate) fn new(world_size: usize, limits: Limits, now: Instant) -> Self {
         let workers = vec![None; world_size];
-        Self { workers, started: now, silence, fault: None, detail: None }
+        let longest = [Duration::ZERO; Phase::NUM];
+        Self { workers, started: now, limits, longest, fault: None, detail: None }
     }
 
     /// Takes note of a message of `rank`.
@@ -87,7 +115,9 @@ impl Supervision {
                 pid: *pid,
                 phase: None,
                 step: 0,
+                call: None,
                 heard: now,
+                moved: now,
                 outcome: None,
                 connected: true,
             });
@@ -96,20 +126,38 @@ impl Supervision {
         let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
         worker.heard = now;
         match message {
-            Message::Heartbeat { phase, step } => {
+            Message::Heartbeat { phase, step, call } => {
+                let before = (worker.phase, worker.step, sequence(worker.call.as_ref()));
+                if before != (Some(*phase), *step, sequence(call.as_ref())) {
+                    if let Some(phase) = worker.phase {
+                        let longest = &mut self.longest[phase as usize];
+                        *longest = (*longest).max(now.saturating_duration_since(worker.moved));
+                    }
+                    worker.moved = now;
+                }
                 worker.phase = Some(*phase);
                 worker.step = *step;
+                worker.call.clone_from(call);
             }
             Message::Progress { step, .. } => worker.step = *step,
             Message::Outcome { code, message, step } => {
                 worker.step = *step;
                 worker.outcome = Some((*code, message.clone()));
                 if !matches!(code, ExitCode::Done | ExitCode::Stopped) {
-                    let suspect = (*code == ExitCode::Hang).then(|| self.suspect(now)).flatten();
-                    self.blame(Fault::Reported { rank, suspect });
+                    self.blame(Fault::Reported { rank, at: now });
                 }
             }
             Message::Hello { .. } | Message::Notice { .. } => {}
+        }
+    }
+
+    /// Takes note of the last thing that `rank` was doing, whenever that was.
+    pub(crate) fn recall(&mut self, rank: usize, record: &Message) {
+        let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
+        if let Message::Heartbeat { phase, step, call } = record {
+            worker.phase = Some(*phase);
+            worker.step = *step;
+            worker.call.clone_from(call);
         }
     }
 
@@ -135,9 +183,12 @@ impl Supervision {
         for (rank, worker) in self.workers.iter().enumerate() {
             let Some(worker) = worker else { continue };
             let silent = now.saturating_duration_since(worker.heard);
-            if worker.connected && worker.outcome.is_none() && silent > self.silence {
+            if worker.connected && worker.outcome.is_none() && silent > self.limits.silence {
                 return self.blame(Fault::Silent { rank, seconds: silent.as_secs() });
             }
+        }
+        if let Some(fault) = self.stuck(now) {
+            return self.blame(fault);
         }
         let absent = self.absent();
         if !absent.is_empty() && now.saturating_duration_since(self.started) > HELLO {
@@ -145,10 +196,45 @@ impl Supervision {
         }
     }
 
+    /// Who does not move although it speaks: the one that others wait for, where there is one.
+    fn stuck(&self, now: Instant) -> Option<Fault> {
+        let over = |worker: &Worker| {
+            let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
+            let floor = match phase {
+                Phase::Start | Phase::Evaluate => self.limits.stuck * WHOLE_SETS,
+                _ => self.limits.stuck,
+            };
+            let limit = floor.max(self.longest[phase as usize] * LEARNED);
+            let still = now.saturating_duration_since(worker.moved);
+            (still > limit).then_some(still.as_secs())
+        };
+        let still: Vec<Option<u64>> =
+            self.workers.iter().map(|worker| worker.as_ref().and_then(over)).collect();
+        let seconds = still.iter().flatten().copied().max()?;
+        let waits = |rank: usize| self.workers[rank].as_ref().is_some_and(Worker::waits);
+        let culprit = (0..self.workers.len()).find(|&rank| still[rank].is_some() && !waits(rank));
+        match culprit.or_else(|| self.behind()) {
+            Some(rank) => Some(Fault::Stuck { rank, seconds }),
+            None if still.iter().all(Option::is_some) => Some(Fault::AllWait { seconds }),
+            None => None,
+        }
+    }
+
+    /// The worker whose last collective comes before that of the others.
+    fn behind(&self) -> Option<usize> {
+        let calls = || {
+            let all = self.workers.iter().enumerate();
+            all.filter_map(|(rank, worker)| Some((rank, sequence(worker.as_ref()?.call.as_ref())?)))
+        };
+        let (rank, least) = calls().min_by_key(|(_, sequence)| *sequence)?;
+        calls().any(|(_, other)| other > least).then_some(rank)
+    }
+
     /// The launcher itself did not run for a while, so silence until `now` means nothing.
     pub(crate) fn forgive(&mut self, now: Instant) {
         for worker in self.workers.iter_mut().flatten() {
             worker.heard = now;
+            worker.moved = now;
         }
     }
 
@@ -201,7 +287,16 @@ impl Supervision {
 
     /// Whether waiting for the remaining workers is pointless.
     pub(crate) fn hopeless(&self) -> bool {
-        matches!(self.fault, Some(Fault::Silent { .. } | Fault::Absent { .. } | Fault::Interrupted))
+        {
+            use Fault::{Absent, AllWait, Interrupted, Silent, Stuck};
+            let fault = self.fault.as_ref();
+            fault.is_some_and(|fault| {
+                matches!(
+                    fault,
+                    Silent { .. } | Stuck { .. } | AllWait { .. } | Absent { .. } | Interrupted
+                )
+            })
+        }
     }
 
     /// The rank that was lost without a word.
@@ -214,7 +309,9 @@ impl Supervision {
 
     /// Host and process id of the worker that is silent.
     pub(crate) fn silent_worker(&self) -> Option<(&str, u32)> {
-        let Some(Fault::Silent { rank, .. }) = self.fault else { return None };
+        let Some(Fault::Silent { rank, .. } | Fault::Stuck { rank, .. }) = self.fault else {
+            return None;
+        };
         self.workers[rank].as_ref().map(|worker| (worker.host.as_str(), worker.pid))
     }
 
@@ -227,99 +324,6 @@ impl Supervision {
     /// Whether every rank has told its outcome.
     pub(crate) fn all_told(&self) -> bool {
         (0..self.workers.len()).all(|rank| self.code_of(rank).is_some())
-    }
-
-    /// The verdict over what is known now; to be asked at the end.
-    pub(crate) fn verdict(&self) -> Verdict {
-        let step = self.workers.iter().flatten().map(|worker| worker.step).max().unwrap_or(0);
-        let detail = self.detail.as_ref().map_or(String::new(), |detail| format!(" ({detail})"));
-        let (code, message) = match &self.fault {
-            Some(Fault::Reported { rank, suspect }) => self.reported(*rank, suspect.as_deref()),
-            Some(Fault::Lost { rank }) => {
-                (ExitCode::WorkerLost, format!("worker lost: {}{detail}", self.describe(*rank)))
-            }
-            Some(Fault::Silent { rank, seconds }) => {
-                let who = self.describe(*rank);
-                (ExitCode::Hang, format!("hang: nothing heard for {seconds} s from {who}{detail}"))
-            }
-            Some(Fault::Absent { ranks }) => {
-                let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-                let message =
-                    format!("worker lost: rank {ranks} never reached the launcher{detail}");
-                (ExitCode::WorkerLost, message)
-            }
-            Some(Fault::WrongWorld { rank, world_size }) => {
-                let asked = self.workers.len();
-                let message = format!(
-                    "rank {rank} sees {world_size} workers where {asked} were asked for: \
-                     use the mpirun of the MPI that tessera-worker was built with"
-                );
-                (ExitCode::BadInput, message)
-            }
-            Some(Fault::MpirunKilled { signal }) => (
-                ExitCode::WorkerLost,
-                format!(
-                    "worker lost: mpirun was killed by signal {signal}, and all workers with it"
-                ),
-            ),
-            Some(Fault::Interrupted) => {
-                (ExitCode::Failed, "ended at once on request, without a checkpoint".into())
-            }
-            None => self.agreed(),
-        };
-        let agreed = matches!(self.fault, None | Some(Fault::Reported { .. }));
-        let unexplained = matches!(self.fault, Some(Fault::Absent { .. }));
-        Verdict { code, message, step, agreed, unexplained }
-    }
-
-    fn agreed(&self) -> (ExitCode, String) {
-        let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
-        match (self.agreed_code(), told(0)) {
-            (Some(_), Some(outcome)) => outcome,
-            _ => (ExitCode::Hang, "mismatch: some workers are done and others stopped".into()),
-        }
-    }
-
-    /// The worker that others hang for: the most silent one, or the one that is not where the
-    /// others wait.
-    fn suspect(&self, now: Instant) -> Option<String> {
-        let open = |worker: &Worker| worker.connected && worker.outcome.is_none();
-        let alive = || {
-            let all = self.workers.iter().enumerate();
-            all.filter_map(|(rank, worker)| Some((rank, worker.as_ref().filter(|w| open(w))?)))
-        };
-        if let Some((rank, worker)) = alive().min_by_key(|(_, worker)| worker.heard) {
-            let silent = now.saturating_duration_since(worker.heard);
-            if silent > SUSPICIOUS {
-                let who = self.describe(rank);
-                return Some(format!("nothing heard for {} s from {who}", silent.as_secs()));
-            }
-        }
-        let waits = |worker: &Worker| worker.phase == Some(Phase::Reduce);
-        let (rank, _) = alive().find(|(_, worker)| !waits(worker))?;
-        Some(format!("not there yet: {}", self.describe(rank)))
-    }
-
-    fn reported(&self, rank: usize, suspect: Option<&str>) -> (ExitCode, String) {
-        let worker = self.workers[rank].as_ref();
-        let (code, message) = worker
-            .and_then(|w| w.outcome.clone())
-            .unwrap_or((ExitCode::Failed, "failed without a reason".into()));
-        let suspect = suspect.map_or(String::new(), |suspect| format!("; {suspect}"));
-        (code, format!("rank {rank}: {message}{suspect}"))
-    }
-
-    fn describe(&self, rank: usize) -> String {
-        let Some(worker) = self.workers.get(rank).and_then(Option::as_ref) else {
-            return format!("rank {rank}");
-        };
-        let phase = match worker.phase.and_then(|phase| serde_json::to_value(phase).ok()) {
-            Some(serde_json::Value::String(phase)) => {
-                format!("phase {phase}, step {}", worker.step)
-            }
-            _ => "before its first step".into(),
-        };
-        format!("rank {rank} on host {}, pid {}, {phase}", worker.host, worker.pid)
     }
 
     fn code_of(&self, rank: usize) -> Option<ExitCode> {

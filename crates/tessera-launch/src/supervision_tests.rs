@@ -1,5 +1,7 @@
 use super::*;
 
+const LIMITS: Limits = Limits { silence: Duration::from_secs(60), stuck: Duration::from_secs(20) };
+
 fn hello(rank: usize) -> Message {
     Message::Hello {
         token: String::new(),
@@ -17,7 +19,7 @@ fn outcome(code: ExitCode, message: &str) -> Message {
 /// Three workers that have said hello, and the time at which they did.
 fn three() -> (Supervision, Instant) {
     let now = Instant::now();
-    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    let mut run = Supervision::new(3, LIMITS, now);
     for rank in 0..3 {
         run.hear(rank, &hello(rank), now);
     }
@@ -43,7 +45,7 @@ fn the_code_on_which_all_agree_is_the_runs() {
 #[test]
 fn a_rank_that_closes_without_an_outcome_is_named_with_phase_and_step() {
     let (mut run, now) = three();
-    run.hear(2, &Message::Heartbeat { phase: Phase::Reduce, step: 41 }, now);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Reduce, step: 41, call: None }, now);
     run.close(2);
     // Its peers notice afterwards, each in its own words: echoes.
     run.hear(0, &outcome(ExitCode::Failed, "MPI_Allreduce failed"), now);
@@ -88,8 +90,8 @@ fn silence_of_an_open_connection_is_a_hang_and_noise_is_not() {
     let later = now + Duration::from_secs(59);
     run.check(later);
     assert!(!run.failed());
-    run.hear(0, &Message::Heartbeat { phase: Phase::Data, step: 1 }, later);
-    run.hear(1, &Message::Heartbeat { phase: Phase::Data, step: 1 }, later);
+    run.hear(0, &Message::Heartbeat { phase: Phase::Data, step: 1, call: None }, later);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Data, step: 1, call: None }, later);
     run.check(now + Duration::from_secs(61));
     assert_eq!(run.silent_worker(), Some(("node", 102)));
     assert!(run.hopeless());
@@ -107,7 +109,7 @@ fn whoever_others_hang_for_is_named() {
     let (mut run, now) = three();
     let later = now + Duration::from_secs(9);
     for rank in [0, 1] {
-        run.hear(rank, &Message::Heartbeat { phase: Phase::Reduce, step: 4 }, later);
+        run.hear(rank, &Message::Heartbeat { phase: Phase::Reduce, step: 4, call: None }, later);
     }
     let message = "late".to_owned();
     run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, later);
@@ -124,7 +126,7 @@ fn whoever_others_hang_for_is_named() {
 fn a_rank_that_lives_but_waits_elsewhere_is_named() {
     let (mut run, now) = three();
     for (rank, phase) in [(0, Phase::Reduce), (1, Phase::Data), (2, Phase::Reduce)] {
-        run.hear(rank, &Message::Heartbeat { phase, step: 4 }, now);
+        run.hear(rank, &Message::Heartbeat { phase, step: 4, call: None }, now);
     }
     let message = "late".to_owned();
     run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, now);
@@ -148,8 +150,8 @@ fn a_rank_that_has_told_its_outcome_may_be_silent() {
     let (mut run, now) = three();
     let later = now + Duration::from_secs(90);
     run.hear(0, &outcome(ExitCode::Done, "done"), now);
-    run.hear(1, &Message::Heartbeat { phase: Phase::Finish, step: 9 }, later);
-    run.hear(2, &Message::Heartbeat { phase: Phase::Finish, step: 9 }, later);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Finish, step: 9, call: None }, later);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Finish, step: 9, call: None }, later);
     run.check(later);
     assert!(!run.failed());
 }
@@ -157,7 +159,7 @@ fn a_rank_that_has_told_its_outcome_may_be_silent() {
 #[test]
 fn who_never_says_hello_is_named() {
     let now = Instant::now();
-    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    let mut run = Supervision::new(3, LIMITS, now);
     run.hear(1, &hello(1), now + Duration::from_secs(100));
     run.check(now + Duration::from_secs(119));
     assert!(!run.failed() && !run.all_ready());
@@ -186,7 +188,7 @@ fn a_killed_mpirun_explains_the_losses_but_not_a_run_that_was_over() {
 #[test]
 fn worlds_of_one_are_refused() {
     let now = Instant::now();
-    let mut run = Supervision::new(3, Duration::from_secs(60), now);
+    let mut run = Supervision::new(3, LIMITS, now);
     let alone =
         Message::Hello { token: String::new(), rank: 0, world_size: 1, host: "h".into(), pid: 1 };
     run.hear(0, &alone, now);
@@ -201,4 +203,70 @@ fn ranks_that_part_ways_are_a_mismatch() {
     run.hear(2, &outcome(ExitCode::Done, "done"), now);
     run.end();
     assert_eq!(run.verdict().code, ExitCode::Hang);
+}
+
+/// A heartbeat in the collective of this number.
+fn in_call(phase: Phase, step: u64, sequence: u64, count: u64, waiting: bool) -> Message {
+    let call = Call { op: "all_reduce".into(), sequence, count, kind: "f32".into(), waiting };
+    Message::Heartbeat { phase, step, call: Some(call) }
+}
+
+#[test]
+fn a_worker_that_speaks_and_does_not_move_is_stuck() {
+    let (mut run, start) = three();
+    // Two wait for the third, which sits in its data.
+    for second in 0..30 {
+        let now = start + Duration::from_secs(second);
+        run.hear(0, &in_call(Phase::Reduce, 5, 17, 100, true), now);
+        run.hear(1, &in_call(Phase::Data, 5, 16, 100, false), now);
+        run.hear(2, &in_call(Phase::Reduce, 5, 17, 100, true), now);
+        run.check(now);
+        assert_eq!(run.failed(), second > 20, "after {second} s");
+    }
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::Hang);
+    let expected = "hang: no progress for 21 s of rank 1 on host node, pid 101, phase data, step 5";
+    assert_eq!(verdict.message, expected);
+}
+
+/// By hand: a collective took 4 s before, so 10 times that is the limit, more than the floor.
+#[test]
+fn what_has_taken_long_before_may_take_longer() {
+    let (mut run, start) = three();
+    let at = |second| start + Duration::from_secs(second);
+    for (second, step) in [(0, 1), (4, 2)] {
+        for rank in 0..3 {
+            run.hear(rank, &in_call(Phase::Reduce, step, step, 8, true), at(second));
+        }
+    }
+    for second in 5..60 {
+        for rank in 0..3 {
+            run.hear(rank, &in_call(Phase::Reduce, 2, 2, 8, true), at(second));
+        }
+        run.check(at(second));
+        assert_eq!(run.failed(), second > 44, "after {second} s");
+    }
+    assert_eq!(
+        run.verdict().message,
+        "hang: all workers wait in all_reduce number 2 of 8 f32 for 41 s: look at the network \
+         between them"
+    );
+}
+
+#[test]
+fn collectives_that_do_not_fit_are_named_with_both_sides() {
+    let (mut run, now) = three();
+    run.hear(0, &in_call(Phase::Reduce, 5, 17, 1000, true), now);
+    run.hear(2, &in_call(Phase::Reduce, 5, 17, 1000, true), now);
+    run.hear(1, &in_call(Phase::Reduce, 5, 17, 500, true), now);
+    run.hear(1, &outcome(ExitCode::WorkerLost, "MPI_ERR_TRUNCATE"), now);
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::Hang);
+    assert_eq!(
+        verdict.message,
+        "mismatch: rank 0 is in all_reduce number 17 of 1000 f32, rank 1 in all_reduce number 17 \
+         of 500 f32 (rank 1: MPI_ERR_TRUNCATE)"
+    );
+    let report = run.report(now);
+    assert_eq!((report[1].step, report[1].exit_code), (9, Some(ExitCode::WorkerLost)));
 }

@@ -1,10 +1,11 @@
 //! The launcher's main loop: takes events in, passes stops on, and knows when it is over.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use tessera_control::Message;
+use tessera_control::{Message, read_record};
 
 use crate::banner::BannerFilter;
 use crate::display::{Display, Progress};
@@ -12,7 +13,7 @@ use crate::listener::{Event, Stream, host_name};
 use crate::processes::state_of;
 use crate::session::Session;
 use crate::signals::{Stop, StopCounter, name};
-use crate::supervision::{Supervision, Verdict};
+use crate::supervision::{Supervision, Verdict, WorkerReport};
 use crate::{LaunchOptions, Task};
 
 /// Longest time between two looks at the clock and at mpirun.
@@ -30,6 +31,9 @@ const AFTER_MPIRUN: Duration = Duration::from_secs(2);
 pub(crate) struct Watch<'a> {
     events: &'a Receiver<Event>,
     session: &'a mut Session,
+    /// Folder where workers of this host keep what they are doing.
+    records: &'a Path,
+    world_size: usize,
     supervision: Supervision,
     display: Display,
     filters: [BannerFilter; 2],
@@ -51,11 +55,14 @@ impl<'a> Watch<'a> {
         steps: Option<u64>,
         events: &'a Receiver<Event>,
         session: &'a mut Session,
+        records: &'a Path,
     ) -> Self {
         Self {
             events,
             session,
-            supervision: Supervision::new(world_size, options.silence, Instant::now()),
+            records,
+            world_size,
+            supervision: Supervision::new(world_size, options.limits, Instant::now()),
             display: Display::new(steps),
             filters: Default::default(),
             stops: StopCounter::default(),
@@ -66,6 +73,11 @@ impl<'a> Watch<'a> {
             mpirun_ended: None,
             deadline: None,
         }
+    }
+
+    /// Whether a person or a batch system has asked for the end.
+    pub(crate) fn was_asked_to_stop(&self) -> bool {
+        self.stops.any()
     }
 
     /// Returns when the run is over and none of its processes lives.
@@ -91,11 +103,16 @@ impl<'a> Watch<'a> {
         self.look_at_silent_worker();
         self.session.end();
         self.drain();
+        for rank in 0..self.world_size {
+            if let Some(record) = read_record(self.records, rank) {
+                self.supervision.recall(rank, &record);
+            }
+        }
         self.supervision.end();
     }
 
-    /// The verdict, and `mpirun`'s own exit code.
-    pub(crate) fn into_verdict(mut self) -> (Verdict, Option<i32>) {
+    /// The verdict, `mpirun`'s own exit code, and what is known of each worker.
+    pub(crate) fn into_verdict(mut self) -> (Verdict, Option<i32>, Vec<WorkerReport>) {
         for stream in [Stream::Out, Stream::Err] {
             let rest = self.filters[stream as usize].finish();
             self.show(stream, &rest);
@@ -112,7 +129,8 @@ impl<'a> Watch<'a> {
                 self.display.say(line);
             }
         }
-        (verdict, self.session.status().and_then(|status| status.code()))
+        let workers = self.supervision.report(Instant::now());
+        (verdict, self.session.status().and_then(|status| status.code()), workers)
     }
 
     fn take(&mut self, event: Event, now: Instant) {

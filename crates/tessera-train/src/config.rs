@@ -50,6 +50,8 @@ pub struct LoopConfig {
     pub stop_at: u64,
     /// Samples a step, over all ranks together.
     pub global_batch: u64,
+    /// Steps in a row that may be left out because loss or gradient are not finite.
+    pub max_skipped_steps: u64,
     /// Kinds of parameters and activations.
     pub precision: Precision,
     /// "auto": a GPU for each rank where there is one; "cuda"; "cpu".
@@ -62,6 +64,7 @@ impl Default for LoopConfig {
             steps: 2000,
             stop_at: 0,
             global_batch: 256,
+            max_skipped_steps: 0,
             precision: Precision::Fp32,
             device: DeviceConfig::Auto,
         }

@@ -24,7 +24,7 @@ pub enum TrainError {
     Mismatch(String),
     /// A loss or gradient is not finite.
     #[error(
-        "the {what} of step {step} is {value}: lower optimizer.learning_rate or set optimizer.clip_grad_norm, then resume from the last checkpoint"
+        "the {what} of step {step} is {value}{of}: lower optimizer.learning_rate or set optimizer.clip_grad_norm, then resume from the last checkpoint"
     )]
     NotFinite {
         /// Which number.
@@ -33,6 +33,8 @@ pub enum TrainError {
         step: u64,
         /// What it was.
         value: f64,
+        /// Where it was seen first, in parentheses; empty where that is not known.
+        of: String,
     },
     /// A file of the run folder cannot be read or written.
     #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]

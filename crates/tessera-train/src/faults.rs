@@ -19,6 +19,9 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use tessera_checkpoint::{Fate, Operation, Storage};
+use tessera_comm::{Communicator, Reducer};
+
+use crate::error::TrainError;
 
 /// Environment variable with the faults.
 const VARIABLE: &str = "TESSERA_FAULTS";
@@ -51,6 +54,28 @@ pub(crate) enum SumFault {
     Shape,
     /// This rank's gradient holds a NaN.
     Nan,
+}
+
+impl SumFault {
+    /// Sums over ranks as a rank with this fault does.
+    pub(crate) fn sum(
+        self,
+        reducer: &mut Reducer,
+        comm: &dyn Communicator,
+    ) -> Result<(), TrainError> {
+        match self {
+            Self::Skip => {}
+            Self::Shape => {
+                let part = reducer.piece("gradients");
+                let _ = comm.all_reduce(part.narrow(0, 0, part.size()[0] / 2))?.wait()?;
+            }
+            Self::Nan => {
+                let _ = reducer.piece("gradients").narrow(0, 0, 1).fill_(f64::NAN);
+                reducer.all_reduce(comm)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The faults of this process; none unless a test asks for them.
@@ -95,12 +120,14 @@ impl Faults {
     ///
     /// What is wrong with the variable.
     pub fn from_env(rank: usize) -> Result<Self, String> {
+        // What was to go wrong has gone wrong before workers are started again.
+        let is_first = std::env::var_os(tessera_control::variables::RESTART).is_none();
         match std::env::var(VARIABLE) {
-            Ok(text) => {
+            Ok(text) if is_first => {
                 let faults = Self::parse(&text, rank);
                 faults.map_err(|problem| format!("environment variable {VARIABLE} {problem}"))
             }
-            Err(_) => Ok(Self::default()),
+            _ => Ok(Self::default()),
         }
     }
 

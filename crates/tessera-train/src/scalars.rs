@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Mark, RankDevice, desync};
+use tessera_nn::parameters::Parameters;
 use tessera_nn::{VqVae, to_device};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -95,6 +96,45 @@ impl Arriving {
     }
 }
 
+/// A number of a step that should be finite and is not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotFinite {
+    /// Which number.
+    pub what: &'static str,
+    /// What it is.
+    pub value: f64,
+    /// The first tensor whose gradient holds such a value.
+    pub tensor: Option<String>,
+}
+
+impl NotFinite {
+    /// The error of a run that ends for it.
+    pub(crate) fn in_step(self, step: u64) -> TrainError {
+        let Self { what, value, tensor } = self;
+        let of = tensor.map_or(String::new(), |name| format!(" (first in the gradient of {name})"));
+        TrainError::NotFinite { what, step, value, of }
+    }
+}
+
+/// Looks whether reduced losses and gradient are finite; waits for the device.
+pub(crate) fn not_finite(
+    scalars: &Tensor,
+    norm: &Tensor,
+    gradients: &Tensor,
+    parameters: &Parameters,
+) -> Option<NotFinite> {
+    let numbers = [
+        ("reconstruction loss", scalars.double_value(&[0])),
+        ("quantiser's loss", scalars.double_value(&[1])),
+        ("gradient norm", norm.double_value(&[])),
+    ];
+    let (what, value) = numbers.into_iter().find(|(_, value)| !value.is_finite())?;
+    let is_bad = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 0;
+    let mut named = parameters.named_views(gradients);
+    let tensor = named.find(|(_, tensor)| is_bad(tensor)).map(|(name, _)| name.to_owned());
+    Some(NotFinite { what, value, tensor })
+}
+
 /// Reads the scalars that [`Training::step`](crate::Training::step) returned for `step`.
 ///
 /// # Errors
@@ -115,11 +155,18 @@ pub fn read_scalars(step: u64, scalars: &Tensor, world_size: usize) -> Result<Re
         [("reconstruction loss", host[0]), ("quantiser's loss", host[1]), ("gradient norm", norm)];
     for (what, value) in numbers {
         if !value.is_finite() {
-            return Err(TrainError::NotFinite { what, step: step + 1, value });
+            return Err(NotFinite { what, value, tensor: None }.in_step(step + 1));
         }
     }
     let saves = host[4..HEAD].try_into().expect("so many numbers");
     Ok(Reduced { step, recon_mse: host[0], quantizer_loss: host[1], stop: host[2] > 0.0, saves })
+}
+
+/// A hash of parameters and the quantiser's state.
+pub(crate) fn state_hash(model: &VqVae) -> u64 {
+    let mut hash = Xxh3::new();
+    hash_state(model, &mut hash);
+    hash.digest()
 }
 
 /// Hashes parameters and the quantiser's state, bit for bit.

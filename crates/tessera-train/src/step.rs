@@ -10,14 +10,14 @@
 //! 5. encoder and quantiser backward, from the gradient at the cut and the quantiser's losses
 //! 6. **all-reduce** of what is left of statistics, gradients, losses, stop flag and desync check:
 //!    over MPI all of it, in one call
-//! 7. AdamW on the flat parameters, then the quantiser's own update, dead codes replaced
+//! 7. where loss or gradient are not finite, no rank goes on; AdamW on the flat parameters, then the quantiser's own update, dead codes replaced
 //!
 //! A rank's loss is its sum over the *global* count, so sums over ranks are exact means, and
 //! parts may be unequal or empty. The reduced scalars of step s are looked at after step s + 1,
 //! at the same place on every rank, so no rank waits for them.
 
-use tch::Tensor;
-use tessera_comm::{Communicator, HostBytes, Reducer};
+use tch::{Kind, Tensor};
+use tessera_comm::{Communicator, HostBytes};
 use tessera_data::Batch;
 use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::Quantized;
@@ -26,14 +26,23 @@ use tessera_nn::{from_vectors, loss, to_vectors};
 use crate::batch::{place_of, upload_images};
 use crate::clock::{Clock, Lap};
 use crate::error::TrainError;
-use crate::faults::SumFault;
-use crate::scalars;
+use crate::scalars::{self, NotFinite};
 use crate::training::{StepInput, Training};
 use tessera_control::Phase;
 
+/// What became of a step, the same on every rank.
+#[derive(Debug)]
+pub enum Stepped {
+    /// The reduced scalars and the gradient's norm, still a tensor: [`crate::read_scalars`] reads
+    /// them a step later.
+    Done(Tensor),
+    /// Loss or gradient are not finite, and nothing was changed.
+    Skipped(NotFinite),
+}
+
 impl Training {
-    /// Runs one step on this rank's part of a global batch. Returns the reduced scalars and the
-    /// gradient's norm, still a tensor: [`crate::read_scalars`] reads them a step later. On a GPU
+    /// Runs one step on this rank's part of a global batch. A step whose loss or gradient is not
+    /// finite changes nothing, where that is to be checked. On a GPU
     /// the batch's memory stays behind, and it gets that of the step before the last.
     ///
     /// # Errors
@@ -45,7 +54,7 @@ impl Training {
         batch: &mut Batch<HostBytes>,
         input: StepInput,
         clock: &mut Clock,
-    ) -> Result<Tensor, TrainError> {
+    ) -> Result<Stepped, TrainError> {
         let Self { model, optimizer, window, uploads, reducer } = self;
         let kind = model.kind();
         clock.enter(Phase::Compute);
@@ -103,13 +112,20 @@ impl Training {
         scalars::write(&mut scalars, model, input, layout_hash, &recon, &quantizer_loss);
         match clock.faults.of_sum(input.step) {
             None => reducer.all_reduce(comm)?,
-            Some(fault) => reducer_fault(reducer, comm, fault)?,
+            Some(fault) => fault.sum(reducer, comm)?,
         }
         clock.lap(Lap::Reduce);
 
         clock.enter(Phase::Compute);
+        let norm = flat.norm();
+        if input.check_finite
+            && let Some(found) = scalars::not_finite(&scalars, &norm, &flat, &model.parameters)
+        {
+            return Ok(Stepped::Skipped(found));
+        }
         let mut parameters = model.parameters.flat().shallow_clone();
-        let norm = optimizer.step(input.step, input.factor, &mut parameters, &flat);
+        optimizer.step(input.step, input.factor, &mut parameters, &flat, &norm);
+        let norm = norm.to_kind(Kind::Double);
         clock.lap(Lap::Optimizer);
         let updated = model.quantizer.update(&model.parameters, &sums, &place);
         for (id, rows) in &updated.resets {
@@ -118,26 +134,6 @@ impl Training {
         model.parameters.refresh();
         window.add(&scalars, &norm, &sums.counts, updated.replaced.as_ref());
         clock.lap(Lap::CodebookUpdate);
-        Ok(scalars::with_norm(&scalars, &norm))
-    }
-}
-
-/// What a test lets become of a rank's sum.
-fn reducer_fault(
-    reducer: &mut Reducer,
-    comm: &dyn Communicator,
-    fault: SumFault,
-) -> Result<(), TrainError> {
-    match fault {
-        SumFault::Skip => Ok(()),
-        SumFault::Shape => {
-            let part = reducer.piece("gradients");
-            let _ = comm.all_reduce(part.narrow(0, 0, part.size()[0] / 2))?.wait()?;
-            Ok(())
-        }
-        SumFault::Nan => {
-            let _ = reducer.piece("gradients").narrow(0, 0, 1).fill_(f64::NAN);
-            Ok(reducer.all_reduce(comm)?)
-        }
+        Ok(Stepped::Done(scalars::with_norm(&scalars, &norm)))
     }
 }

@@ -31,6 +31,7 @@ use crate::resolve::Resolved;
 use crate::run_folder::{Resume, RunFolder};
 use crate::scalars::Arriving;
 use crate::setup::{Worker, open_data};
+use crate::step::Stepped;
 use crate::training::{StepInput, Training};
 
 mod saving;
@@ -97,6 +98,7 @@ pub fn train(
         num_train: data.train.num_samples(),
         saver: agree_on(comm, saver)?,
         evaluated: None,
+        skipped_in_row: 0,
         sinks: Vec::new(),
         clock: worker.clock(),
         step,
@@ -131,6 +133,8 @@ struct Run<'a> {
     saver: Saver,
     /// The last evaluation of this run.
     evaluated: Option<Evaluation>,
+    /// Steps left out since the last one that was not.
+    skipped_in_row: u64,
     sinks: Vec<Box<dyn MetricSink + 'a>>,
     clock: Clock,
     /// Steps done.
@@ -163,11 +167,21 @@ impl Run<'_> {
                 stop: self.worker.stop.load(Ordering::Relaxed),
                 compare_state: self.step.is_multiple_of(metrics.every),
                 num_skipped: batch.num_skipped,
+                // On a CPU it costs nothing; a GPU has to be waited for.
+                check_finite: train.max_skipped_steps > 0 || self.worker.device.is_cpu(),
                 saves: self.saver.flags(),
             };
-            let scalars = self.training.step(self.comm, &mut batch, input, &mut self.clock)?;
-            let arriving = Arriving::fetch(self.step, &scalars, &self.worker.device)?;
-            self.look_at(pending.replace(arriving))?;
+            let earlier = match self.training.step(self.comm, &mut batch, input, &mut self.clock)? {
+                Stepped::Done(scalars) => {
+                    self.skipped_in_row = 0;
+                    pending.replace(Arriving::fetch(self.step, &scalars, &self.worker.device)?)
+                }
+                Stepped::Skipped(found) => {
+                    self.skip(found)?;
+                    pending.take()
+                }
+            };
+            self.look_at(earlier)?;
             self.step += 1;
             self.clock.step_done(self.step);
             let is_last = self.step == train.steps;
@@ -226,7 +240,8 @@ impl Run<'_> {
     fn look_at(&mut self, scalars: Option<Arriving>) -> Result<(), TrainError> {
         if let Some(scalars) = scalars {
             let deadline = Duration::from_secs_f64(self.config.comm.timeout_seconds);
-            let reduced = scalars.read(self.comm.world_size(), deadline)?;
+            let reduced = scalars.read(self.comm.world_size(), deadline);
+            let reduced = reduced.map_err(|error| self.with_state(error))?;
             self.stop_seen |= reduced.stop;
             if let Some(saved) = self.saver.hear(&reduced.saves) {
                 self.saved(saved)?;

@@ -37,6 +37,8 @@ pub struct StepInput {
     pub compare_state: bool,
     /// Samples of this rank's part that could not be read.
     pub num_skipped: u64,
+    /// Whether to look, before anything is changed, if loss and gradient are finite.
+    pub check_finite: bool,
     /// How far this rank is with the save on its way.
     pub saves: [f64; saver::NUMBERS],
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tch::Device;
 use tessera_comm::{CommConfig, Communicator, Connection, DeviceConfig, Hang, Watchdog, connect};
-use tessera_control::{Activity, Client, ExitCode, Message, RunState, RunStatus, variables};
+use tessera_control::{Activity, Call, Client, ExitCode, Message, RunState, RunStatus, variables};
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
 /// What a thread needs to tell how the worker ends when the main thread cannot.
@@ -44,6 +44,7 @@ impl LastWords {
             let _ = status.write(run_dir);
         }
         if let Some(control) = self.control.get() {
+            control.send(self.activity.heartbeat()); // where this worker was
             control.send(Message::Outcome { code, message: message.into(), step });
             control.close();
         }
@@ -86,6 +87,17 @@ impl Session {
         end_on_panic(Arc::clone(&last_words));
 
         let activity = Arc::clone(&last_words.activity);
+        activity.keep_record(rank);
+        if let Some(calls) = comm.calls() {
+            let theirs = Arc::clone(&activity);
+            calls.tell(move || theirs.write_record());
+            activity.tell_calls(move || {
+                let call = calls.last()?;
+                let (op, kind) = (call.op.to_owned(), call.kind.to_owned());
+                let (sequence, count, waiting) = (call.sequence, call.count, call.waiting);
+                Some(Call { op, sequence, count, kind, waiting })
+            });
+        }
         let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
         let control = Client::from_env(rank, world_size, Arc::clone(&activity), lost)
             .map_err(|error| TrainError::BadInput(error.to_string()))?

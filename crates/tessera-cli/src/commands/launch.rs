@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tessera_control::ExitCode;
-use tessera_launch::{Ending, LaunchError, LaunchOptions, Task};
+use tessera_launch::{Ending, LaunchError, LaunchOptions, Limits, Task};
 
 use crate::failure::Failure;
 
@@ -34,6 +34,15 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(3..))]
     silence: u64,
+    /// Seconds that a worker may stay in one place of its work before it counts as hung; more where
+    /// it has taken longer before in this run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(5..))]
+    stuck: u64,
+    /// Start a training whose workers were lost or hang again, so many times, from its newest good
+    /// checkpoint.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_restarts: u32,
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
@@ -78,7 +87,11 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         hostfile: args.hostfile.clone(),
         mpirun: args.mpirun.clone(),
         bind_to: args.bind_to.clone(),
-        silence: Duration::from_secs(args.silence),
+        limits: Limits {
+            silence: Duration::from_secs(args.silence),
+            stuck: Duration::from_secs(args.stuck),
+        },
+        max_restarts: args.max_restarts,
         verbose: args.verbose,
     })
 }

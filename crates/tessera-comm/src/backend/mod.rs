@@ -16,7 +16,7 @@ pub use self::nccl::Nccl;
 pub use self::solo::Solo;
 pub use self::threads::Threads;
 use crate::device::{self, DeviceConfig, RankDevice};
-use crate::{Backend, CommConfig, CommError, Hang, Watchdog, bytes};
+use crate::{Backend, Calls, CommConfig, CommError, Hang, Watchdog, bytes};
 
 /// The ranks of a run, seen from one of them.
 ///
@@ -77,6 +77,11 @@ pub trait Communicator: Send {
 
     /// Collectives called so far: equal on every rank of a correct program.
     fn num_collectives(&self) -> u64;
+
+    /// The last collective called, where others may have to be told of it.
+    fn calls(&self) -> Option<Arc<Calls>> {
+        None
+    }
 
     /// Leaves in good order. On a failure path, leave the process without it: it may wait for
     /// peers.

@@ -7,13 +7,14 @@
 //! [`Watchdog`] is armed around each.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mpi::ffi;
 use tch::{Device, Kind, Tensor};
 
 use super::{Communicator, InFlight, check_layout, on_copy};
-use crate::{CommError, Watchdog};
+use crate::{Calls, CommError, Watchdog};
 
 /// Most elements in one call: MPI counts in `int`.
 const MAX_COUNT: usize = 1 << 30;
@@ -33,6 +34,7 @@ pub struct Mpi {
     in_place: InPlace,
     watchdog: Watchdog,
     collectives: AtomicU64,
+    calls: Arc<Calls>,
 }
 
 impl Mpi {
@@ -48,6 +50,7 @@ impl Mpi {
             in_place: InPlace(in_place()?),
             watchdog,
             collectives: AtomicU64::new(0),
+            calls: Arc::default(),
         };
         let (mut rank, mut size, mut provided) = (0, 0, 0);
         let armed = this.watchdog.arm("MPI_Init_thread", 0);
@@ -85,7 +88,7 @@ impl Mpi {
     /// This rank's number among those that share its memory, from 0. Collective.
     pub(crate) fn local_rank(&self) -> Result<usize, CommError> {
         let mut rank = 0;
-        self.call("MPI_Comm_split_type", || {
+        self.call("MPI_Comm_split_type", None, || {
             // SAFETY: MPI is initialised, the constants are MPI's own, and the out-pointers are
             // live locals; the new communicator is freed before it goes out of scope.
             unsafe {
@@ -117,12 +120,21 @@ impl Mpi {
     }
 
     /// Runs a collective call under the watchdog.
-    fn call(&self, op: &'static str, call: impl FnOnce() -> c_int) -> Result<(), CommError> {
+    fn call(
+        &self,
+        op: &'static str,
+        elements: Option<(usize, Kind)>,
+        call: impl FnOnce() -> c_int,
+    ) -> Result<(), CommError> {
         let sequence = self.collectives.fetch_add(1, Ordering::Relaxed);
+        let (count, kind) = elements.map_or((0, ""), |(count, kind)| (count as u64, name_of(kind)));
+        self.calls.begin(op, sequence, count, kind);
         let armed = self.watchdog.arm(op, sequence);
         let code = call();
         drop(armed);
-        self.check(op, code)
+        self.check(op, code)?;
+        self.calls.end();
+        Ok(())
     }
 
     /// Runs `call(pointer, count)` over the elements of a tensor in parts that MPI can count.
@@ -138,12 +150,23 @@ impl Mpi {
         loop {
             let count = MAX_COUNT.min(total - start);
             let pointer = base.wrapping_add(start * size).cast::<c_void>();
-            self.call(op, || call(pointer, count as c_int))?;
+            let elements = Some((count, tensor.kind()));
+            self.call(op, elements, || call(pointer, count as c_int))?;
             start += count;
             if start >= total {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A name of an element kind for people.
+fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "f32",
+        Kind::Double => "f64",
+        Kind::Int64 => "i64",
+        _ => "u8",
     }
 }
 
@@ -221,7 +244,7 @@ impl Communicator for Mpi {
         size.insert(0, self.world_size as i64);
         let gathered = Tensor::zeros(size, (tensor.kind(), tensor.device()));
         let kind = datatype(tensor.kind());
-        self.call("all_gather", || {
+        self.call("all_gather", Some((tensor.numel(), tensor.kind())), || {
             // SAFETY: `tensor` holds `count` contiguous elements and `gathered`, just made, room
             // for `world_size` times as many; both outlive the blocking call.
             unsafe {
@@ -241,17 +264,21 @@ impl Communicator for Mpi {
 
     fn barrier(&self) -> Result<(), CommError> {
         // SAFETY: MPI is initialised as long as `self` exists.
-        self.call("barrier", || unsafe { ffi::MPI_Barrier(ffi::RSMPI_COMM_WORLD) })
+        self.call("barrier", None, || unsafe { ffi::MPI_Barrier(ffi::RSMPI_COMM_WORLD) })
     }
 
     fn num_collectives(&self) -> u64 {
         self.collectives.load(Ordering::Relaxed)
     }
 
+    fn calls(&self) -> Option<Arc<Calls>> {
+        Some(Arc::clone(&self.calls))
+    }
+
     fn finish(self: Box<Self>) -> Result<(), CommError> {
         // SAFETY: MPI is initialised, every call of ours blocks, so none is pending, and `self`
         // is consumed, so none follows.
-        self.call("MPI_Finalize", || unsafe { ffi::MPI_Finalize() })
+        self.call("MPI_Finalize", None, || unsafe { ffi::MPI_Finalize() })
     }
 }
 

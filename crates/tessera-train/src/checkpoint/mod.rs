@@ -20,7 +20,7 @@ use crate::training::Training;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 23] = [
+const MAY_CHANGE: [&str; 24] = [
     "checkpoint.best_metric",
     "checkpoint.every",
     "checkpoint.keep",
@@ -40,6 +40,7 @@ const MAY_CHANGE: [&str; 23] = [
     "metrics.every",
     "metrics.images_every",
     "train.device",
+    "train.max_skipped_steps",
     "train.precision",
     "train.stop_at",
     "optimizer.clip_grad_norm",

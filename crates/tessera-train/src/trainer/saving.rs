@@ -1,4 +1,4 @@
-//! Checkpoints of a run, and what it tells of itself.
+//! Checkpoints of a run, steps that are left out, and what it tells of itself.
 
 use tessera_control::{Message, Phase, RunState, RunStatus};
 
@@ -6,6 +6,7 @@ use super::Run;
 use crate::checkpoint::{self, saver::Saved};
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
+use crate::scalars::{self, NotFinite};
 
 /// Seconds that a step may wait for the save before; after them the storage is slow, and a save is
 /// left out.
@@ -81,6 +82,27 @@ impl Run<'_> {
         }
         agree_on(self.comm, error.map_or(Ok(()), |error| Err(TrainError::from(error))))?;
         unreachable!("a save fails on some rank")
+    }
+
+    /// Passes over a step whose numbers are not finite, if it may; every rank does so alike.
+    pub(super) fn skip(&mut self, found: NotFinite) -> Result<(), TrainError> {
+        self.skipped_in_row += 1;
+        let error = found.in_step(self.step + 1);
+        if self.skipped_in_row > self.config.train.max_skipped_steps {
+            return Err(error);
+        }
+        self.notice(format!("step {} left out: {error}", self.step + 1));
+        Ok(())
+    }
+
+    /// A mismatch with what this rank has, so that the odd one out can be seen among all.
+    pub(super) fn with_state(&self, error: TrainError) -> TrainError {
+        let TrainError::Mismatch(text) = error else { return error };
+        let state = scalars::state_hash(&self.training.model);
+        let (rank, step) = (self.comm.rank(), self.step);
+        TrainError::Mismatch(format!(
+            "{text}; rank {rank} is at step {step} with state {state:016x}"
+        ))
     }
 
     pub(super) fn status(&self, state: RunState, message: &str) -> Result<(), TrainError> {

@@ -1,0 +1,212 @@
+//! What is said of a run at its end: the verdict, and a report of every worker.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use tessera_control::{Call, ExitCode, Phase};
+
+use super::{Fault, SUSPICIOUS, Supervision, Worker};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) code: ExitCode,
+    pub(crate) message: String,
+    /// Most optimiser steps that any rank told of.
+    pub(crate) step: u64,
+    /// The ranks themselves agreed on this ending, so rank 0 has written it down.
+    pub(crate) agreed: bool,
+    /// The launcher has no words of the culprit: what mpirun printed last may help.
+    pub(crate) unexplained: bool,
+}
+
+/// What is known of a worker, as `RUN/failures/` keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct WorkerReport {
+    pub(crate) rank: usize,
+    pub(crate) host: String,
+    pub(crate) pid: u32,
+    pub(crate) phase: Option<Phase>,
+    pub(crate) step: u64,
+    pub(crate) call: Option<Call>,
+    pub(crate) silent_seconds: f64,
+    pub(crate) still_seconds: f64,
+    pub(crate) connected: bool,
+    pub(crate) exit_code: Option<ExitCode>,
+    pub(crate) message: String,
+}
+
+impl Supervision {
+    /// The verdict over what is known now; to be asked at the end.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let step = self.workers.iter().flatten().map(|worker| worker.step).max().unwrap_or(0);
+        let detail = self.detail.as_ref().map_or(String::new(), |detail| format!(" ({detail})"));
+        let (code, message) = match &self.fault {
+            Some(Fault::Reported { rank, at }) => self.reported(*rank, *at),
+            Some(Fault::Lost { rank }) => {
+                (ExitCode::WorkerLost, format!("worker lost: {}{detail}", self.describe(*rank)))
+            }
+            Some(Fault::Silent { rank, seconds }) => {
+                let who = self.describe(*rank);
+                (ExitCode::Hang, format!("hang: nothing heard for {seconds} s from {who}{detail}"))
+            }
+            Some(Fault::Stuck { rank, seconds }) => {
+                let who = self.describe(*rank);
+                (ExitCode::Hang, format!("hang: no progress for {seconds} s of {who}{detail}"))
+            }
+            Some(Fault::AllWait { seconds }) => {
+                let call = self.workers.iter().flatten().find_map(|worker| worker.call.as_ref());
+                let call = call.map_or(String::new(), |call| format!(" in {call}"));
+                let message = format!(
+                    "hang: all workers wait{call} for {seconds} s: look at the network between them"
+                );
+                (ExitCode::Hang, message)
+            }
+            Some(Fault::Absent { ranks }) => {
+                let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("worker lost: rank {ranks} never reached the launcher{detail}");
+                (ExitCode::WorkerLost, message)
+            }
+            Some(Fault::WrongWorld { rank, world_size }) => {
+                let asked = self.workers.len();
+                let message = format!(
+                    "rank {rank} sees {world_size} workers where {asked} were asked for: \
+                     use the mpirun of the MPI that tessera-worker was built with"
+                );
+                (ExitCode::BadInput, message)
+            }
+            Some(Fault::MpirunKilled { signal }) => (
+                ExitCode::WorkerLost,
+                format!(
+                    "worker lost: mpirun was killed by signal {signal}, and all workers with it"
+                ),
+            ),
+            Some(Fault::Interrupted) => {
+                (ExitCode::Failed, "ended at once on request, without a checkpoint".into())
+            }
+            None => self.agreed(),
+        };
+        let told = matches!(
+            self.fault,
+            Some(
+                Fault::Reported { .. }
+                    | Fault::Lost { .. }
+                    | Fault::Stuck { .. }
+                    | Fault::AllWait { .. }
+            )
+        );
+        let (code, message) = match self.mismatch().filter(|_| told) {
+            Some(mismatch) => (ExitCode::Hang, format!("{mismatch} ({message})")),
+            None => (code, message),
+        };
+        let agreed = matches!(self.fault, None | Some(Fault::Reported { .. }));
+        let unexplained = matches!(self.fault, Some(Fault::Absent { .. }));
+        Verdict { code, message, step, agreed, unexplained }
+    }
+
+    fn agreed(&self) -> (ExitCode, String) {
+        let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
+        match (self.agreed_code(), told(0)) {
+            (Some(_), Some(outcome)) => outcome,
+            _ => (ExitCode::Hang, "mismatch: some workers are done and others stopped".into()),
+        }
+    }
+
+    /// The worker that others hang for: the most silent one, or the one that is not where the
+    /// others wait.
+    fn suspect(&self, now: Instant) -> Option<String> {
+        let open = |worker: &Worker| worker.outcome.is_none();
+        let alive = || {
+            let all = self.workers.iter().enumerate();
+            all.filter_map(|(rank, worker)| Some((rank, worker.as_ref().filter(|w| open(w))?)))
+        };
+        if let Some((rank, worker)) = alive().min_by_key(|(_, worker)| worker.heard) {
+            let silent = now.saturating_duration_since(worker.heard);
+            if silent > SUSPICIOUS {
+                let who = self.describe(rank);
+                return Some(format!("nothing heard for {} s from {who}", silent.as_secs()));
+            }
+        }
+        let (rank, _) = alive().find(|(_, worker)| !worker.waits())?;
+        Some(format!("not there yet: {}", self.describe(rank)))
+    }
+
+    fn reported(&self, rank: usize, at: Instant) -> (ExitCode, String) {
+        let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
+        let (code, message) =
+            told(rank).unwrap_or((ExitCode::Failed, "failed without a reason".into()));
+        let message = format!("rank {rank}: {message}");
+        if code != ExitCode::Hang {
+            return (code, message);
+        }
+        if let Some(suspect) = self.suspect(at) {
+            return (code, format!("{message}; {suspect}"));
+        }
+        // Of a disagreement every rank tells its own side; one that cannot is where it is.
+        let others = (0..self.workers.len()).filter(|&other| other != rank);
+        let sides = others.filter_map(|other| match told(other) {
+            Some((ExitCode::Hang, text)) => {
+                Some(text.rsplit_once("; ").map_or(text.clone(), |(_, side)| side.to_owned()))
+            }
+            Some(_) => None,
+            None => Some(self.describe(other)),
+        });
+        let sides: String = sides.map(|side| format!("; {side}")).collect();
+        (code, message + &sides)
+    }
+
+    fn describe(&self, rank: usize) -> String {
+        let Some(worker) = self.workers.get(rank).and_then(Option::as_ref) else {
+            return format!("rank {rank}");
+        };
+        let phase = match worker.phase.and_then(|phase| serde_json::to_value(phase).ok()) {
+            Some(serde_json::Value::String(phase)) => {
+                let call = worker.call.as_ref().filter(|call| call.waiting);
+                let call = call.map_or(String::new(), |call| format!(", in {call}"));
+                format!("phase {phase}, step {}{call}", worker.step)
+            }
+            _ => "before its first step".into(),
+        };
+        format!("rank {rank} on host {}, pid {}, {phase}", worker.host, worker.pid)
+    }
+
+    /// Two workers that have called the collective of one number in different ways.
+    fn mismatch(&self) -> Option<String> {
+        let calls: Vec<(usize, &Call)> = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter_map(|(rank, worker)| Some((rank, worker.as_ref()?.call.as_ref()?)))
+            .collect();
+        let differ = |a: &Call, b: &Call| {
+            let both = a.sequence == b.sequence && a.waiting && b.waiting;
+            both && (&a.op, a.count, &a.kind) != (&b.op, b.count, &b.kind)
+        };
+        let (first, ours) = calls.first()?;
+        let (other, theirs) = calls.iter().find(|(_, call)| differ(ours, call))?;
+        Some(format!("mismatch: rank {first} is in {ours}, rank {other} in {theirs}"))
+    }
+
+    /// What is known of each worker, for a report.
+    pub(crate) fn report(&self, now: Instant) -> Vec<WorkerReport> {
+        let all = self.workers.iter().enumerate();
+        all.map(|(rank, worker)| {
+            let Some(worker) = worker else { return WorkerReport { rank, ..Default::default() } };
+            WorkerReport {
+                rank,
+                host: worker.host.clone(),
+                pid: worker.pid,
+                phase: worker.phase,
+                step: worker.step,
+                call: worker.call.clone(),
+                silent_seconds: now.saturating_duration_since(worker.heard).as_secs_f64(),
+                still_seconds: now.saturating_duration_since(worker.moved).as_secs_f64(),
+                connected: worker.connected,
+                exit_code: worker.outcome.as_ref().map(|(code, _)| *code),
+                message: worker.outcome.as_ref().map_or(String::new(), |(_, text)| text.clone()),
+            }
+        })
+        .collect()
+    }
+}
