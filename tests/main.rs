@@ -8,6 +8,7 @@
 mod bad_input;
 mod data;
 mod faults;
+mod matrix;
 mod nccl;
 mod outputs;
 mod precision;

@@ -14,7 +14,7 @@ use std::io::IsTerminal;
 use clap::{Parser, Subcommand};
 use tessera_control::ExitCode;
 
-use crate::commands::{data, doctor, in_session, inspect, launch, watch, worker};
+use crate::commands::{chaos, data, doctor, in_session, inspect, launch, watch, worker};
 use crate::failure::Failure;
 
 /// What every command may end with; see [`ExitCode`].
@@ -62,6 +62,8 @@ enum Command {
     Diff(inspect::DiffArgs),
     /// Follow a run until it ends; exits with the run's code.
     Watch(watch::WatchArgs),
+    /// Let workers, storage and launcher fail on purpose, and check that nothing is lost.
+    Chaos(chaos::ChaosArgs),
     /// Say what is installed and what to do about what is missing.
     Doctor(doctor::DoctorArgs),
     /// Become a program in a session that ends with the launcher.
@@ -94,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Verify(args) => inspect::verify(&args),
         Command::Diff(args) => inspect::compare(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::InSession(args) => in_session::run(&args),
     }

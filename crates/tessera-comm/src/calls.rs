@@ -37,7 +37,7 @@ impl Calls {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on `on_call` is called at the beginning of each collective, on the thread that
+    /// From now on `on_call` is called at the beginning and at the end of each collective, on the thread that
     /// makes it.
     pub fn tell(&self, on_call: impl Fn() + Send + Sync + 'static) {
         let _ = self.on_call.set(Box::new(on_call)); // the first one stays
@@ -56,6 +56,9 @@ impl Calls {
     pub(crate) fn end(&self) {
         if let Some(call) = self.last.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             call.waiting = false;
+        }
+        if let Some(on_call) = self.on_call.get() {
+            on_call();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | key | values |
 //! |---|---|
 //! | `rank` | the rank it is for; without it, every rank |
+//! | `start` | which start of the workers it is for: 0, the first, without it; 1 after a restart by the launcher, and so on |
 //! | `at` | `data`, `forward`, `backward`, `reduce`, `optimizer`, `checkpoint`: before that part of a step; or a file operation of a save: `folder`, `create`, `write`, `sync`, `rename`, `remove`, `save` (any of them) |
 //! | `step` | steps done before the step it happens in; of file operations: the first such step |
 //! | `nth` | which operation, from 1; without it, every one |
@@ -120,21 +121,21 @@ impl Faults {
     ///
     /// What is wrong with the variable.
     pub fn from_env(rank: usize) -> Result<Self, String> {
-        // What was to go wrong has gone wrong before workers are started again.
-        let is_first = std::env::var_os(tessera_control::variables::RESTART).is_none();
+        let restarts = std::env::var(tessera_control::variables::RESTART);
+        let start = restarts.ok().and_then(|number| number.parse().ok()).unwrap_or(0);
         match std::env::var(VARIABLE) {
-            Ok(text) if is_first => {
-                let faults = Self::parse(&text, rank);
+            Ok(text) => {
+                let faults = Self::parse(&text, rank, start);
                 faults.map_err(|problem| format!("environment variable {VARIABLE} {problem}"))
             }
             _ => Ok(Self::default()),
         }
     }
 
-    fn parse(text: &str, rank: usize) -> Result<Self, String> {
+    fn parse(text: &str, rank: usize, start: u64) -> Result<Self, String> {
         let mut faults = Vec::new();
         for text in text.split(';').map(str::trim).filter(|text| !text.is_empty()) {
-            if let Some(fault) = Fault::parse(text, rank)? {
+            if let Some(fault) = Fault::parse(text, rank, start)? {
                 faults.push(Arc::new(fault));
             }
         }
@@ -175,15 +176,17 @@ impl Faults {
 }
 
 impl Fault {
-    fn parse(text: &str, rank: usize) -> Result<Option<Self>, String> {
+    fn parse(text: &str, rank: usize, start: u64) -> Result<Option<Self>, String> {
         let (mut at, mut deed) = (None, None);
         let (mut step, mut nth, mut pause, mut mine) = (0, None, Duration::from_millis(200), true);
+        let mut wanted = 0;
         for pair in text.split(',') {
             let (key, value) =
                 pair.trim().split_once('=').ok_or(format!("has {pair:?}, not KEY=VALUE"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("has {pair:?}, no number"));
             match key {
                 "rank" => mine = number()? == rank as u64,
+                "start" => wanted = number()?,
                 "step" => step = number()?,
                 "nth" => nth = Some(number()?),
                 "ms" => pause = Duration::from_millis(number()?),
@@ -196,7 +199,7 @@ impl Fault {
         let at = at.or(matches!(deed, Deed::Sum(_)).then_some(Place::Point(Point::Reduce)));
         let at = at.ok_or("needs at=")?;
         let met = AtomicU64::new(0);
-        Ok(mine.then_some(Self { at, step, nth, deed, pause, met }))
+        Ok((mine && wanted == start).then_some(Self { at, step, nth, deed, pause, met }))
     }
 
     fn judge(&self, operation: Operation, path: &Path) -> Fate {
@@ -294,18 +297,20 @@ mod tests {
     #[test]
     fn faults_are_read_for_their_rank() {
         let text = "rank=1,step=5,at=reduce,do=kill; at=write,nth=2,step=30,do=enospc";
-        assert_eq!(Faults::parse(text, 0).unwrap().0.len(), 1);
-        assert_eq!(Faults::parse(text, 1).unwrap().0.len(), 2);
+        assert_eq!(Faults::parse(text, 0, 0).unwrap().0.len(), 1);
+        assert_eq!(Faults::parse(text, 1, 0).unwrap().0.len(), 2);
+        assert_eq!(Faults::parse("start=2,at=data,do=kill", 0, 2).unwrap().0.len(), 1);
+        assert_eq!(Faults::parse("start=2,at=data,do=kill", 0, 0).unwrap().0.len(), 0);
         for bad in ["at=reduce", "do=kill", "at=moon,do=kill", "rank=x,do=nan", "nonsense"] {
-            assert!(Faults::parse(bad, 0).is_err(), "{bad}");
+            assert!(Faults::parse(bad, 0, 0).is_err(), "{bad}");
         }
-        let sum = Faults::parse("rank=0,step=3,do=skip", 0).unwrap();
+        let sum = Faults::parse("rank=0,step=3,do=skip", 0, 0).unwrap();
         assert_eq!((sum.of_sum(3), sum.of_sum(4)), (Some(SumFault::Skip), None));
     }
 
     #[test]
     fn the_nth_write_from_a_step_on_fails() {
-        let faults = Faults::parse("at=write,nth=2,step=30,do=eio", 0).unwrap();
+        let faults = Faults::parse("at=write,nth=2,step=30,do=eio", 0, 0).unwrap();
         let fault = &faults.0[0];
         let judge = |operation, path: &str| {
             matches!(fault.judge(operation, Path::new(path)), Fate::Failed(_))

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod chaos;
 pub(crate) mod data;
 pub(crate) mod doctor;
 pub(crate) mod in_session;

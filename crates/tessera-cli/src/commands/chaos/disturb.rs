@@ -1,0 +1,172 @@
+//! One run under `tessera launch`, and what can be done to it from outside.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Setting;
+
+/// A run that is to be disturbed.
+pub(super) struct Run<'a> {
+    setting: &'a Setting<'a>,
+    pub(super) folder: PathBuf,
+    launch: Vec<String>,
+    set: Vec<String>,
+    faults: String,
+}
+
+/// How a run has ended.
+pub(super) struct Ended {
+    /// Exit code; none after a signal.
+    pub(super) code: Option<i32>,
+    pub(super) stderr: String,
+}
+
+impl Ended {
+    /// What it said last.
+    pub(super) fn last_line(&self) -> String {
+        let error = self.stderr.lines().rev().find(|line| line.starts_with("error:"));
+        error.or(self.stderr.lines().last()).unwrap_or_default().to_owned()
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run in `folder`.
+    pub(super) fn new(setting: &'a Setting<'a>, folder: &Path) -> Self {
+        let (launch, set) = (Vec::new(), Vec::new());
+        Self { setting, folder: folder.to_owned(), launch, set, faults: String::new() }
+    }
+
+    /// With these faults in its workers.
+    pub(super) fn with_faults(self, faults: String) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// With one more option of the launcher.
+    pub(super) fn with_option(mut self, words: &[&str]) -> Self {
+        self.launch.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// With one more setting.
+    pub(super) fn with_setting(mut self, setting: &str) -> Self {
+        self.set.push(setting.to_owned());
+        self
+    }
+
+    /// Starts it.
+    pub(super) fn start(&self) -> Result<Running, String> {
+        let log = self.folder.with_extension(format!("{}.log", nanoseconds()));
+        let open = || File::create(&log).map_err(|error| format!("{}: {error}", log.display()));
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command.args(["launch", "--nproc", &self.setting.nproc.to_string()]).args(&self.launch);
+        command.args(["--", "train", "--config"]).arg(self.setting.config);
+        command.arg("--run-dir").arg(&self.folder);
+        for setting in self.setting.set.iter().chain(&self.set) {
+            command.args(["--set", setting]);
+        }
+        command.env("TESSERA_FAULTS", &self.faults);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(open()?);
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + self.setting.limit;
+        Ok(Running { child, log, folder: self.folder.clone(), deadline })
+    }
+
+    /// Runs it to its end.
+    pub(super) fn to_end(&self) -> Result<Ended, String> {
+        self.start()?.end()
+    }
+}
+
+/// A run on its way.
+pub(super) struct Running {
+    child: Child,
+    log: PathBuf,
+    folder: PathBuf,
+    deadline: Instant,
+}
+
+impl Running {
+    /// Waits until a row of this step has been written, or the run has ended.
+    pub(super) fn wait_for_step(&mut self, step: u64) -> Result<(), String> {
+        while self.last_step() < step && self.child.try_wait().is_ok_and(|end| end.is_none()) {
+            self.pause()?;
+        }
+        Ok(())
+    }
+
+    fn last_step(&self) -> u64 {
+        let text = fs::read_to_string(self.folder.join("metrics.jsonl")).unwrap_or_default();
+        let step = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
+        };
+        text.lines().rev().find_map(step).unwrap_or(0)
+    }
+
+    /// Sends a signal to the launcher.
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal); // it may have ended
+        }
+    }
+
+    fn pause(&self) -> Result<(), String> {
+        if Instant::now() > self.deadline {
+            return Err("it hangs: no end within the limit".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        Ok(())
+    }
+
+    /// Waits for the end of the launcher and of every process that it has started.
+    pub(super) fn end(mut self) -> Result<Ended, String> {
+        let status = loop {
+            match self.child.try_wait().map_err(|error| error.to_string())? {
+                Some(status) => break status,
+                None => self.pause()?,
+            }
+        };
+        let gone_by = Instant::now() + Duration::from_secs(5);
+        while let Some(left) = process_of(&self.folder) {
+            if Instant::now() > gone_by {
+                return Err(format!("a process is left behind: {left}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let stderr = fs::read_to_string(&self.log).unwrap_or_default();
+        let _ = fs::remove_file(&self.log);
+        Ok(Ended { code: status.code(), stderr })
+    }
+}
+
+impl Drop for Running {
+    /// A run that was given up leaves nothing behind: its processes die with the launcher.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process whose command line names the run folder.
+fn process_of(folder: &Path) -> Option<String> {
+    let needle = folder.as_os_str().as_encoded_bytes();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
+        let pid = entry.file_name();
+        let is_own = pid.to_str() == Some(&std::process::id().to_string());
+        if !is_own && words.split(|&byte| byte == 0).any(|word| word == needle) {
+            return Some(String::from_utf8_lossy(&words).replace('\0', " "));
+        }
+    }
+    None
+}
+
+fn nanoseconds() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos())
+}
