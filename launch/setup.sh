@@ -45,7 +45,13 @@ system_packages() {
   has_module pip || missing+=(python3-pip)
   has_module ensurepip || missing+=(python3-venv)
   # Tests make films and decode them.
-  [[ -z ${TESSERA_TESTS:-} ]] || has ffmpeg || missing+=(ffmpeg)
+  if [[ -n ${TESSERA_TESTS:-} ]]; then
+    has ffmpeg || missing+=(ffmpeg)
+    # Several hosts on one machine: launch/test-hosts.sh.
+    has ip || missing+=(iproute2)
+    has sshd || [[ -x /usr/sbin/sshd ]] || missing+=(openssh-server)
+    has ssh || missing+=(openssh-client)
+  fi
   if ((${#missing[@]} == 0)); then
     say "system packages: all there"
     return

@@ -8,6 +8,7 @@
 mod bad_input;
 mod data;
 mod faults;
+mod hosts;
 mod matrix;
 mod nccl;
 mod outputs;

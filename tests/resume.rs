@@ -114,7 +114,7 @@ fn killed_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
 }
 
 /// Equal up to 1e-9 in every number; what counts ranks is not compared.
-fn assert_close(expected: &Value, found: &Value) {
+pub(crate) fn assert_close(expected: &Value, found: &Value) {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
             assert!(expected.keys().eq(found.keys()));

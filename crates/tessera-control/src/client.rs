@@ -82,6 +82,10 @@ impl Client {
         let stream = dial(address).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+        // A launcher that is cut off never says good-bye: heartbeats that nobody takes end the
+        // connection. Where the system does not know this, the collectives' deadline is left.
+        let limit = u32::try_from(TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, limit);
         let reading = stream.try_clone().map_err(failed)?;
 
         let closing = Arc::new(AtomicBool::new(false));

@@ -15,6 +15,18 @@ pub enum LaunchError {
         /// What was given.
         given: String,
     },
+    /// The list of hosts cannot be used.
+    #[error("--hosts {problem}: write H1:4,H2:4")]
+    Hosts {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Too few hosts answer.
+    #[error("{problem}: start them, or lower --min-workers")]
+    TooFew {
+        /// How many there are, and how many there should be.
+        problem: String,
+    },
     /// The host file cannot be used.
     #[error("host file {} {problem}", path.display())]
     Hostfile {
@@ -98,6 +110,7 @@ impl LaunchError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Nproc { .. }
+            | Self::Hosts { .. }
             | Self::Hostfile { .. }
             | Self::NoMpirun { .. }
             | Self::BrokenMpirun { .. }
@@ -106,6 +119,7 @@ impl LaunchError {
             | Self::NotLaunched => ExitCode::BadInput,
             Self::Refused { code } => *code,
             Self::StoppedEarly => ExitCode::Stopped,
+            Self::TooFew { .. } => ExitCode::WorkerLost,
             Self::WorkerLibraries { .. } | Self::Resolve { .. } | Self::System { .. } => {
                 ExitCode::Failed
             }

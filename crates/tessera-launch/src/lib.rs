@@ -18,6 +18,7 @@ mod banner;
 mod display;
 mod error;
 mod gpus;
+mod hosts;
 mod listener;
 mod mpirun;
 mod nproc;
@@ -39,6 +40,7 @@ use tessera_control::ExitCode;
 
 pub use error::LaunchError;
 pub use gpus::{Gpus, find_gpus};
+pub use hosts::{Host, parse_hosts, read_hostfile};
 pub use mpirun::{Mpirun, Vendor};
 pub use nproc::Nproc;
 pub use run::launch;
@@ -78,8 +80,10 @@ pub struct LaunchOptions {
     pub args: Vec<OsString>,
     /// Number of workers.
     pub nproc: Nproc,
-    /// Hosts, in the format of `mpirun`; `None` is this host alone.
-    pub hostfile: Option<PathBuf>,
+    /// Hosts of the workers; none is this host alone.
+    pub hosts: Vec<Host>,
+    /// Fewest workers to go on with when hosts do not answer; `None`: as many as at first.
+    pub min_workers: Option<usize>,
     /// The `mpirun` to use; `None` takes the first one on the path.
     pub mpirun: Option<PathBuf>,
     /// `mpirun`'s `--bind-to`.

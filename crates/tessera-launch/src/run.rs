@@ -18,7 +18,8 @@ use crate::supervision::{Verdict, WorkerReport};
 use crate::watch::Watch;
 use crate::worker::check_libraries;
 use crate::{
-    Ending, LaunchError, LaunchOptions, Mpirun, Nproc, Task, find_gpus, find_worker, signals,
+    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, Task, find_gpus, find_worker, hosts,
+    signals,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -39,12 +40,12 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
-    let hostfile = options.hostfile.as_deref();
-    let num_gpus = match (options.nproc, hostfile) {
-        (Nproc::Auto, None) => find_gpus().names.len(),
+    let num_gpus = match options.nproc {
+        Nproc::Auto if options.hosts.is_empty() => find_gpus().names.len(),
         _ => 0,
     };
-    let world_size = options.nproc.count(num_gpus, hostfile)?;
+    let asked_for = options.nproc.count(num_gpus, &options.hosts);
+    let (mut world_size, mut hosts) = (asked_for, options.hosts.clone());
 
     let (mut sender, mut events) = channel();
     let signals = signals::listen(sender.clone())?;
@@ -52,9 +53,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
         Task::Eval => None,
     };
-    let start = Start { options, mpirun: &mpirun, worker: &worker, world_size };
     let mut restarts = 0;
     loop {
+        let start = Start { options, mpirun: &mpirun, worker: &worker, world_size, hosts: &hosts };
         let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
         let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
             let Verdict { code, message, .. } = attempt.verdict;
@@ -80,7 +81,35 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let most = options.max_restarts;
         tracing::warn!("{message}; restart {restarts} of {most} from the newest good checkpoint");
         (sender, events) = next;
+        if !options.hosts.is_empty() {
+            (hosts, world_size) = hosts_left(options, asked_for)?;
+        }
     }
+}
+
+/// The hosts that answer, which may be others than before, and how many workers they take.
+fn hosts_left(
+    options: &LaunchOptions,
+    asked_for: usize,
+) -> Result<(Vec<Host>, usize), LaunchError> {
+    let left = hosts::reachable(&options.hosts);
+    let world_size = left.iter().map(|host| host.slots).sum::<usize>().min(asked_for);
+    let (found, all) = (left.len(), options.hosts.len());
+    let fewest = options.min_workers.unwrap_or(asked_for).max(1);
+    if world_size < fewest {
+        let problem = format!(
+            "{found} of {all} hosts answer and take {world_size} workers, fewer than {fewest}"
+        );
+        return Err(LaunchError::TooFew { problem });
+    }
+    if found < all {
+        let gone = options.hosts.iter().filter(|host| !left.contains(host));
+        let gone: Vec<&str> = gone.map(|host| host.name.as_str()).collect();
+        tracing::warn!("without {}: {world_size} workers", gone.join(", "));
+    } else {
+        tracing::info!("all {all} hosts answer: {world_size} workers");
+    }
+    Ok((left, world_size))
 }
 
 /// Whether a run that ends so has gone wrong, and did not refuse its input.
@@ -102,6 +131,7 @@ struct Start<'a> {
     mpirun: &'a Mpirun,
     worker: &'a Path,
     world_size: usize,
+    hosts: &'a [Host],
 }
 
 impl Start<'_> {
@@ -113,7 +143,7 @@ impl Start<'_> {
         sender: Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<Attempt, LaunchError> {
-        let listener = Listener::open(self.options.hostfile.is_some(), sender.clone())
+        let listener = Listener::open(!self.hosts.is_empty(), sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&listener.token);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
@@ -144,7 +174,7 @@ impl Start<'_> {
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
         }
-        if self.options.hostfile.is_none() {
+        if self.hosts.is_empty() {
             // What Open MPI 4 and 5 share between ranks goes away with the records, also where
             // ranks were killed and could not see to it.
             for name in
@@ -162,9 +192,16 @@ impl Start<'_> {
         }
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];
         command.extend(self.options.args.iter().cloned());
+        let hostfile = match self.hosts {
+            [] => None,
+            hosts => {
+                let path = records.0.join("hosts");
+                Some(hosts::write_hostfile(path, hosts, self.mpirun.vendor)?)
+            }
+        };
         let arguments = self.mpirun.arguments(&Job {
             world_size: self.world_size,
-            hostfile: self.options.hostfile.as_deref(),
+            hostfile: hostfile.as_deref(),
             bind_to: &self.options.bind_to,
             exported: &exported,
             command: &command,

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 use tessera_control::ExitCode;
-use tessera_launch::{Ending, LaunchError, LaunchOptions, Limits, Task};
+use tessera_launch::{
+    Ending, LaunchError, LaunchOptions, Limits, Task, parse_hosts, read_hostfile,
+};
 
 use crate::failure::Failure;
 
@@ -21,9 +23,16 @@ pub(crate) struct LaunchArgs {
     /// Number of workers; auto is one a GPU, 2 on CPU without one, every slot of a host file.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     nproc: String,
-    /// Hosts and their slots, in mpirun's own format.
+    /// Hosts and their workers, as in `h1:4,h2:4`; mpirun reaches them by ssh.
+    #[arg(long, value_name = "HOSTS", conflicts_with = "hostfile")]
+    hosts: Option<String>,
+    /// The same from a file, in mpirun's own format.
     #[arg(long, value_name = "FILE")]
     hostfile: Option<PathBuf>,
+    /// Fewest workers that a restart may go on with when hosts do not answer; without it, as many
+    /// as at first. The global batch stays the same.
+    #[arg(long, value_name = "M")]
+    min_workers: Option<usize>,
     /// The mpirun to use instead of the first one on the path.
     #[arg(long, value_name = "PATH")]
     mpirun: Option<PathBuf>,
@@ -80,11 +89,18 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
             return Err(Failure::bad_input(message));
         }
     };
+    let refused = |error: LaunchError| Failure::new(error.exit_code(), error.to_string());
+    let hosts = match (&args.hosts, &args.hostfile) {
+        (Some(text), _) => parse_hosts(text).map_err(refused)?,
+        (None, Some(path)) => read_hostfile(path).map_err(refused)?,
+        (None, None) => Vec::new(),
+    };
     Ok(LaunchOptions {
         task,
         args: rest.to_vec(),
         nproc,
-        hostfile: args.hostfile.clone(),
+        hosts,
+        min_workers: args.min_workers,
         mpirun: args.mpirun.clone(),
         bind_to: args.bind_to.clone(),
         limits: Limits {
