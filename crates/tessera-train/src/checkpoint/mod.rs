@@ -1,8 +1,8 @@
 //! What of a training is saved, and how it goes on from there.
 //!
 //! The files are `tessera-checkpoint`'s business. Here a training becomes names and bytes
-//! ([`state`], [`Snapshot`](snapshot::Snapshot)), a save runs beside the steps
-//! ([`Saver`](saver::Saver)), and a checkpoint becomes a training again ([`restore`]).
+//! ([`state`], `snapshot`), a save runs beside the steps
+//! (`saver`), and a checkpoint becomes a training again ([`restore`]).
 
 pub(crate) mod saver;
 pub(crate) mod snapshot;
