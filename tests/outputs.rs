@@ -386,3 +386,30 @@ fn ssim_and_mse_are_those_of_a_second_implementation() {
         assert!((found - (mse[0] + mse[1])).abs() < 1e-13, "{side}: {found}");
     }
 }
+
+/// Rank 1 sleeps 10 ms in every step, which is longer than a step of the smoke configuration takes.
+#[test]
+fn the_trace_of_all_ranks_says_whom_the_others_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let mut command = train(2, folder.path(), &["eval.every=0"]);
+    command.arg("--trace").env("TESSERA_FAULTS", "rank=1,step=0,at=data,do=slow,ms=10");
+    let (code, _, stderr) = run(&mut command);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, stdout, stderr) = run(tessera().arg("trace").arg(folder.path()));
+    assert_eq!(code, Some(0), "{stderr}");
+    let late = |rank: usize| -> u64 {
+        let begin = format!("rank {rank} came last to ");
+        let line = stdout.lines().find_map(|line| line.strip_prefix(&begin)).unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(late(0) + late(1), 60, "{stdout}");
+    assert!(late(1) > 50, "{stdout}");
+    let merged = fs::read(folder.path().join("trace/all.json")).unwrap();
+    let merged: Value = serde_json::from_slice(&merged).unwrap();
+    let events = merged["traceEvents"].as_array().unwrap();
+    let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    assert_eq!((named("encoder forward"), named("AdamW"), named("process_name")), (120, 120, 2));
+    let (code, _, stderr) = run(tessera().args(["trace", "/nowhere"]));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("tessera train --trace"), "{stderr}");
+}

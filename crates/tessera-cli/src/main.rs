@@ -14,7 +14,7 @@ use std::io::IsTerminal;
 use clap::{Parser, Subcommand};
 use tessera_control::ExitCode;
 
-use crate::commands::{chaos, data, doctor, in_session, inspect, launch, watch, worker};
+use crate::commands::{chaos, data, doctor, in_session, inspect, launch, trace, watch, worker};
 use crate::failure::Failure;
 
 /// What every command may end with; see [`ExitCode`].
@@ -62,6 +62,8 @@ enum Command {
     Diff(inspect::DiffArgs),
     /// Follow a run until it ends; exits with the run's code.
     Watch(watch::WatchArgs),
+    /// Merge the traces of all ranks into one for Perfetto, and say whom the others waited for.
+    Trace(trace::TraceArgs),
     /// Let workers, storage and launcher fail on purpose, and check that nothing is lost.
     Chaos(chaos::ChaosArgs),
     /// Say what is installed and what to do about what is missing.
@@ -96,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Verify(args) => inspect::verify(&args),
         Command::Diff(args) => inspect::compare(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::InSession(args) => in_session::run(&args),

@@ -23,6 +23,7 @@ mod listener;
 mod mpirun;
 mod nproc;
 mod processes;
+mod prometheus;
 mod records;
 mod report;
 mod resolve;
@@ -43,6 +44,7 @@ pub use gpus::{Gpus, find_gpus};
 pub use hosts::{Host, parse_hosts, read_hostfile};
 pub use mpirun::{Mpirun, Vendor};
 pub use nproc::Nproc;
+pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;
 pub use session::{TRAMPOLINE, trampoline};
 pub use supervision::Limits;
@@ -93,6 +95,8 @@ pub struct LaunchOptions {
     /// How often a training run whose workers were lost or hang is started again, from its newest
     /// good checkpoint.
     pub max_restarts: u32,
+    /// Where to serve the run's figures for Prometheus, such as `127.0.0.1:9400`.
+    pub prometheus: Option<String>,
     /// Shows `mpirun`'s command line and everything it prints.
     pub verbose: bool,
 }

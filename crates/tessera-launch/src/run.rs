@@ -10,12 +10,13 @@ use tessera_control::{ExitCode, RunState, RunStatus, variables};
 
 use crate::listener::{Event, Listener, Stream, forward_lines};
 use crate::mpirun::{Job, as_root};
+use crate::prometheus::Exporter;
 use crate::records::Records;
-use crate::report::FailureReport;
+use crate::report::{FailureReport, WorkerReport};
 use crate::resolve::{Resolved, resolve};
 use crate::session::{Session, variable};
-use crate::supervision::{Verdict, WorkerReport};
-use crate::watch::Watch;
+use crate::supervision::Verdict;
+use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
     Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, Task, find_gpus, find_worker, hosts,
@@ -53,9 +54,15 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
         Task::Eval => None,
     };
+    let exporter = options.prometheus.as_deref().map(Exporter::start).transpose()?;
     let mut restarts = 0;
     loop {
-        let start = Start { options, mpirun: &mpirun, worker: &worker, world_size, hosts: &hosts };
+        let exporter = exporter.as_ref();
+        if let Some(exporter) = exporter {
+            exporter.set_restarts(restarts);
+        }
+        let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
+        let start = Start { options, mpirun, worker, world_size, hosts: hosts_now, exporter };
         let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
         let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
             let Verdict { code, message, .. } = attempt.verdict;
@@ -132,6 +139,7 @@ struct Start<'a> {
     worker: &'a Path,
     world_size: usize,
     hosts: &'a [Host],
+    exporter: Option<&'a Exporter>,
 }
 
 impl Start<'_> {
@@ -148,8 +156,10 @@ impl Start<'_> {
         let records = Records::make(&listener.token);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
         let steps = resolved.map(|resolved| resolved.steps);
+        let run_dir = resolved.map(|resolved| resolved.run_dir.as_path());
+        let places = Places { records: &records.0, run_dir, exporter: self.exporter };
         let mut watch =
-            Watch::new(self.options, self.world_size, steps, events, &mut session, &records.0);
+            Watch::new(self.options, self.world_size, steps, events, &mut session, places);
         watch.until_over();
         listener.close();
         let asked_to_stop = watch.was_asked_to_stop();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tessera_control::{Call, ExitCode, Message, Phase};
 
-pub(crate) use verdict::{Verdict, WorkerReport};
+pub(crate) use verdict::Verdict;
 
 /// How long workers may take to say hello.
 const HELLO: Duration = Duration::from_secs(120);
@@ -48,8 +48,8 @@ fn sequence(call: Option<&Call>) -> Option<u64> {
 /// Why a run did not go well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    /// A worker said so itself, at that time.
-    Reported { rank: usize, at: Instant },
+    /// A worker said so itself; where it hangs, who had been silent then, and for how many seconds.
+    Reported { rank: usize, silent: Option<(usize, u64)> },
     /// A worker's connection ended without an outcome.
     Lost { rank: usize },
     /// A worker is silent while its connection stands.
@@ -144,7 +144,10 @@ impl Supervision {
                 worker.step = *step;
                 worker.outcome = Some((*code, message.clone()));
                 if !matches!(code, ExitCode::Done | ExitCode::Stopped) {
-                    self.blame(Fault::Reported { rank, at: now });
+                    let hangs = *code == ExitCode::Hang;
+                    // Now: at the end mpirun may wake up a stopped worker to end it.
+                    let silent = hangs.then(|| self.most_silent(now)).flatten();
+                    self.blame(Fault::Reported { rank, silent });
                 }
             }
             Message::Hello { .. } | Message::Notice { .. } => {}
@@ -194,6 +197,17 @@ impl Supervision {
         if !absent.is_empty() && now.saturating_duration_since(self.started) > HELLO {
             self.blame(Fault::Absent { ranks: absent });
         }
+    }
+
+    /// The worker that has been silent for the longest, and for how many seconds, where that is long.
+    fn most_silent(&self, now: Instant) -> Option<(usize, u64)> {
+        let all = self.workers.iter().enumerate();
+        let silent = all.filter_map(|(rank, worker)| {
+            let worker = worker.as_ref().filter(|w| w.connected && w.outcome.is_none())?;
+            Some((rank, now.saturating_duration_since(worker.heard)))
+        });
+        let (rank, silent) = silent.max_by_key(|(_, silent)| *silent)?;
+        (silent > SUSPICIOUS).then_some((rank, silent.as_secs()))
     }
 
     /// Who does not move although it speaks: the one that others wait for, where there is one.

@@ -113,12 +113,13 @@ fn whoever_others_hang_for_is_named() {
     }
     let message = "late".to_owned();
     run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, later);
+    // Woken up to be ended, it speaks once more.
+    run.hear(2, &Message::Heartbeat { phase: Phase::Data, step: 4, call: None }, later);
     let verdict = run.verdict();
     assert_eq!(verdict.code, ExitCode::Hang);
     assert_eq!(
         verdict.message,
-        "rank 0: late; nothing heard for 9 s from rank 2 on host node, pid 102, before its first \
-         step"
+        "rank 0: late; nothing heard for 9 s from rank 2 on host node, pid 102, phase data, step 4"
     );
 }
 

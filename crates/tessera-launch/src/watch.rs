@@ -11,9 +11,11 @@ use crate::banner::BannerFilter;
 use crate::display::{Display, Progress};
 use crate::listener::{Event, Stream, host_name};
 use crate::processes::state_of;
+use crate::prometheus::Exporter;
+use crate::report::{WorkerReport, write_workers};
 use crate::session::Session;
 use crate::signals::{Stop, StopCounter, name};
-use crate::supervision::{Supervision, Verdict, WorkerReport};
+use crate::supervision::{Supervision, Verdict};
 use crate::{LaunchOptions, Task};
 
 /// Longest time between two looks at the clock and at mpirun.
@@ -24,16 +26,29 @@ const ASLEEP: Duration = Duration::from_secs(5);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How long workers and mpirun may take to leave after every outcome was told.
 const AFTER_OUTCOMES: Duration = Duration::from_secs(30);
+/// Time between two notes of the workers in the run folder.
+const WRITE: Duration = Duration::from_secs(1);
 /// How long lines may still come after mpirun has ended.
 const AFTER_MPIRUN: Duration = Duration::from_secs(2);
+
+/// Where what is known of a run comes from and goes to.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// Folder where workers of this host keep what they are doing.
+    pub(crate) records: &'a Path,
+    /// The run folder, for a training.
+    pub(crate) run_dir: Option<&'a Path>,
+    /// Who asks over HTTP.
+    pub(crate) exporter: Option<&'a Exporter>,
+}
 
 /// A run that is being watched.
 pub(crate) struct Watch<'a> {
     events: &'a Receiver<Event>,
     session: &'a mut Session,
-    /// Folder where workers of this host keep what they are doing.
-    records: &'a Path,
+    places: Places<'a>,
     world_size: usize,
+    next_write: Instant,
     supervision: Supervision,
     display: Display,
     filters: [BannerFilter; 2],
@@ -55,13 +70,14 @@ impl<'a> Watch<'a> {
         steps: Option<u64>,
         events: &'a Receiver<Event>,
         session: &'a mut Session,
-        records: &'a Path,
+        places: Places<'a>,
     ) -> Self {
         Self {
             events,
             session,
-            records,
+            places,
             world_size,
+            next_write: Instant::now(),
             supervision: Supervision::new(world_size, options.limits, Instant::now()),
             display: Display::new(steps),
             filters: Default::default(),
@@ -94,6 +110,7 @@ impl<'a> Watch<'a> {
                 self.take(event, now);
             }
             self.supervision.check(now);
+            self.write_down(now);
             self.look_at_mpirun(now);
             self.pass_stop_on();
             if self.is_over(now) {
@@ -104,7 +121,7 @@ impl<'a> Watch<'a> {
         self.session.end();
         self.drain();
         for rank in 0..self.world_size {
-            if let Some(record) = read_record(self.records, rank) {
+            if let Some(record) = read_record(self.places.records, rank) {
                 self.supervision.recall(rank, &record);
             }
         }
@@ -131,6 +148,21 @@ impl<'a> Watch<'a> {
         }
         let workers = self.supervision.report(Instant::now());
         (verdict, self.session.status().and_then(|status| status.code()), workers)
+    }
+
+    /// Keeps what is known of the workers in the run folder, once a second.
+    fn write_down(&mut self, now: Instant) {
+        if now < self.next_write {
+            return;
+        }
+        self.next_write = now + WRITE;
+        let workers = self.supervision.report(now);
+        if let Some(run_dir) = self.places.run_dir {
+            write_workers(run_dir, &workers);
+        }
+        if let Some(exporter) = self.places.exporter {
+            exporter.set_workers(workers);
+        }
     }
 
     fn take(&mut self, event: Event, now: Instant) {
@@ -169,6 +201,9 @@ impl<'a> Watch<'a> {
             Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
                 let progress = Progress { step, steps, loss, perplexity, samples_per_second };
                 self.display.progress(&progress, now);
+                if let Some(exporter) = self.places.exporter {
+                    exporter.set_progress(progress);
+                }
             }
             Message::Outcome { code, message, step } => {
                 tracing::debug!(rank, code = code.code(), message, step, "worker leaves");

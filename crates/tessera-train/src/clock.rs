@@ -13,6 +13,7 @@ use tessera_comm::RankDevice;
 use tessera_control::{Activity, Phase};
 
 use crate::faults::{Faults, Point};
+use crate::trace::Trace;
 
 /// A part of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +69,11 @@ pub struct Clock {
     window_steps: u64,
     device: Option<RankDevice>,
     pub(crate) faults: Faults,
+    trace: Option<Trace>,
 }
 
+/// Steps between two flushes of a trace.
+const FLUSH: u64 = 20;
 /// Longest wait for the device at a lap; a monitor of the communicator's is faster.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -96,7 +100,13 @@ impl Clock {
             window_steps: 0,
             device: None,
             faults: Faults::default(),
+            trace: None,
         }
+    }
+
+    /// The same clock, which also notes each lap.
+    pub fn with_trace(self, trace: Trace) -> Self {
+        Self { trace: Some(trace), ..self }
     }
 
     /// The same clock, at whose points faults happen.
@@ -126,6 +136,9 @@ impl Clock {
             let _ = device.mark().and_then(|mark| mark.wait(DEADLINE));
         }
         let now = Instant::now();
+        if let Some(trace) = &mut self.trace {
+            trace.span(Lap::ALL[lap as usize].1, self.last, now, self.activity.step());
+        }
         let spent = now - self.last;
         self.last = now;
         self.total[lap as usize] += spent;
@@ -145,6 +158,11 @@ impl Clock {
         self.num_steps += 1;
         self.window_steps += 1;
         self.activity.set_step(step);
+        if let Some(trace) = &mut self.trace
+            && step.is_multiple_of(FLUSH)
+        {
+            trace.flush();
+        }
     }
 
     /// The means since the last call, and starts the next interval.

@@ -11,12 +11,13 @@
 //! | `step` | steps done before the step it happens in; of file operations: the first such step |
 //! | `nth` | which operation, from 1; without it, every one |
 //! | `do` | `kill`, `stop`, `exit`, `panic`, `segfault`, `slow` (by `ms` milliseconds, in every step from `step` on), `nan` (in the gradient), `skip` (the sum over ranks), `shape` (a shorter sum); of file operations also `enospc`, `eio`, `short` |
+#![allow(clippy::print_stderr)] // a fault tells when it happens
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, getpid, kill_process};
 use tessera_checkpoint::{Fate, Operation, Storage};
@@ -223,6 +224,11 @@ impl Fault {
     }
 
     fn happen(&self) {
+        if self.deed != Deed::Slow {
+            // For whoever measures how long it takes until the fault is seen.
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            eprintln!("fault on purpose at {:.3}", since.map_or(0.0, |since| since.as_secs_f64()));
+        }
         let signal = |signal| {
             let _ = kill_process(getpid(), signal);
         };

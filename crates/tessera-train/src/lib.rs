@@ -23,6 +23,7 @@ mod scalars;
 mod schedule;
 mod setup;
 mod step;
+mod trace;
 mod trainer;
 mod training;
 
@@ -41,5 +42,6 @@ pub use scalars::{Arriving, NotFinite, Reduced, read_scalars};
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use setup::{Worker, check};
 pub use step::Stepped;
+pub use trace::Trace;
 pub use trainer::{Ending, train};
 pub use training::{StepInput, Training};

@@ -1,6 +1,7 @@
 //! What a run needs before it begins: what the worker brings, the data set, and everything that
 //! can be found wrong before anything is written.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -16,6 +17,7 @@ use crate::error::TrainError;
 use crate::faults::Faults;
 use crate::resolve::Resolved;
 use crate::run_folder::{self, Resume, RunFolder};
+use crate::trace::Trace;
 
 /// What a worker brings to a run.
 #[derive(Debug)]
@@ -34,13 +36,25 @@ pub struct Worker {
     pub faults: Faults,
     /// Whether the phases of a step are timed on the device, one after another.
     pub profile: bool,
+    /// Whether each phase of each step is noted in the run folder.
+    pub trace: bool,
 }
 
 impl Worker {
     /// A clock for the run that begins now.
-    pub(crate) fn clock(&self) -> Clock {
-        let clock = Clock::start(Arc::clone(&self.activity)).with_faults(self.faults.clone());
-        if self.profile { clock.waiting_for(self.device.clone()) } else { clock }
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if its laps are to be noted in the run folder and cannot be.
+    pub(crate) fn clock(&self, run_dir: &Path, rank: usize) -> Result<Clock, TrainError> {
+        let mut clock = Clock::start(Arc::clone(&self.activity)).with_faults(self.faults.clone());
+        if self.profile {
+            clock = clock.waiting_for(self.device.clone());
+        }
+        if self.trace {
+            clock = clock.with_trace(Trace::create(run_dir, rank)?);
+        }
+        Ok(clock)
     }
 }
 

@@ -82,6 +82,7 @@ pub fn train(
     let (checkpoints, storage) = (folder.checkpoints(), worker.faults.storage());
     let device = worker.device.clone();
     let saver = Saver::start(ranks, device, checkpoints, &config.checkpoint, storage);
+    let clock = agree_on(comm, worker.clock(&folder.root, comm.rank()))?;
     let mut run = Run {
         comm,
         worker,
@@ -100,7 +101,7 @@ pub fn train(
         evaluated: None,
         skipped_in_row: 0,
         sinks: Vec::new(),
-        clock: worker.clock(),
+        clock,
         step,
         stop_seen: false,
     };

@@ -58,6 +58,9 @@ pub(crate) struct TrainArguments {
     /// Print where a step's time went, at the end.
     #[arg(long)]
     pub(crate) profile: bool,
+    /// Note each phase of each step in RUN/trace/; `tessera trace RUN` makes one picture of all ranks.
+    #[arg(long)]
+    pub(crate) trace: bool,
 }
 
 #[derive(Debug, Args)]

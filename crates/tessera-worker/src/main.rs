@@ -78,6 +78,9 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
     if arguments.profile {
         session.profile();
     }
+    if arguments.trace {
+        session.trace();
+    }
     // What all ranks would say in the same words, rank 0 says alone.
     let refused = match (session.comm().rank(), &resolved) {
         (0, Err(error)) => Err(TrainError::BadInput(error.to_string())),

@@ -112,7 +112,16 @@ impl Session {
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
         let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
         let faults = Faults::from_env(rank).map_err(TrainError::BadInput)?;
-        let worker = Worker { control, device, activity, watchdog, stop, faults, profile: false };
+        let worker = Worker {
+            control,
+            device,
+            activity,
+            watchdog,
+            stop,
+            faults,
+            profile: false,
+            trace: false,
+        };
         Ok(Self { comm, worker, last_words })
     }
 
@@ -123,6 +132,11 @@ impl Session {
     /// From now on the phases of a step are timed on the device.
     pub(crate) fn profile(&mut self) {
         self.worker.profile = true;
+    }
+
+    /// From now on the phases of each step are noted in the run folder.
+    pub(crate) fn trace(&mut self) {
+        self.worker.trace = true;
     }
 
     pub(crate) fn device(&self) -> Device {

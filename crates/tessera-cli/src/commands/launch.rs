@@ -52,6 +52,9 @@ pub(crate) struct LaunchArgs {
     /// checkpoint.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_restarts: u32,
+    /// Serve the run's figures for Prometheus there, as in 127.0.0.1:9400, under /metrics.
+    #[arg(long, value_name = "HOST:PORT")]
+    prometheus: Option<String>,
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
@@ -108,6 +111,7 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
             stuck: Duration::from_secs(args.stuck),
         },
         max_restarts: args.max_restarts,
+        prometheus: args.prometheus.clone(),
         verbose: args.verbose,
     })
 }

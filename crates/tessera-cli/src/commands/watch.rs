@@ -1,7 +1,11 @@
 //! `tessera watch`: following a run from its folder, from any shell or host that sees it.
+//!
+//! On a terminal a live view, elsewhere a line for each row of metrics. Only files are read.
+
+mod live;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,12 +24,18 @@ const TAIL_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
     /// The run folder.
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
+    #[arg(value_name = "RUN", required_unless_present = "run")]
+    folder: Option<PathBuf>,
+    /// The same.
+    #[arg(long, value_name = "DIR", conflicts_with = "folder")]
+    run: Option<PathBuf>,
+    /// Print lines on a terminal too.
+    #[arg(long)]
+    lines: bool,
 }
 
 /// The columns of a metrics row that are shown.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Row {
     step: u64,
     loss: f64,
@@ -33,12 +43,18 @@ struct Row {
     samples_per_second: f64,
 }
 
-/// Prints each new row until the run has ended, and ends with the run's code.
+/// Shows the run until the run has ended, and ends with the run's code.
 pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
-    let run_dir = args.run.as_path();
+    let run_dir = args.folder.as_deref().or(args.run.as_deref()).expect("clap wants one of them");
     if !["status.json", "config.toml"].iter().any(|name| run_dir.join(name).is_file()) {
-        let message = format!("{} is no run folder: name one with --run DIR", run_dir.display());
+        let message = format!(
+            "{} is no run folder: name one, as in `tessera watch runs/demo`",
+            run_dir.display()
+        );
         return Err(Failure::bad_input(message));
+    }
+    if std::io::stdout().is_terminal() && !args.lines {
+        return live::show(run_dir);
     }
     let mut shown = None;
     loop {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
-use tessera_control::{Call, ExitCode, Phase};
+use tessera_control::{Call, ExitCode};
 
-use super::{Fault, SUSPICIOUS, Supervision, Worker};
+use super::{Fault, Supervision};
+use crate::report::WorkerReport;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,29 +20,13 @@ pub(crate) struct Verdict {
     pub(crate) unexplained: bool,
 }
 
-/// What is known of a worker, as `RUN/failures/` keeps it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(crate) struct WorkerReport {
-    pub(crate) rank: usize,
-    pub(crate) host: String,
-    pub(crate) pid: u32,
-    pub(crate) phase: Option<Phase>,
-    pub(crate) step: u64,
-    pub(crate) call: Option<Call>,
-    pub(crate) silent_seconds: f64,
-    pub(crate) still_seconds: f64,
-    pub(crate) connected: bool,
-    pub(crate) exit_code: Option<ExitCode>,
-    pub(crate) message: String,
-}
-
 impl Supervision {
     /// The verdict over what is known now; to be asked at the end.
     pub(crate) fn verdict(&self) -> Verdict {
         let step = self.workers.iter().flatten().map(|worker| worker.step).max().unwrap_or(0);
         let detail = self.detail.as_ref().map_or(String::new(), |detail| format!(" ({detail})"));
         let (code, message) = match &self.fault {
-            Some(Fault::Reported { rank, at }) => self.reported(*rank, *at),
+            Some(Fault::Reported { rank, silent }) => self.reported(*rank, *silent),
             Some(Fault::Lost { rank }) => {
                 (ExitCode::WorkerLost, format!("worker lost: {}{detail}", self.describe(*rank)))
             }
@@ -113,26 +97,20 @@ impl Supervision {
         }
     }
 
-    /// The worker that others hang for: the most silent one, or the one that is not where the
-    /// others wait.
-    fn suspect(&self, now: Instant) -> Option<String> {
-        let open = |worker: &Worker| worker.outcome.is_none();
-        let alive = || {
-            let all = self.workers.iter().enumerate();
-            all.filter_map(|(rank, worker)| Some((rank, worker.as_ref().filter(|w| open(w))?)))
-        };
-        if let Some((rank, worker)) = alive().min_by_key(|(_, worker)| worker.heard) {
-            let silent = now.saturating_duration_since(worker.heard);
-            if silent > SUSPICIOUS {
-                let who = self.describe(rank);
-                return Some(format!("nothing heard for {} s from {who}", silent.as_secs()));
-            }
+    /// The worker that others hang for: the silent one, or the one that is not where the others wait.
+    fn suspect(&self, silent: Option<(usize, u64)>) -> Option<String> {
+        if let Some((rank, seconds)) = silent {
+            return Some(format!("nothing heard for {seconds} s from {}", self.describe(rank)));
         }
-        let (rank, _) = alive().find(|(_, worker)| !worker.waits())?;
+        let all = self.workers.iter().enumerate();
+        let mut open = all.filter_map(|(rank, worker)| {
+            Some((rank, worker.as_ref().filter(|worker| worker.outcome.is_none())?))
+        });
+        let (rank, _) = open.find(|(_, worker)| !worker.waits())?;
         Some(format!("not there yet: {}", self.describe(rank)))
     }
 
-    fn reported(&self, rank: usize, at: Instant) -> (ExitCode, String) {
+    fn reported(&self, rank: usize, silent: Option<(usize, u64)>) -> (ExitCode, String) {
         let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
         let (code, message) =
             told(rank).unwrap_or((ExitCode::Failed, "failed without a reason".into()));
@@ -140,7 +118,7 @@ impl Supervision {
         if code != ExitCode::Hang {
             return (code, message);
         }
-        if let Some(suspect) = self.suspect(at) {
+        if let Some(suspect) = self.suspect(silent) {
             return (code, format!("{message}; {suspect}"));
         }
         // Of a disagreement every rank tells its own side; one that cannot is where it is.

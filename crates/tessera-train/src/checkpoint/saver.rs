@@ -263,11 +263,13 @@ impl Saver {
 }
 
 impl Drop for Saver {
-    /// Waits for what is on its way: a run that ends well has nothing left, and one that fails
-    /// leaves without dropping anything.
+    /// A run that ends well has nothing on its way. One that fails does not wait for a disk: what it
+    /// was saving is left unfinished, as if the process had been killed.
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && self.save.is_none()
+        {
             // Its panic was reported by the panic hook.
             let _ = thread.join();
         }

@@ -1,5 +1,7 @@
 //! Checkpoints of a run, steps that are left out, and what it tells of itself.
 
+use std::time::{Duration, Instant};
+
 use tessera_control::{Message, Phase, RunState, RunStatus};
 
 use super::Run;
@@ -11,6 +13,9 @@ use crate::scalars::{self, NotFinite};
 /// Seconds that a step may wait for the save before; after them the storage is slow, and a save is
 /// left out.
 const PATIENCE: u64 = 10;
+
+/// Time between two tries of the last save.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Begins to save the state after this step; at the end of a run, sees it through.
@@ -27,10 +32,14 @@ impl Run<'_> {
                 .as_ref()
                 .filter(|figures| figures.step == step)
                 .map(|figures| serde_json::to_value(figures).expect("figures are plain data"));
+            let begun = Instant::now();
             self.saver.begin(&self.training, draft)?;
+            let stall_ms = begun.elapsed().as_secs_f64() * 1e3;
+            tracing::info!(step, stall_ms, "save begun");
             if !is_end || self.wait_for_save(limit)? {
                 return Ok(());
             }
+            std::thread::sleep(BETWEEN_TRIES);
         }
         let problem = format!("the save before that of step {} is still being written", self.step);
         if is_end {

@@ -192,7 +192,10 @@ impl Case {
                 expect(&restarted.with_option(&["--stuck", "10"]).to_end()?, 0, "restart 1 of 1")?;
                 expected.check(&again)?;
                 let _ = fs::remove_dir_all(again);
-                Ok(format!("{fault}: {}", ended.last_line()))
+                let after = ended.seconds_since_fault();
+                let after =
+                    after.map_or(String::new(), |after| format!(" told after {after:.1} s,"));
+                Ok(format!("{fault}:{after} {}", ended.last_line()))
             }
             Storage { deed } => {
                 let (nth, step) = (1 + draws.below(8), checkpoint_step(&expected.last, 0)?);

@@ -23,9 +23,19 @@ pub(super) struct Ended {
     /// Exit code; none after a signal.
     pub(super) code: Option<i32>,
     pub(super) stderr: String,
+    /// Seconds since 1970 when the launcher had ended.
+    at: f64,
 }
 
 impl Ended {
+    /// Seconds from the fault to the end of the launcher and all workers, where it told its time.
+    pub(super) fn seconds_since_fault(&self) -> Option<f64> {
+        let lines = self.stderr.lines();
+        let at =
+            lines.filter_map(|line| line.trim().strip_prefix("fault on purpose at ")).next()?;
+        at.parse::<f64>().ok().map(|fault| self.at - fault)
+    }
+
     /// What it said last.
     pub(super) fn last_line(&self) -> String {
         let error = self.stderr.lines().rev().find(|line| line.starts_with("error:"));
@@ -131,6 +141,7 @@ impl Running {
                 None => self.pause()?,
             }
         };
+        let at = unix_seconds();
         let gone_by = Instant::now() + Duration::from_secs(5);
         while let Some(left) = process_of(&self.folder) {
             if Instant::now() > gone_by {
@@ -140,7 +151,7 @@ impl Running {
         }
         let stderr = fs::read_to_string(&self.log).unwrap_or_default();
         let _ = fs::remove_file(&self.log);
-        Ok(Ended { code: status.code(), stderr })
+        Ok(Ended { code: status.code(), stderr, at })
     }
 }
 
@@ -164,6 +175,10 @@ fn process_of(folder: &Path) -> Option<String> {
         }
     }
     None
+}
+
+fn unix_seconds() -> f64 {
+    nanoseconds() as f64 / 1e9
 }
 
 fn nanoseconds() -> u128 {

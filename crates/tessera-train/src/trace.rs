@@ -1,0 +1,73 @@
+//! Where every step's time went, as events that Perfetto and Chrome show.
+//!
+//! `RUN/trace/rank-R.jsonl` has an event a line, in the Trace Event Format; `tessera trace` merges
+//! the files of all ranks.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::error::TrainError;
+
+/// A rank's events, on their way to its file.
+#[derive(Debug)]
+pub struct Trace {
+    out: BufWriter<File>,
+    rank: usize,
+    /// The same moment on both clocks.
+    start: (Instant, f64),
+}
+
+/// A complete event.
+#[derive(Serialize)]
+struct Span<'a> {
+    name: &'a str,
+    ph: &'static str,
+    /// Microseconds since 1970, so that ranks of several hosts have one scale.
+    ts: f64,
+    dur: f64,
+    pid: usize,
+    tid: usize,
+    args: Step,
+}
+
+#[derive(Serialize)]
+struct Step {
+    step: u64,
+}
+
+impl Trace {
+    /// Opens the file of a rank in a run folder; one that is there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`].
+    pub fn create(run_dir: &Path, rank: usize) -> Result<Self, TrainError> {
+        let folder = run_dir.join("trace");
+        let path = folder.join(format!("rank-{rank}.jsonl"));
+        let file = fs::create_dir_all(&folder)
+            .and_then(|()| File::create(&path))
+            .map_err(TrainError::file("make", &path))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let start = (Instant::now(), since.map_or(0.0, |since| since.as_secs_f64() * 1e6));
+        Ok(Self { out: BufWriter::new(file), rank, start })
+    }
+
+    /// Notes what the time between two moments was spent on. A disk that takes no more costs the
+    /// trace, not the run.
+    pub(crate) fn span(&mut self, name: &str, from: Instant, to: Instant, step: u64) {
+        let ts = self.start.1 + (from - self.start.0).as_secs_f64() * 1e6;
+        let dur = (to - from).as_secs_f64() * 1e6;
+        let span = Span { name, ph: "X", ts, dur, pid: self.rank, tid: 0, args: Step { step } };
+        let line = serde_json::to_string(&span).expect("an event is plain data");
+        let _ = writeln!(self.out, "{line}");
+    }
+
+    /// Sends what was noted to the file.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.out.flush();
+    }
+}
