@@ -17,7 +17,7 @@ pub use activity::{Activity, Phase, read_record};
 pub use client::{Client, ControlError};
 pub use exit::ExitCode;
 pub use message::{Call, Message};
-pub use status::{RunState, RunStatus};
+pub use status::{RunState, RunStatus, replace_json};
 
 /// Environment variables that the launcher sets for its workers.
 ///

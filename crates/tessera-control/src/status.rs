@@ -1,6 +1,6 @@
 //! `RUN/status.json`: how the run stands, for whoever looks into the folder.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -57,15 +57,7 @@ impl RunStatus {
     ///
     /// Whatever the file system answers.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
-        let partial = run_dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
-        let mut file = std::fs::File::create(&partial)?;
-        let written = file
-            .write_all(&serde_json::to_vec_pretty(self)?)
-            .and_then(|()| std::fs::rename(&partial, run_dir.join(FILE_NAME)));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&partial);
-        }
-        written
+        replace_json(&run_dir.join(FILE_NAME), self)
     }
 
     /// Reads the status of `run_dir`; `None` where there is none yet.
@@ -80,4 +72,20 @@ impl RunStatus {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Writes a value as JSON into a file, whole or not at all: no reader ever sees half of it.
+///
+/// # Errors
+///
+/// Whatever the file system answers; the file is then as it was.
+pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(value)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
 }

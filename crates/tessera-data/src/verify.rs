@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::error::DataError;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ShardEntry};
 use crate::shard::Shard;
-use crate::source::webdataset;
+use crate::source::webdataset::{self, CheckedArchive};
 use crate::store::{RemoteConfig, Store};
 
 /// Damaged samples named for each shard; the rest is counted.
@@ -49,8 +49,10 @@ pub fn verify(
     path: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<VerifyReport, DataError> {
-    if !path.join(MANIFEST_FILE).exists() && webdataset::is_at(path) {
-        return verify_archives(path, progress);
+    if !path.join(MANIFEST_FILE).exists()
+        && let Ok(checked) = webdataset::verify(path, &RemoteConfig::default(), progress)
+    {
+        return Ok(of_archives(checked));
     }
     let manifest = Manifest::read(path)?;
     let shards: Vec<_> = manifest.splits.values().flat_map(|split| &split.shards).collect();
@@ -70,12 +72,8 @@ pub fn verify(
     })
 }
 
-fn verify_archives(
-    path: &Path,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<VerifyReport, DataError> {
-    let checked = webdataset::verify(path, &RemoteConfig::default(), progress)?;
-    Ok(VerifyReport {
+fn of_archives(checked: Vec<CheckedArchive>) -> VerifyReport {
+    VerifyReport {
         num_shards: checked.len() as u64,
         num_samples: checked.iter().map(|archive| archive.num_samples).sum(),
         num_bytes: checked.iter().map(|archive| archive.num_bytes).sum(),
@@ -83,7 +81,7 @@ fn verify_archives(
             .into_iter()
             .flat_map(|archive| problems(&archive.path, archive.problems))
             .collect(),
-    })
+    }
 }
 
 fn problems(file: &Path, messages: Vec<String>) -> Vec<Problem> {

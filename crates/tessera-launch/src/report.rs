@@ -2,12 +2,11 @@
 //! in `failures/` when it has failed.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tessera_control::{Call, ExitCode, Phase};
+use tessera_control::{Call, ExitCode, Phase, replace_json};
 
 use crate::run::Attempt;
 
@@ -75,7 +74,7 @@ impl FailureReport {
         message.clone_into(&mut self.message);
         let folder = run_dir.join("failures");
         let path = folder.join(format!("{:.3}.json", self.unix_seconds));
-        if let Err(error) = fs::create_dir_all(&folder).and_then(|()| replace(&path, &self)) {
+        if let Err(error) = fs::create_dir_all(&folder).and_then(|()| replace_json(&path, &self)) {
             tracing::warn!(%error, "cannot write into {}", folder.display());
         }
     }
@@ -91,7 +90,7 @@ pub fn last_failure(run_dir: &Path) -> Option<FailureReport> {
 /// Keeps what is known of the workers for whoever looks into the run folder.
 pub(crate) fn write_workers(run_dir: &Path, workers: &[WorkerReport]) {
     if run_dir.is_dir()
-        && let Err(error) = replace(&workers_file(run_dir), &workers)
+        && let Err(error) = replace_json(&workers_file(run_dir), &workers)
     {
         tracing::debug!(%error, "workers.json is not written");
     }
@@ -104,14 +103,6 @@ pub fn read_workers(run_dir: &Path) -> Option<Vec<WorkerReport>> {
 
 fn workers_file(run_dir: &Path) -> PathBuf {
     run_dir.join("workers.json")
-}
-
-/// Writes a file as a whole or not at all.
-fn replace(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    fs::write(&partial, serde_json::to_vec_pretty(value)?)?;
-    fs::rename(partial, path)
 }
 
 #[cfg(test)]

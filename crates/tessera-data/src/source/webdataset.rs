@@ -203,11 +203,6 @@ pub(crate) fn index(
     Ok((names.len(), indices.iter().map(|index| index.samples.len()).sum()))
 }
 
-/// Whether there are archives at `root`: a folder that holds some, or their name or pattern.
-pub(crate) fn is_at(root: &Path) -> bool {
-    archives(root, &RemoteConfig::default()).is_ok()
-}
-
 /// Reads all archives at `root` and compares each with its index. Returns what is wrong with each
 /// that is not whole, by its path, and how many samples and bytes all should have.
 ///
