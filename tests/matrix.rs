@@ -33,7 +33,7 @@ fn workers_that_end_stop_or_disagree() {
 
 #[test]
 fn numbers_saves_signals_and_neighbours() {
-    assert_passed(&chaos("nan,slow,save-,bit-flip,signal-,launcher-kill,two"), 11);
+    assert_passed(&chaos("nan,slow,save-,bit-flip,signal-,launcher-kill,two,worlds"), 12);
 }
 
 #[test]
@@ -45,5 +45,5 @@ fn one_run_killed_again_and_again() {
 fn every_fault_is_in_one_of_these_tests() {
     let (code, stdout, _) = run(tessera().args(["chaos", "--config", "x", "--faults", "list"]));
     assert_eq!(code, Some(0));
-    assert_eq!(stdout.lines().count(), 6 + 6 + 11 + 1, "{stdout}");
+    assert_eq!(stdout.lines().count(), 6 + 6 + 12 + 1, "{stdout}");
 }

@@ -49,7 +49,8 @@ impl Phase {
     /// How many there are.
     pub const NUM: usize = 7;
 
-    const ALL: [Self; Self::NUM] = [
+    /// All of them.
+    pub const ALL: [Self; Self::NUM] = [
         Self::Start,
         Self::Data,
         Self::Compute,
@@ -58,6 +59,19 @@ impl Phase {
         Self::Checkpoint,
         Self::Finish,
     ];
+
+    /// Its name, as on the control connection.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Data => "data",
+            Self::Compute => "compute",
+            Self::Reduce => "reduce",
+            Self::Evaluate => "evaluate",
+            Self::Checkpoint => "checkpoint",
+            Self::Finish => "finish",
+        }
+    }
 }
 
 /// Where the main thread is, readable from any thread.
@@ -65,6 +79,7 @@ impl Phase {
 pub struct Activity {
     phase: AtomicU8,
     step: AtomicU64,
+    part: AtomicU64,
     last_call: OnceLock<Box<LastCall>>,
     record: OnceLock<File>,
 }
@@ -86,6 +101,7 @@ impl Activity {
     /// Notes that the main thread enters `phase`.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+        self.part.store(0, Ordering::Relaxed);
         self.write_record();
     }
 
@@ -93,6 +109,11 @@ impl Activity {
     pub fn set_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
         self.write_record();
+    }
+
+    /// Notes that another part of the phase's work is done, such as a batch of an evaluation.
+    pub fn part_done(&self) {
+        self.part.fetch_add(1, Ordering::Relaxed);
     }
 
     /// From now on heartbeats tell what `last_call` says: the last collective of this worker.
@@ -122,7 +143,8 @@ impl Activity {
     /// A heartbeat of this moment.
     pub fn heartbeat(&self) -> Message {
         let call = self.last_call.get().and_then(|last_call| last_call());
-        Message::Heartbeat { phase: self.phase(), step: self.step(), call }
+        let part = self.part.load(Ordering::Relaxed);
+        Message::Heartbeat { phase: self.phase(), step: self.step(), part, call }
     }
 
     /// What the main thread is doing.
@@ -151,7 +173,7 @@ mod tests {
         activity.enter(Phase::Checkpoint);
         activity.set_step(7);
         activity.enter(Phase::Data);
-        let expected = Message::Heartbeat { phase: Phase::Data, step: 7, call: None };
+        let expected = Message::Heartbeat { phase: Phase::Data, step: 7, part: 0, call: None };
         assert_eq!(read_record(&folder, 3), Some(expected));
         assert_eq!(read_record(&folder, 4), None);
         std::fs::remove_dir_all(&folder).unwrap();

@@ -1,8 +1,9 @@
 //! What the launcher and its workers say to one another.
 //!
-//! Four things, and nothing else: the exit codes ([`ExitCode`]), the variables that a worker is
-//! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`])
-//! and the outcome left in the run folder ([`RunStatus`]). The launcher links no torch and the
+//! Five things, and nothing else: the exit codes ([`ExitCode`]), the variables that a worker is
+//! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`]),
+//! the outcome left in the run folder ([`RunStatus`]), and how long workers may do nothing
+//! ([`LimitsConfig`]). The launcher links no torch and the
 //! worker draws nothing, so their common words live here, below both.
 //!
 //! The formats are written down in `docs/formats.md`.
@@ -10,12 +11,14 @@
 mod activity;
 mod client;
 mod exit;
+mod limits;
 mod message;
 mod status;
 
 pub use activity::{Activity, Phase, read_record};
 pub use client::{Client, ControlError};
 pub use exit::ExitCode;
+pub use limits::LimitsConfig;
 pub use message::{Call, Message};
 pub use status::{RunState, RunStatus, replace_json};
 

@@ -29,6 +29,9 @@ pub enum Message {
         phase: Phase,
         /// Optimiser steps done.
         step: u64,
+        /// Parts of the phase's work done, where it has any: batches of an evaluation.
+        #[serde(default)]
+        part: u64,
         /// The last collective that the worker has called, where it tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         call: Option<Call>,
@@ -75,6 +78,9 @@ pub struct Call {
     pub kind: String,
     /// Whether the worker is still in it.
     pub waiting: bool,
+    /// Milliseconds that the worker has spent in collectives since its start, this one included.
+    #[serde(default)]
+    pub waited_ms: u64,
 }
 
 impl fmt::Display for Call {

@@ -36,6 +36,7 @@ mod worker;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tessera_control::ExitCode;
 
@@ -47,7 +48,6 @@ pub use nproc::Nproc;
 pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;
 pub use session::{TRAMPOLINE, trampoline};
-pub use supervision::Limits;
 pub use worker::{check_libraries, find_worker, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling
@@ -90,10 +90,13 @@ pub struct LaunchOptions {
     pub mpirun: Option<PathBuf>,
     /// `mpirun`'s `--bind-to`.
     pub bind_to: String,
-    /// How long workers may do nothing.
-    pub limits: Limits,
-    /// How often a training run whose workers were lost or hang is started again, from its newest
-    /// good checkpoint.
+    /// How long a worker may be silent; `None`: `limits.silence_seconds` of the configuration.
+    pub silence: Option<Duration>,
+    /// How long a worker may stay in one place of any phase but the set-up; `None`: the limits of the
+    /// configuration.
+    pub stuck: Option<Duration>,
+    /// How often a training run whose workers failed, were lost or hang is started again, from its
+    /// newest good checkpoint.
     pub max_restarts: u32,
     /// Where to serve the run's figures for Prometheus, such as `127.0.0.1:9400`.
     pub prometheus: Option<String>,

@@ -118,6 +118,11 @@ fn render(figures: &Figures) -> String {
     one("worker_step", "gauge", "Optimiser steps that a worker has done.", &step);
     let silent = of(&|worker| worker.silent_seconds);
     one("worker_silent_seconds", "gauge", "Seconds since a worker was heard.", &silent);
+    let known = figures.workers.iter().any(|worker| worker.waiting_share.is_some());
+    if known {
+        let waiting = of(&|worker| worker.waiting_share.unwrap_or(0.0));
+        one("worker_waiting_ratio", "gauge", "Share of its time that a worker waits.", &waiting);
+    }
     text
 }
 

@@ -29,6 +29,10 @@ pub struct WorkerReport {
     pub silent_seconds: f64,
     /// Seconds since phase, step or collective changed.
     pub still_seconds: f64,
+    /// Share of its time that it waits in collectives, where that is known: over the last
+    /// `limits.late_seconds`.
+    #[serde(default)]
+    pub waiting_share: Option<f64>,
     /// Whether its connection stands.
     pub connected: bool,
     /// Its exit code, once it has told it.

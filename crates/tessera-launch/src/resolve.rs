@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, LimitsConfig};
 
 use crate::LaunchError;
 use crate::listener::{Event, Stream, forward_lines};
 use crate::session::Session;
 
-/// What the worker resolved; everything but two fields is opaque to the launcher.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the worker resolved; everything but three values is opaque to the launcher.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolved {
     /// The worker's line, which every worker gets as it is.
     pub(crate) line: String,
@@ -22,12 +22,21 @@ pub(crate) struct Resolved {
     pub(crate) run_dir: PathBuf,
     /// Optimiser steps of the whole run.
     pub(crate) steps: u64,
+    /// How long workers may do nothing.
+    pub(crate) limits: LimitsConfig,
 }
 
 #[derive(Deserialize)]
 struct Head {
     run_dir: PathBuf,
     steps: u64,
+    config: Config,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    limits: LimitsConfig,
 }
 
 /// Runs `WORKER resolve --nproc N ARGS...`; its stderr goes to the user as it is.
@@ -72,7 +81,8 @@ fn parse(line: String) -> Result<Resolved, LaunchError> {
     let head: Head = serde_json::from_str(&line).map_err(|error| LaunchError::Resolve {
         problem: format!("printed no resolved configuration ({error})"),
     })?;
-    Ok(Resolved { line, run_dir: head.run_dir, steps: head.steps })
+    let Head { run_dir, steps, config: Config { limits } } = head;
+    Ok(Resolved { line, run_dir, steps, limits })
 }
 
 #[cfg(test)]
@@ -81,9 +91,11 @@ mod tests {
 
     #[test]
     fn what_the_launcher_does_not_know_is_kept() {
-        let line = r#"{"run_dir":"runs/a b","steps":7,"config":{"seed":0}}"#;
+        let line =
+            r#"{"run_dir":"runs/a b","steps":7,"config":{"seed":0,"limits":{"late_seconds":9}}}"#;
         let resolved = parse(line.into()).unwrap();
         assert_eq!((resolved.run_dir, resolved.steps), (PathBuf::from("runs/a b"), 7));
+        assert_eq!(resolved.limits, LimitsConfig { late_seconds: 9.0, ..LimitsConfig::default() });
         assert_eq!(resolved.line, line);
         assert!(parse("hello".into()).is_err());
     }

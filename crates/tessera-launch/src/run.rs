@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tessera_control::{ExitCode, RunState, RunStatus, variables};
 
@@ -15,7 +15,7 @@ use crate::records::Records;
 use crate::report::{FailureReport, WorkerReport};
 use crate::resolve::{Resolved, resolve};
 use crate::session::{Session, variable};
-use crate::supervision::Verdict;
+use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
@@ -37,7 +37,6 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 /// [`Ending`], also where it is a failure.
 pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     refuse_nesting(options.task)?;
-    let begun = SystemTime::now();
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
@@ -54,6 +53,8 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
         Task::Eval => None,
     };
+    let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
+    let limits = Limits::new(&config, options.silence, options.stuck);
     let exporter = options.prometheus.as_deref().map(Exporter::start).transpose()?;
     let mut restarts = 0;
     loop {
@@ -62,7 +63,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
             exporter.set_restarts(restarts);
         }
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
-        let start = Start { options, mpirun, worker, world_size, hosts: hosts_now, exporter };
+        let start =
+            Start { options, mpirun, worker, world_size, hosts: hosts_now, limits, exporter };
+        let begun = SystemTime::now();
         let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
         let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
             let Verdict { code, message, .. } = attempt.verdict;
@@ -86,7 +89,10 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
         restarts += 1;
         let most = options.max_restarts;
-        tracing::warn!("{message}; restart {restarts} of {most} from the newest good checkpoint");
+        let message =
+            format!("{message}; restart {restarts} of {most} from the newest good checkpoint");
+        tracing::warn!("{message}");
+        goes_on(&run_dir, message);
         (sender, events) = next;
         if !options.hosts.is_empty() {
             (hosts, world_size) = hosts_left(options, asked_for)?;
@@ -139,6 +145,7 @@ struct Start<'a> {
     worker: &'a Path,
     world_size: usize,
     hosts: &'a [Host],
+    limits: Limits,
     exporter: Option<&'a Exporter>,
 }
 
@@ -158,8 +165,8 @@ impl Start<'_> {
         let steps = resolved.map(|resolved| resolved.steps);
         let run_dir = resolved.map(|resolved| resolved.run_dir.as_path());
         let places = Places { records: &records.0, run_dir, exporter: self.exporter };
-        let mut watch =
-            Watch::new(self.options, self.world_size, steps, events, &mut session, places);
+        let supervision = Supervision::new(self.world_size, self.limits, Instant::now());
+        let mut watch = Watch::new(self.options, supervision, steps, events, &mut session, places);
         watch.until_over();
         listener.close();
         let asked_to_stop = watch.was_asked_to_stop();
@@ -293,8 +300,19 @@ fn settle(
         world_size,
         message: verdict.message.clone(),
     };
+    write_status(&status, run_dir);
+    (verdict.code, verdict.message)
+}
+
+/// Says in `RUN/status.json` that a run that has failed is started again.
+fn goes_on(run_dir: &Path, message: String) {
+    let Ok(Some(status)) = RunStatus::read(run_dir) else { return };
+    let state = RunState::Running;
+    write_status(&RunStatus { state, exit_code: None, message, ..status }, run_dir);
+}
+
+fn write_status(status: &RunStatus, run_dir: &Path) {
     if let Err(error) = status.write(run_dir) {
         tracing::warn!(%error, "cannot write status.json into the run folder");
     }
-    (verdict.code, verdict.message)
 }

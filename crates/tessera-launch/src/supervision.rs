@@ -5,11 +5,12 @@
 //! a peer that reports a lost worker gives way to the worker that is seen lost, and an mpirun that
 //! was itself killed explains every loss.
 
+mod late;
 mod verdict;
 
 use std::time::{Duration, Instant};
 
-use tessera_control::{Call, ExitCode, Message, Phase};
+use tessera_control::{Call, ExitCode, LimitsConfig, Message, Phase};
 
 pub(crate) use verdict::Verdict;
 
@@ -25,15 +26,29 @@ struct Worker {
     pid: u32,
     phase: Option<Phase>,
     step: u64,
+    /// Parts of the phase's work done.
+    part: u64,
     call: Option<Call>,
     heard: Instant,
-    /// When phase, step or collective were last others than before.
+    /// When phase, step, part or collective were last others than before.
     moved: Instant,
     outcome: Option<(ExitCode, String)>,
     connected: bool,
 }
 
 impl Worker {
+    /// Takes note of what it is doing; whether that is something else than before.
+    fn does(&mut self, heartbeat: &Message) -> bool {
+        let Message::Heartbeat { phase, step, part, call } = heartbeat else { return false };
+        let place = |worker: &Self| {
+            (worker.phase, worker.step, worker.part, sequence(worker.call.as_ref()))
+        };
+        let before = place(self);
+        (self.phase, self.step, self.part) = (Some(*phase), *step, *part);
+        self.call.clone_from(call);
+        place(self) != before
+    }
+
     /// Whether its main thread waits for others.
     fn waits(&self) -> bool {
         let in_call = self.call.as_ref().is_some_and(|call| call.waiting);
@@ -76,31 +91,54 @@ pub(crate) struct Supervision {
     limits: Limits,
     /// The longest that any worker has stayed in one place of a phase.
     longest: [Duration; Phase::NUM],
+    window: late::Window,
     fault: Option<Fault>,
     detail: Option<String>,
 }
 
 /// How long workers may do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Without a word: workers speak every second.
-    pub silence: Duration,
-    /// In one place of a phase; more where this run has taken longer before.
-    pub stuck: Duration,
+    pub(crate) silence: Duration,
+    /// Over which waits are compared, if at all.
+    pub(crate) late: Option<Duration>,
+    /// In one place of each phase; more where this run has taken longer before.
+    pub(crate) stuck: [Duration; Phase::NUM],
+}
+
+impl Limits {
+    /// Those of a configuration; `silence` and `stuck` go before it. The set-up keeps its own.
+    pub(crate) fn new(
+        config: &LimitsConfig,
+        silence: Option<Duration>,
+        stuck: Option<Duration>,
+    ) -> Self {
+        let of = Duration::from_secs_f64;
+        let mut limits = Self {
+            silence: silence.unwrap_or_else(|| of(config.silence_seconds)),
+            late: (config.late_seconds > 0.0).then(|| of(config.late_seconds)),
+            stuck: config.of_phases().map(of),
+        };
+        if let Some(stuck) = stuck {
+            let all = limits.stuck.iter_mut().zip(Phase::ALL);
+            all.filter(|(_, phase)| *phase != Phase::Start).for_each(|(limit, _)| *limit = stuck);
+        }
+        limits
+    }
 }
 
 /// A worker that stays in one place so many times longer than any has before in this run, and
 /// longer than the limit, is stuck.
 const LEARNED: u32 = 10;
-/// Set-up and evaluation go through whole data sets, and tell nothing on the way.
-const WHOLE_SETS: u32 = 12;
 
 impl Supervision {
     /// Nobody has said anything yet.
     pub(crate) fn new(world_size: usize, limits: Limits, now: Instant) -> Self {
         let workers = vec![None; world_size];
         let longest = [Duration::ZERO; Phase::NUM];
-        Self { workers, started: now, limits, longest, fault: None, detail: None }
+        let window = late::Window::new(now);
+        Self { workers, started: now, limits, longest, window, fault: None, detail: None }
     }
 
     /// Takes note of a message of `rank`.
@@ -115,6 +153,7 @@ impl Supervision {
                 pid: *pid,
                 phase: None,
                 step: 0,
+                part: 0,
                 call: None,
                 heard: now,
                 moved: now,
@@ -126,18 +165,15 @@ impl Supervision {
         let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
         worker.heard = now;
         match message {
-            Message::Heartbeat { phase, step, call } => {
-                let before = (worker.phase, worker.step, sequence(worker.call.as_ref()));
-                if before != (Some(*phase), *step, sequence(call.as_ref())) {
-                    if let Some(phase) = worker.phase {
+            Message::Heartbeat { .. } => {
+                let before = worker.phase;
+                if worker.does(message) {
+                    if let Some(phase) = before {
                         let longest = &mut self.longest[phase as usize];
                         *longest = (*longest).max(now.saturating_duration_since(worker.moved));
                     }
                     worker.moved = now;
                 }
-                worker.phase = Some(*phase);
-                worker.step = *step;
-                worker.call.clone_from(call);
             }
             Message::Progress { step, .. } => worker.step = *step,
             Message::Outcome { code, message, step } => {
@@ -154,13 +190,13 @@ impl Supervision {
         }
     }
 
-    /// Takes note of the last thing that `rank` was doing, whenever that was.
-    pub(crate) fn recall(&mut self, rank: usize, record: &Message) {
-        let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
-        if let Message::Heartbeat { phase, step, call } = record {
-            worker.phase = Some(*phase);
-            worker.step = *step;
-            worker.call.clone_from(call);
+    /// Takes note of the last thing that each worker was doing, whenever that was: of the heartbeat
+    /// that `record` knows of its rank.
+    pub(crate) fn recall(&mut self, record: impl Fn(usize) -> Option<Message>) {
+        for (rank, worker) in self.workers.iter_mut().enumerate() {
+            if let (Some(worker), Some(record)) = (worker, record(rank)) {
+                worker.does(&record);
+            }
         }
     }
 
@@ -214,10 +250,7 @@ impl Supervision {
     fn stuck(&self, now: Instant) -> Option<Fault> {
         let over = |worker: &Worker| {
             let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
-            let floor = match phase {
-                Phase::Start | Phase::Evaluate => self.limits.stuck * WHOLE_SETS,
-                _ => self.limits.stuck,
-            };
+            let floor = self.limits.stuck[phase as usize];
             let limit = floor.max(self.longest[phase as usize] * LEARNED);
             let still = now.saturating_duration_since(worker.moved);
             (still > limit).then_some(still.as_secs())
@@ -301,16 +334,11 @@ impl Supervision {
 
     /// Whether waiting for the remaining workers is pointless.
     pub(crate) fn hopeless(&self) -> bool {
-        {
-            use Fault::{Absent, AllWait, Interrupted, Silent, Stuck};
-            let fault = self.fault.as_ref();
-            fault.is_some_and(|fault| {
-                matches!(
-                    fault,
-                    Silent { .. } | Stuck { .. } | AllWait { .. } | Absent { .. } | Interrupted
-                )
-            })
-        }
+        use Fault::{Absent, AllWait, Interrupted, Silent, Stuck};
+        matches!(
+            self.fault,
+            Some(Silent { .. } | Stuck { .. } | AllWait { .. } | Absent { .. } | Interrupted)
+        )
     }
 
     /// The rank that was lost without a word.

@@ -1,6 +1,10 @@
 use super::*;
 
-const LIMITS: Limits = Limits { silence: Duration::from_secs(60), stuck: Duration::from_secs(20) };
+const LIMITS: Limits = Limits {
+    silence: Duration::from_secs(60),
+    late: Some(Duration::from_secs(10)),
+    stuck: [Duration::from_secs(20); Phase::NUM],
+};
 
 fn hello(rank: usize) -> Message {
     Message::Hello {
@@ -45,7 +49,7 @@ fn the_code_on_which_all_agree_is_the_runs() {
 #[test]
 fn a_rank_that_closes_without_an_outcome_is_named_with_phase_and_step() {
     let (mut run, now) = three();
-    run.hear(2, &Message::Heartbeat { phase: Phase::Reduce, step: 41, call: None }, now);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Reduce, step: 41, part: 0, call: None }, now);
     run.close(2);
     // Its peers notice afterwards, each in its own words: echoes.
     run.hear(0, &outcome(ExitCode::Failed, "MPI_Allreduce failed"), now);
@@ -90,8 +94,8 @@ fn silence_of_an_open_connection_is_a_hang_and_noise_is_not() {
     let later = now + Duration::from_secs(59);
     run.check(later);
     assert!(!run.failed());
-    run.hear(0, &Message::Heartbeat { phase: Phase::Data, step: 1, call: None }, later);
-    run.hear(1, &Message::Heartbeat { phase: Phase::Data, step: 1, call: None }, later);
+    run.hear(0, &Message::Heartbeat { phase: Phase::Data, step: 1, part: 0, call: None }, later);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Data, step: 1, part: 0, call: None }, later);
     run.check(now + Duration::from_secs(61));
     assert_eq!(run.silent_worker(), Some(("node", 102)));
     assert!(run.hopeless());
@@ -109,12 +113,16 @@ fn whoever_others_hang_for_is_named() {
     let (mut run, now) = three();
     let later = now + Duration::from_secs(9);
     for rank in [0, 1] {
-        run.hear(rank, &Message::Heartbeat { phase: Phase::Reduce, step: 4, call: None }, later);
+        run.hear(
+            rank,
+            &Message::Heartbeat { phase: Phase::Reduce, step: 4, part: 0, call: None },
+            later,
+        );
     }
     let message = "late".to_owned();
     run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, later);
     // Woken up to be ended, it speaks once more.
-    run.hear(2, &Message::Heartbeat { phase: Phase::Data, step: 4, call: None }, later);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Data, step: 4, part: 0, call: None }, later);
     let verdict = run.verdict();
     assert_eq!(verdict.code, ExitCode::Hang);
     assert_eq!(
@@ -127,7 +135,7 @@ fn whoever_others_hang_for_is_named() {
 fn a_rank_that_lives_but_waits_elsewhere_is_named() {
     let (mut run, now) = three();
     for (rank, phase) in [(0, Phase::Reduce), (1, Phase::Data), (2, Phase::Reduce)] {
-        run.hear(rank, &Message::Heartbeat { phase, step: 4, call: None }, now);
+        run.hear(rank, &Message::Heartbeat { phase, step: 4, part: 0, call: None }, now);
     }
     let message = "late".to_owned();
     run.hear(0, &Message::Outcome { code: ExitCode::Hang, message, step: 4 }, now);
@@ -151,8 +159,8 @@ fn a_rank_that_has_told_its_outcome_may_be_silent() {
     let (mut run, now) = three();
     let later = now + Duration::from_secs(90);
     run.hear(0, &outcome(ExitCode::Done, "done"), now);
-    run.hear(1, &Message::Heartbeat { phase: Phase::Finish, step: 9, call: None }, later);
-    run.hear(2, &Message::Heartbeat { phase: Phase::Finish, step: 9, call: None }, later);
+    run.hear(1, &Message::Heartbeat { phase: Phase::Finish, step: 9, part: 0, call: None }, later);
+    run.hear(2, &Message::Heartbeat { phase: Phase::Finish, step: 9, part: 0, call: None }, later);
     run.check(later);
     assert!(!run.failed());
 }
@@ -208,8 +216,9 @@ fn ranks_that_part_ways_are_a_mismatch() {
 
 /// A heartbeat in the collective of this number.
 fn in_call(phase: Phase, step: u64, sequence: u64, count: u64, waiting: bool) -> Message {
-    let call = Call { op: "all_reduce".into(), sequence, count, kind: "f32".into(), waiting };
-    Message::Heartbeat { phase, step, call: Some(call) }
+    let (op, kind) = ("all_reduce".into(), "f32".into());
+    let call = Call { op, sequence, count, kind, waiting, waited_ms: 0 };
+    Message::Heartbeat { phase, step, part: 0, call: Some(call) }
 }
 
 #[test]
@@ -270,4 +279,47 @@ fn collectives_that_do_not_fit_are_named_with_both_sides() {
     );
     let report = run.report(now);
     assert_eq!((report[1].step, report[1].exit_code), (9, Some(ExitCode::WorkerLost)));
+}
+
+#[test]
+fn batches_of_an_evaluation_are_progress() {
+    let (mut run, now) = three();
+    let heard = |part| Message::Heartbeat { phase: Phase::Evaluate, step: 4, part, call: None };
+    for second in 1..=60 {
+        let now = now + Duration::from_secs(second);
+        for rank in 0..3 {
+            run.hear(rank, &heard(if rank == 1 { second.min(30) } else { second }), now);
+        }
+        run.check(now);
+        assert_eq!(run.failed(), second > 50, "{second}");
+    }
+    let message = run.verdict().message;
+    assert!(message.starts_with("hang: no progress for 21 s of rank 1 on host node"), "{message}");
+}
+
+#[test]
+fn whom_the_others_wait_for_is_told_once() {
+    let (mut run, now) = three();
+    let mut lines = Vec::new();
+    for second in 0..60 {
+        let now = now + Duration::from_secs(second);
+        for rank in 0..3 {
+            let (op, kind) = ("all_reduce".into(), "f32".into());
+            let waited_ms = second * if rank == 2 { 10 } else { 510 };
+            let call = Call { op, sequence: 1, count: 9, kind, waiting: false, waited_ms };
+            let step = second;
+            let data = Message::Heartbeat { phase: Phase::Data, step, part: 0, call: Some(call) };
+            run.hear(rank, &data, now);
+        }
+        run.check(now);
+        lines.extend(run.late(now).map(|line| (second, line)));
+    }
+    assert!(!run.failed());
+    let [(second, line)] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(*second, 20, "the second window is over");
+    let words =
+        "late: the others wait 50 % of their time for rank 2 on host node, pid 102, phase data";
+    assert!(line.starts_with(words), "{line}");
+    let shares: Vec<_> = run.report(now).iter().map(|worker| worker.waiting_share).collect();
+    assert_eq!(shares, [Some(0.51), Some(0.51), Some(0.01)]);
 }

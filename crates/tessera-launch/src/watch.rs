@@ -47,7 +47,6 @@ pub(crate) struct Watch<'a> {
     events: &'a Receiver<Event>,
     session: &'a mut Session,
     places: Places<'a>,
-    world_size: usize,
     next_write: Instant,
     supervision: Supervision,
     display: Display,
@@ -63,10 +62,10 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches `session`, from which and about which `events` come.
+    /// Watches `session`, from which and about which `events` come, for `supervision`.
     pub(crate) fn new(
         options: &LaunchOptions,
-        world_size: usize,
+        supervision: Supervision,
         steps: Option<u64>,
         events: &'a Receiver<Event>,
         session: &'a mut Session,
@@ -76,9 +75,8 @@ impl<'a> Watch<'a> {
             events,
             session,
             places,
-            world_size,
             next_write: Instant::now(),
-            supervision: Supervision::new(world_size, options.limits, Instant::now()),
+            supervision,
             display: Display::new(steps),
             filters: Default::default(),
             stops: StopCounter::default(),
@@ -110,6 +108,9 @@ impl<'a> Watch<'a> {
                 self.take(event, now);
             }
             self.supervision.check(now);
+            if let Some(line) = self.supervision.late(now) {
+                self.display.say(&line);
+            }
             self.write_down(now);
             self.look_at_mpirun(now);
             self.pass_stop_on();
@@ -120,11 +121,7 @@ impl<'a> Watch<'a> {
         self.look_at_silent_worker();
         self.session.end();
         self.drain();
-        for rank in 0..self.world_size {
-            if let Some(record) = read_record(self.places.records, rank) {
-                self.supervision.recall(rank, &record);
-            }
-        }
+        self.supervision.recall(|rank| read_record(self.places.records, rank));
         self.supervision.end();
     }
 

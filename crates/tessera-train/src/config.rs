@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::Kind;
 use tessera_checkpoint::{BestMetric, Retention};
 use tessera_comm::{CommConfig, DeviceConfig};
+use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
 use tessera_nn::{Kinds, ModelConfig};
 
@@ -38,6 +39,8 @@ pub struct TrainConfig {
     pub metrics: MetricsConfig,
     /// How ranks talk to one another.
     pub comm: CommConfig,
+    /// How long workers may do nothing.
+    pub limits: LimitsConfig,
 }
 
 /// The `[train]` table.
@@ -172,6 +175,7 @@ impl TrainConfig {
         self.optimizer.validate().map_err(TrainError::BadInput)?;
         self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;
         self.comm.validate().map_err(TrainError::BadInput)?;
+        self.limits.validate().map_err(TrainError::BadInput)?;
         for (key, value) in [
             ("train.steps", self.train.steps),
             ("train.global_batch", self.train.global_batch),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tessera_checkpoint::Checkpoint;
 use tessera_comm::Communicator;
+use tessera_control::{Activity, Phase};
 use tessera_data::{LoadOptions, Loader, Order, Source, eval_plan};
 use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
 
@@ -54,7 +55,7 @@ pub struct Split {
 }
 
 /// Measures `model` after `step` steps, with the first `num_levels` levels of a residual quantiser.
-/// Collective: one all-reduce, at the end.
+/// Collective: one all-reduce, at the end; `activity` hears of each batch.
 ///
 /// # Errors
 ///
@@ -65,6 +66,7 @@ pub fn evaluate(
     split: &Split,
     step: u64,
     num_levels: usize,
+    activity: &Activity,
 ) -> Result<Evaluation, TrainError> {
     let _no_grad = tch::no_grad_guard();
     let (kind, device) = (model.kind(), model.device());
@@ -95,6 +97,7 @@ pub fn evaluate(
             }
         }
         loader.recycle(batch);
+        activity.part_done();
     }
     let sums: Vec<f64> = Vec::try_from(comm.all_reduce(sums)?.wait()?)?;
     let (samples, counts) = (sums[2], &sums[3..]);
@@ -157,6 +160,7 @@ pub fn evaluate_run(
     run_dir: &Path,
     which: Which,
     num_levels: Option<usize>,
+    activity: &Activity,
 ) -> Result<Evaluation, TrainError> {
     let loaded = agree_on(comm, load(run_dir, which))?;
     let (resolved, checkpoint) = loaded;
@@ -179,7 +183,8 @@ pub fn evaluate_run(
     agree_on(comm, checkpoint::restore(&checkpoint, &training))?;
     let (batch, load) = (config.eval.batch, config.data.load_options());
     let split = Split { name: "test".into(), source, batch, load };
-    evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels)
+    activity.enter(Phase::Evaluate);
+    evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels, activity)
 }
 
 fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {

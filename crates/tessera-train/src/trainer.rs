@@ -196,7 +196,8 @@ impl Run<'_> {
                 self.clock.enter(Phase::Evaluate);
                 let model = &self.training.model;
                 let levels = model.quantizer.num_residual_levels();
-                let figures = evaluate(self.comm, model, &self.test, self.step, levels)?;
+                let activity = &self.worker.activity;
+                let figures = evaluate(self.comm, model, &self.test, self.step, levels, activity)?;
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }

@@ -155,8 +155,9 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
     };
     logging::to_stderr();
     let EvalArguments { run, checkpoint, levels, .. } = arguments;
+    let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     let evaluated: Result<_, TrainError> =
-        evaluate_run(session.comm(), session.device(), run, *checkpoint, *levels);
+        evaluate_run(comm, device, run, *checkpoint, *levels, activity);
     match evaluated {
         Ok(figures) => {
             if session.comm().rank() == 0 {

@@ -95,7 +95,8 @@ impl Session {
                 let call = calls.last()?;
                 let (op, kind) = (call.op.to_owned(), call.kind.to_owned());
                 let (sequence, count, waiting) = (call.sequence, call.count, call.waiting);
-                Some(Call { op, sequence, count, kind, waiting })
+                let waited_ms = call.waited.as_millis().try_into().unwrap_or(u64::MAX);
+                Some(Call { op, sequence, count, kind, waiting, waited_ms })
             });
         }
         let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());

@@ -163,17 +163,51 @@ impl Undisturbed {
             return Err(Failure::bad_input(message));
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let last = newest_good(&folder.join("checkpoints"))
-            .ok()
-            .and_then(|(found, _)| found)
-            .ok_or_else(|| Failure::bad_input("the undisturbed run has left no checkpoint"))?;
-        let steps = last.manifest.step;
+        let made = Self::of(folder).map_err(Failure::bad_input)?;
+        let steps = made.steps;
         if steps < 10 {
             return Err(Failure::bad_input(format!(
                 "a run of {steps} steps is too short to be disturbed: set train.steps to 10 or more"
             )));
         }
-        Ok(Self { folder: folder.to_owned(), last, steps, seconds })
+        Ok(Self { seconds, ..made })
+    }
+
+    /// What a run that has ended has left.
+    fn of(folder: &Path) -> Result<Self, String> {
+        let (last, _) =
+            newest_good(&folder.join("checkpoints")).map_err(|error| error.to_string())?;
+        let last = last.ok_or("the undisturbed run has left no checkpoint")?;
+        let steps = last.manifest.step;
+        Ok(Self { folder: folder.to_owned(), last, steps, seconds: 0.0 })
+    }
+
+    /// The largest difference of a number in the last state or in a row of another run, on any number
+    /// of workers, relative to that number where it is larger than one.
+    fn distance(&self, folder: &Path) -> Result<f64, String> {
+        let other = Self::of(folder)?;
+        let difference = diff(&self.last, &other.last);
+        let tensors = difference.tensors.iter();
+        let tensors = tensors.map(|tensor| match tensor.form {
+            None => tensor.max_abs,
+            Some(_) => f64::INFINITY,
+        });
+        let mut away = tensors.fold(0.0, f64::max);
+        for file in ["metrics.jsonl", "eval.jsonl"] {
+            let (ours, theirs) = (rows(&self.folder, file)?, rows(folder, file)?);
+            if ours.len() != theirs.len() {
+                return Err(format!("{file} has {} rows, not {}", theirs.len(), ours.len()));
+            }
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                let ours = ours.as_object().into_iter().flatten();
+                let ours = ours.filter(|(key, _)| *key != "world_size");
+                for (key, ours) in ours.filter_map(|(key, value)| Some((key, value.as_f64()?))) {
+                    let theirs = theirs[key].as_f64().ok_or(format!("{file} has no {key}"))?;
+                    away = away.max((ours - theirs).abs() / ours.abs().max(1.0));
+                }
+            }
+        }
+        Ok(away)
     }
 
     /// Whether a run has ended in the same state, with the same rows.

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tessera_control::ExitCode;
-use tessera_launch::{
-    Ending, LaunchError, LaunchOptions, Limits, Task, parse_hosts, read_hostfile,
-};
+use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read_hostfile};
 
 use crate::failure::Failure;
 
@@ -40,16 +38,16 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "UNIT", default_value = "none")]
     bind_to: String,
     /// Seconds that a worker may be silent before it counts as hung; workers speak every second.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60,
-          value_parser = clap::value_parser!(u64).range(3..))]
-    silence: u64,
+    /// Goes before limits.silence_seconds of the configuration, which is 60.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..))]
+    silence: Option<u64>,
     /// Seconds that a worker may stay in one place of its work before it counts as hung; more where
-    /// it has taken longer before in this run.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300,
-          value_parser = clap::value_parser!(u64).range(5..))]
-    stuck: u64,
-    /// Start a training whose workers were lost or hang again, so many times, from its newest good
-    /// checkpoint.
+    /// it has taken longer before in this run. Goes before the limits of the configuration, which
+    /// are 300, but that of the set-up.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..))]
+    stuck: Option<u64>,
+    /// Start a training whose workers failed, were lost or hang again, so many times, from its
+    /// newest good checkpoint.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_restarts: u32,
     /// Serve the run's figures for Prometheus there, as in 127.0.0.1:9400, under /metrics.
@@ -106,10 +104,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         min_workers: args.min_workers,
         mpirun: args.mpirun.clone(),
         bind_to: args.bind_to.clone(),
-        limits: Limits {
-            silence: Duration::from_secs(args.silence),
-            stuck: Duration::from_secs(args.stuck),
-        },
+        silence: args.silence.map(Duration::from_secs),
+        stuck: args.stuck.map(Duration::from_secs),
         max_restarts: args.max_restarts,
         prometheus: args.prometheus.clone(),
         verbose: args.verbose,

@@ -17,6 +17,8 @@ use crate::failure::Failure;
 
 /// Time between two looks at the run folder.
 const EVERY: Duration = Duration::from_millis(500);
+/// Within this time after a failure the launcher has said that it starts again, or it does not.
+const RESTART: Duration = Duration::from_secs(12);
 /// The end of `metrics.jsonl` that holds its last row.
 const TAIL_BYTES: u64 = 64 * 1024;
 
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
             }
             shown = row;
         }
-        if let Some(status) = status.filter(|status| status.state != RunState::Running) {
+        if let Some(status) = status.filter(|status| has_ended(run_dir, status)) {
             let code = status.exit_code.unwrap_or(ExitCode::Failed);
             let meaning = code.meaning();
             let RunStatus { step, message, .. } = status;
@@ -78,6 +80,18 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
             return Ok(code);
         }
         std::thread::sleep(EVERY);
+    }
+}
+
+/// Whether a run has ended: where it failed, its launcher may be about to start it again.
+fn has_ended(run_dir: &Path, status: &RunStatus) -> bool {
+    match status.state {
+        RunState::Running => false,
+        RunState::Done | RunState::Stopped => true,
+        RunState::Failed => {
+            let written = run_dir.join("status.json").metadata().and_then(|file| file.modified());
+            written.map_or(true, |at| at.elapsed().is_ok_and(|age| age >= RESTART))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tessera_control::{Call, ExitCode};
+use tessera_control::{Call, ExitCode, Phase};
 
 use super::{Fault, Supervision};
 use crate::report::WorkerReport;
@@ -89,9 +89,13 @@ impl Supervision {
         Verdict { code, message, step, agreed, unexplained }
     }
 
+    /// Code and last words of a worker.
+    fn told(&self, rank: usize) -> Option<(ExitCode, String)> {
+        self.workers[rank].as_ref().and_then(|worker| worker.outcome.clone())
+    }
+
     fn agreed(&self) -> (ExitCode, String) {
-        let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
-        match (self.agreed_code(), told(0)) {
+        match (self.agreed_code(), self.told(0)) {
             (Some(_), Some(outcome)) => outcome,
             _ => (ExitCode::Hang, "mismatch: some workers are done and others stopped".into()),
         }
@@ -111,9 +115,8 @@ impl Supervision {
     }
 
     fn reported(&self, rank: usize, silent: Option<(usize, u64)>) -> (ExitCode, String) {
-        let told = |rank: usize| self.workers[rank].as_ref().and_then(|w| w.outcome.clone());
         let (code, message) =
-            told(rank).unwrap_or((ExitCode::Failed, "failed without a reason".into()));
+            self.told(rank).unwrap_or((ExitCode::Failed, "failed without a reason".into()));
         let message = format!("rank {rank}: {message}");
         if code != ExitCode::Hang {
             return (code, message);
@@ -123,7 +126,7 @@ impl Supervision {
         }
         // Of a disagreement every rank tells its own side; one that cannot is where it is.
         let others = (0..self.workers.len()).filter(|&other| other != rank);
-        let sides = others.filter_map(|other| match told(other) {
+        let sides = others.filter_map(|other| match self.told(other) {
             Some((ExitCode::Hang, text)) => {
                 Some(text.rsplit_once("; ").map_or(text.clone(), |(_, side)| side.to_owned()))
             }
@@ -134,17 +137,17 @@ impl Supervision {
         (code, message + &sides)
     }
 
-    fn describe(&self, rank: usize) -> String {
+    pub(super) fn describe(&self, rank: usize) -> String {
         let Some(worker) = self.workers.get(rank).and_then(Option::as_ref) else {
             return format!("rank {rank}");
         };
-        let phase = match worker.phase.and_then(|phase| serde_json::to_value(phase).ok()) {
-            Some(serde_json::Value::String(phase)) => {
+        let phase = match worker.phase.map(Phase::name) {
+            Some(phase) => {
                 let call = worker.call.as_ref().filter(|call| call.waiting);
                 let call = call.map_or(String::new(), |call| format!(", in {call}"));
                 format!("phase {phase}, step {}{call}", worker.step)
             }
-            _ => "before its first step".into(),
+            None => "before its first step".into(),
         };
         format!("rank {rank} on host {}, pid {}, {phase}", worker.host, worker.pid)
     }
@@ -180,6 +183,7 @@ impl Supervision {
                 call: worker.call.clone(),
                 silent_seconds: now.saturating_duration_since(worker.heard).as_secs_f64(),
                 still_seconds: now.saturating_duration_since(worker.moved).as_secs_f64(),
+                waiting_share: self.window.shares.get(rank).copied(),
                 connected: worker.connected,
                 exit_code: worker.outcome.as_ref().map(|(code, _)| *code),
                 message: worker.outcome.as_ref().map_or(String::new(), |(_, text)| text.clone()),

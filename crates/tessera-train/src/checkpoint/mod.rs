@@ -115,7 +115,9 @@ pub(crate) fn check_resumable(
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
     let constant = config.schedule.kind == ScheduleKind::Constant;
     for (key, value) in &now {
-        let may = MAY_CHANGE.contains(&key.as_str()) || (key == "train.steps" && constant);
+        let may = MAY_CHANGE.contains(&key.as_str())
+            || key.starts_with("limits.")
+            || (key == "train.steps" && constant);
         let was = saved.get(key).cloned().unwrap_or_default();
         if !may && was != *value {
             return Err(TrainError::BadInput(format!(

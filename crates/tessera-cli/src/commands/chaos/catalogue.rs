@@ -23,7 +23,7 @@ enum What {
     Storage { deed: &'static str },
     /// A worker is killed in a file operation of a save.
     SaveKilled,
-    /// A worker is slow; nothing else happens.
+    /// A worker is slow; it is named, and the run goes on.
     Slow,
     /// A gradient is not a number: code 5, and the tensor is named.
     Nan,
@@ -33,13 +33,18 @@ enum What {
     Flip,
     /// Two launchers at once.
     Two,
+    /// Killed, and resumed on other numbers of workers.
+    Worlds,
     /// One run whose workers are killed over and over.
     Kills,
 }
 
-use What::{Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker};
+use What::{Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds};
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
+
+/// How long a worker may do nothing in these runs.
+const LIMITS: &[&str] = &["--silence", "3", "--stuck", "10"];
 
 const fn killed(name: &'static str, at: &'static [&'static str]) -> Case {
     let meaning = "a worker is killed there: 3, it is named, the next start goes on";
@@ -85,7 +90,7 @@ pub(super) const CASES: &[Case] = &[
         what: Worker { at: &[], deed: "shape", code: 4, words: "mismatch: rank 0" },
     },
     Case { name: "nan", meaning: "a gradient is NaN: 5, its tensor is named", what: Nan },
-    Case { name: "slow", meaning: "a worker is slow: nothing happens", what: Slow },
+    Case { name: "slow", meaning: "a worker is slow: it is named, the run goes on", what: Slow },
     Case { name: "save-kill", meaning: "killed in the middle of a save", what: SaveKilled },
     Case {
         name: "save-enospc",
@@ -124,6 +129,11 @@ pub(super) const CASES: &[Case] = &[
         what: Kills,
     },
     Case { name: "two", meaning: "two launchers at once: they do not meet", what: Two },
+    Case {
+        name: "worlds",
+        meaning: "killed on 4 workers, then on 2, ended on 3: as on one, to 1e-9 in fp64",
+        what: Worlds,
+    },
 ];
 
 /// Numbers that hang on seed, fault and round alone.
@@ -173,8 +183,8 @@ impl Case {
                     step = checkpoint_step(&expected.last, step)?;
                 }
                 let fault = format!("rank={rank},step={step}{place},do={deed}");
-                let disturbed = run.with_faults(fault.clone()).with_option(&["--silence", "3"]);
-                let ended = disturbed.with_option(&["--stuck", "10"]).to_end()?;
+                let disturbed = run.with_faults(fault.clone()).with_option(LIMITS);
+                let ended = disturbed.to_end()?;
                 expect(&ended, code, words)?;
                 if code == 3 && !ended.stderr.contains(&format!("rank {rank} on host")) {
                     return Err(format!(
@@ -188,8 +198,8 @@ impl Case {
                 // And in one go: the launcher starts again by itself.
                 let again = folder.with_extension("restart");
                 let restarted = Run::new(setting, &again).with_faults(fault.clone());
-                let restarted = restarted.with_option(&["--silence", "3", "--max-restarts", "1"]);
-                expect(&restarted.with_option(&["--stuck", "10"]).to_end()?, 0, "restart 1 of 1")?;
+                let restarted = restarted.with_option(LIMITS).with_option(&["--max-restarts", "1"]);
+                expect(&restarted.to_end()?, 0, "restart 1 of 1")?;
                 expected.check(&again)?;
                 let _ = fs::remove_dir_all(again);
                 let after = ended.seconds_since_fault();
@@ -219,10 +229,15 @@ impl Case {
                 Ok(format!("{fault}: {}", ended.last_line()))
             }
             Slow => {
-                let fault = format!("rank={rank},step={step},at=data,do=slow,ms=20");
-                expect(&run.with_faults(fault.clone()).to_end()?, 0, "")?;
+                // So that the steps from there on take twice two windows of two seconds.
+                let ms = 1 + 8000 / (expected.steps - step);
+                let fault = format!("rank={rank},step={step},at=data,do=slow,ms={ms}");
+                let run = run.with_faults(fault.clone()).with_setting("limits.late_seconds=2");
+                let ended = run.to_end()?;
+                expect(&ended, 0, &format!("of their time for rank {rank} on host"))?;
                 expected.check(folder)?;
-                Ok(fault)
+                let told = ended.stderr.lines().find(|line| line.contains("late: "));
+                Ok(format!("{fault}: {}", told.unwrap_or_default()))
             }
             Nan => {
                 let fault = format!("rank={rank},step={step},do=nan");
@@ -251,6 +266,7 @@ impl Case {
                 Ok(format!("signal {} after step {step}: {:?}", signal.as_raw(), ended.code))
             }
             Kills => kills(setting, expected, folder, draws),
+            Worlds => worlds(setting, folder, draws),
             Flip => flip(setting, expected, folder, draws),
             Two => {
                 let other = folder.with_extension("other");
@@ -306,6 +322,30 @@ fn kills(
     }
     expected.check(folder)?;
     Ok(format!("{count} kills, at most {lost} steps lost with a save every {every} steps"))
+}
+
+/// A run in fp64 whose workers are killed, and that goes on with another number of them each time.
+fn worlds(setting: &Setting<'_>, folder: &Path, draws: &mut Draws) -> Result<String, String> {
+    let fp64 = |folder| Run::new(setting, folder).with_setting("train.precision=fp64");
+    let alone = folder.with_extension("alone");
+    expect(&fp64(&alone).with_nproc(1).to_end()?, 0, "")?;
+    let expected = Undisturbed::of(&alone)?;
+    let every = checkpoint_step(&expected.last, 0)?;
+    let first = every + draws.below((expected.steps / 2).saturating_sub(every));
+    let second = expected.steps / 2 + draws.below(expected.steps / 2 - 2);
+    for (nproc, step) in [(4, first), (2, second)] {
+        let rank = draws.below(nproc as u64);
+        let fault = format!("rank={rank},step={step},at={},do=kill", draws.of(&PHASES[..5]));
+        let killed = fp64(folder).with_nproc(nproc).with_faults(fault);
+        expect(&killed.to_end()?, 3, "worker lost: rank ")?;
+    }
+    expect(&fp64(folder).with_nproc(3).to_end()?, 0, "")?;
+    let away = expected.distance(folder)?;
+    let _ = fs::remove_dir_all(alone);
+    if away > 1e-9 {
+        return Err(format!("a number of its rows or tensors is {away:e} from that on one worker"));
+    }
+    Ok(format!("4 workers to step {first}, 2 to {second}, 3 to the end: within {away:.0e}"))
 }
 
 /// A bit of the newest checkpoint of a stopped run flips, or a file of it is cut or removed.

@@ -13,6 +13,7 @@ use super::Setting;
 pub(super) struct Run<'a> {
     setting: &'a Setting<'a>,
     pub(super) folder: PathBuf,
+    nproc: usize,
     launch: Vec<String>,
     set: Vec<String>,
     faults: String,
@@ -47,12 +48,18 @@ impl<'a> Run<'a> {
     /// A run in `folder`.
     pub(super) fn new(setting: &'a Setting<'a>, folder: &Path) -> Self {
         let (launch, set) = (Vec::new(), Vec::new());
-        Self { setting, folder: folder.to_owned(), launch, set, faults: String::new() }
+        let (folder, nproc) = (folder.to_owned(), setting.nproc);
+        Self { setting, folder, nproc, launch, set, faults: String::new() }
     }
 
     /// With these faults in its workers.
     pub(super) fn with_faults(self, faults: String) -> Self {
         Self { faults, ..self }
+    }
+
+    /// On so many workers.
+    pub(super) fn with_nproc(self, nproc: usize) -> Self {
+        Self { nproc, ..self }
     }
 
     /// With one more option of the launcher.
@@ -73,7 +80,7 @@ impl<'a> Run<'a> {
         let open = || File::create(&log).map_err(|error| format!("{}: {error}", log.display()));
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.args(["launch", "--nproc", &self.setting.nproc.to_string()]).args(&self.launch);
+        command.args(["launch", "--nproc", &self.nproc.to_string()]).args(&self.launch);
         command.args(["--", "train", "--config"]).arg(self.setting.config);
         command.arg("--run-dir").arg(&self.folder);
         for setting in self.setting.set.iter().chain(&self.set) {

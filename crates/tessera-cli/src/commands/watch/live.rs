@@ -17,7 +17,7 @@ use ratatui::widgets::{
 use tessera_control::{ExitCode, Phase, RunState, RunStatus};
 use tessera_launch::{FailureReport, WorkerReport, last_failure, read_workers};
 
-use super::{EVERY, Row, read_status};
+use super::{EVERY, Row, has_ended, read_status};
 use crate::failure::Failure;
 
 /// Silence after which a worker is shown as one to worry about.
@@ -34,8 +34,7 @@ pub(super) fn show(run_dir: &Path) -> Result<ExitCode, Failure> {
         if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
             break Err(error.into());
         }
-        let status = view.status.as_ref().filter(|status| status.state != RunState::Running);
-        if let Some(status) = status {
+        if let Some(status) = view.status.as_ref().filter(|status| has_ended(run_dir, status)) {
             break Ok(status.exit_code.unwrap_or(ExitCode::Failed));
         }
         match wants_to_leave() {
@@ -210,7 +209,7 @@ impl View {
 
     fn draw_workers(&self, frame: &mut Frame<'_>, area: Rect) {
         let rows = self.workers.iter().map(|worker| {
-            let phase = worker.phase.map_or("starting", name_of);
+            let phase = worker.phase.map_or("starting", Phase::name);
             let call = worker.call.as_ref().filter(|call| call.waiting);
             let call = call.map_or(String::new(), ToString::to_string);
             let heard = if worker.host.is_empty() {
@@ -227,6 +226,9 @@ impl View {
                 phase.to_owned(),
                 worker.step.to_string(),
                 heard,
+                worker
+                    .waiting_share
+                    .map_or(String::new(), |share| format!("{:.0} %", 100.0 * share)),
                 call,
             ];
             TableRow::new(cells.map(Cell::from)).style(style)
@@ -238,9 +240,10 @@ impl View {
             Constraint::Length(10),
             Constraint::Length(9),
             Constraint::Length(10),
+            Constraint::Length(6),
             Constraint::Min(10),
         ];
-        let head = ["rank", "host", "pid", "phase", "step", "heard", "waits in"];
+        let head = ["rank", "host", "pid", "phase", "step", "heard", "waits", "in"];
         let table = Table::new(rows, widths)
             .header(TableRow::new(head).bold())
             .block(Block::bordered().title("workers"));
@@ -256,18 +259,6 @@ impl View {
             .as_ref()
             .map_or(String::new(), |failure| format!("last failure: {}", failure.message));
         vec![Line::from(checkpoint), Line::from(failure).red(), Line::from("q: leave").dim()]
-    }
-}
-
-fn name_of(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Start => "start",
-        Phase::Data => "data",
-        Phase::Compute => "compute",
-        Phase::Reduce => "reduce",
-        Phase::Evaluate => "evaluate",
-        Phase::Checkpoint => "checkpoint",
-        Phase::Finish => "finish",
     }
 }
 
@@ -296,7 +287,7 @@ mod tests {
         fs::create_dir_all(path("checkpoints/step-00000020")).unwrap();
         let worker = r#"[{"rank":0,"host":"node7","pid":41,"phase":"reduce","step":21,"call":
             {"op":"all_reduce","sequence":9,"count":8,"kind":"f32","waiting":true},
-            "silent_seconds":0.5,"still_seconds":0.5,"connected":true,"exit_code":null,
+            "silent_seconds":0.5,"still_seconds":0.5,"waiting_share":0.421,"connected":true,"exit_code":null,
             "message":""}]"#;
         fs::write(path("workers.json"), worker).unwrap();
         fs::create_dir(path("failures")).unwrap();
@@ -312,6 +303,7 @@ mod tests {
         for words in [
             "step 20/40 (50 %)  loss 0.25000  perplexity 7.0  123 samples/s",
             "node7",
+            " 42 % ",
             "all_reduce number 9 of 8 f32",
             "last checkpoint: step 20",
             "last failure: worker lost: rank 0",
