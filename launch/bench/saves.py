@@ -12,6 +12,7 @@ import json, pathlib, statistics, subprocess, sys, tempfile
 import sides
 
 EVERY = 50
+KILLED = 40  # the step at which a worker is killed; it saves every EVERY // 2 then
 
 
 def main():
@@ -62,14 +63,16 @@ def still(args) -> float:
                         f"train.global_batch={args.batch * args.ranks}", "metrics.every=1",
                         f"checkpoint.every={EVERY // 2}", "metrics.images_every=0"):
             command += ["--set", setting]
-        faults = {"TESSERA_FAULTS": "rank=1,step=40,at=forward,do=kill"}
+        faults = {"TESSERA_FAULTS": f"rank=1,step={KILLED},at=forward,do=kill"}
         done = subprocess.run([str(part) for part in command], cwd=sides.ROOT, text=True, check=True,
                               capture_output=True, env=sides.environment(args) | faults)
         told = next(line for line in done.stderr.splitlines() if "fault on purpose at" in line)
         killed = float(told.split()[-1])
         log = lines(run_dir / "logs" / "rank-0.jsonl")
-        return min(line["unix_seconds"] for line in log
-                   if line.get("message") == "step done" and line["unix_seconds"] > killed) - killed
+        # The step of the kill may have been told after it by the other rank; those after the restart
+        # begin with the ones that are done again.
+        return min(line["unix_seconds"] for line in log if line.get("message") == "step done"
+                   and line["unix_seconds"] > killed and line["step"] < KILLED) - killed
 
 
 def lines(path: pathlib.Path) -> list:
