@@ -18,4 +18,5 @@ mod ranks;
 mod resume;
 mod storage;
 mod support;
+mod sweeps;
 mod tidy;

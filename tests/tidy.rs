@@ -11,15 +11,25 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
-    ("tessera-cli", &["tessera-launch", "tessera-data", "tessera-checkpoint", "tessera-control"]),
+    (
+        "tessera-cli",
+        &[
+            "tessera-sweep",
+            "tessera-launch",
+            "tessera-data",
+            "tessera-checkpoint",
+            "tessera-control",
+        ],
+    ),
     ("tessera-comm", &["nccl-rs"]),
     ("tessera-control", &[]),
     ("tessera-data", &[]),
     ("tessera-launch", &["tessera-control"]),
     ("tessera-nn", &[]),
+    ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),
     (
         "tessera-train",
         &["tessera-comm", "tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-control"],
@@ -204,11 +214,17 @@ fn every_configuration_resolves_and_begins_with_its_command() {
     let all = files(&root().join("configs"), &["toml"]);
     assert!(all.len() >= 2, "{all:?}");
     for path in all {
-        let resolved = tessera_train::resolve(Some(&path), [], &[], None);
-        resolved.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let text = fs::read_to_string(&path).unwrap();
         let first = text.lines().next().unwrap();
         let name = path.strip_prefix(root()).unwrap().display();
+        if path.starts_with(root().join("configs/sweeps")) {
+            let sweep = tessera_sweep::Sweep::read(&path, &[]).unwrap();
+            sweep.validate(1 << 40).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(first, format!("# tessera sweep --config {name}"));
+            continue;
+        }
+        let resolved = tessera_train::resolve(Some(&path), [], &[], None);
+        resolved.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(first.starts_with("# tessera launch "), "{name}: {first}");
         assert!(first.ends_with(&format!("train --config {name}")), "{name}: {first}");
     }

@@ -14,7 +14,9 @@ use std::io::IsTerminal;
 use clap::{Parser, Subcommand};
 use tessera_control::ExitCode;
 
-use crate::commands::{chaos, data, doctor, in_session, inspect, launch, trace, watch, worker};
+use crate::commands::{
+    chaos, data, doctor, in_session, inspect, launch, sweep, trace, watch, worker,
+};
 use crate::failure::Failure;
 
 /// What every command may end with; see [`ExitCode`].
@@ -52,6 +54,8 @@ enum Command {
     /// Time parts of a training step alone, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Bench(worker::WorkerArgs),
+    /// Train many times with other values, and find the best.
+    Sweep(sweep::SweepArgs),
     /// Pack, check and describe data sets.
     Data(data::DataArgs),
     /// Describe a checkpoint and check its files; exits with 6 if one is corrupt.
@@ -93,6 +97,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Train(args) => worker::run("train", &args),
         Command::Eval(args) => worker::run("eval", &args),
         Command::Bench(args) => worker::run("bench", &args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => inspect::verify(&args),

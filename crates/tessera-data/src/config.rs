@@ -29,6 +29,10 @@ pub struct DataConfig {
     /// Part of the samples held out as the split `test`, by a hash of their names, where folders
     /// or archives do not say the split themselves; in [0, 1).
     pub holdout: f64,
+    /// Equal parts of the split `train`, of which one is the split `test` instead; 0: none.
+    pub folds: u64,
+    /// Which part that is, from 0.
+    pub fold: u64,
     /// How pictures become samples.
     pub image: ImageConfig,
     /// How sound becomes samples.
@@ -157,6 +161,8 @@ impl Default for DataConfig {
             modality: Modality::default(),
             member: String::new(),
             holdout: 0.05,
+            folds: 0,
+            fold: 0,
             image: ImageConfig::default(),
             audio: AudioConfig::default(),
             video: VideoConfig::default(),
@@ -211,6 +217,18 @@ impl DataConfig {
         if !(0.0..1.0).contains(&self.holdout) {
             let problem = format!("must be in [0, 1), not {}", self.holdout);
             return Err(DataError::Config { key: "holdout", problem });
+        }
+        if self.folds == 1 {
+            let problem = "must be 0, or 2 or more, not 1".to_owned();
+            return Err(DataError::Config { key: "folds", problem });
+        }
+        if self.folds > 0 && self.kind == DataKind::Mixture {
+            let problem = "of a mixture are those of its parts: set it in each of them".to_owned();
+            return Err(DataError::Config { key: "folds", problem });
+        }
+        if self.fold >= self.folds.max(1) {
+            let problem = format!("must be below folds, {}, not {}", self.folds, self.fold);
+            return Err(DataError::Config { key: "fold", problem });
         }
         for check in [self.image.check(), self.audio.check(), self.video.check()] {
             check.map_err(|(key, problem)| DataError::Config { key, problem })?;

@@ -6,7 +6,7 @@
 //! with is what its workers said, never what `mpirun` answers: `mpirun` gives 1 for a SIGTERM and
 //! the first rank's code for everybody.
 //!
-//! No process outlives the launcher. `mpirun` is started through [`trampoline`], which asks the
+//! No process outlives the launcher. `mpirun` is started through [`Trampoline`], which asks the
 //! kernel for SIGKILL on the launcher's death; workers do the same, and leave when their control
 //! connection ends. What then still lives in `mpirun`'s session is killed before [`launch`]
 //! returns.
@@ -15,6 +15,7 @@
 //! [`tessera_control::Message`].
 
 mod banner;
+mod child;
 mod display;
 mod error;
 mod gpus;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use tessera_control::ExitCode;
 
+pub use child::{Child, allowed_cores, resolve_alone};
 pub use error::LaunchError;
 pub use gpus::{Gpus, find_gpus};
 pub use hosts::{Host, parse_hosts, read_hostfile};
@@ -47,7 +49,8 @@ pub use mpirun::{Mpirun, Vendor};
 pub use nproc::Nproc;
 pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;
-pub use session::{TRAMPOLINE, trampoline};
+pub use session::{TRAMPOLINE, Trampoline};
+pub use signals::stop_signals;
 pub use worker::{check_libraries, find_worker, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling

@@ -29,7 +29,7 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 /// Launches the workers and stays until they have ended; afterwards none of them lives.
 ///
 /// To be called from the main thread: `mpirun` dies with the thread that started it. The
-/// executable must hand its hidden command [`crate::TRAMPOLINE`] to [`crate::trampoline`].
+/// executable must hand its hidden command [`crate::TRAMPOLINE`] to [`crate::Trampoline`].
 ///
 /// # Errors
 ///

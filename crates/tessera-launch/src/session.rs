@@ -1,7 +1,7 @@
 //! A child in a session of its own that dies with the launcher.
 //!
 //! `std` runs no code of ours between fork and exec without `unsafe`, so the launcher starts
-//! itself once more: [`trampoline`] sets what must be set and becomes the program.
+//! itself once more: [`Trampoline`] sets what must be set and becomes the program.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -13,44 +13,70 @@ use rustix::process::{
     Pid, Signal, getppid, kill_process, set_child_subreaper, set_parent_process_death_signal,
     setsid,
 };
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{LaunchError, processes};
 
-/// Name of the hidden command that calls [`trampoline`]:
-/// `tessera __in-session --parent PID [--block SIGNALS] -- PROGRAM ARGS...`.
+/// Name of the hidden command that calls [`Trampoline::jump`]:
+/// `tessera __in-session --parent PID [--block SIGNAL]... [--core CORE]... [--gently] -- PROGRAM ARGS...`.
 pub const TRAMPOLINE: &str = "__in-session";
 
-/// Becomes `command` in a new session, to be killed when the launcher `parent` dies.
-///
-/// `blocked` are numbers of signals that it will not hear. Returns only if that is impossible.
-///
-/// # Errors
-///
-/// [`LaunchError::NotLaunched`] if `parent` is not, or no longer, the parent of this process;
-/// [`LaunchError::System`] if the program cannot be started.
-pub fn trampoline(
-    parent: i32,
-    blocked: &[i32],
-    command: &[OsString],
-) -> Result<std::convert::Infallible, LaunchError> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(LaunchError::NotLaunched);
-    };
-    setsid().map_err(|error| LaunchError::system("start a session")(error.into()))?;
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| LaunchError::system("ask for the parent's death")(error.into()))?;
-    // A launcher that died before the line above sends no signal any more.
-    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
-        return Err(LaunchError::NotLaunched);
+/// How a child is to live.
+#[derive(Debug, Default)]
+pub struct Trampoline {
+    /// Process id of its parent, with whose death it ends.
+    pub parent: i32,
+    /// Whether it is then asked to end (SIGTERM), not killed.
+    pub gently: bool,
+    /// Numbers of signals that it will not hear.
+    pub blocked: Vec<i32>,
+    /// Cores that it may use; none: all that its parent may.
+    pub cores: Vec<usize>,
+}
+
+impl Trampoline {
+    /// Becomes `command` in a new session. Returns only if that is impossible.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::NotLaunched`] if `parent` is not, or no longer, the parent of this process;
+    /// [`LaunchError::System`] if the program cannot be started.
+    pub fn jump(&self, command: &[OsString]) -> Result<std::convert::Infallible, LaunchError> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(LaunchError::NotLaunched);
+        };
+        setsid().map_err(|error| LaunchError::system("start a session")(error.into()))?;
+        let end = if self.gently { Signal::TERM } else { Signal::KILL };
+        set_parent_process_death_signal(Some(end))
+            .map_err(|error| LaunchError::system("ask for the parent's death")(error.into()))?;
+        // A parent that died before the line above sends no signal any more.
+        if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(self.parent) {
+            return Err(LaunchError::NotLaunched);
+        }
+        self.block()?;
+        self.bind()?;
+        let refused = Command::new(program).args(arguments).exec();
+        Err(LaunchError::system(format!("start {}", program.to_string_lossy()))(refused))
     }
-    let refused = |error: nix::Error| LaunchError::system("block signals")(error.into());
-    let mut set = SigSet::empty();
-    for &signal in blocked {
-        set.add(nix::sys::signal::Signal::try_from(signal).map_err(refused)?);
+
+    fn block(&self) -> Result<(), LaunchError> {
+        let refused = |error: nix::Error| LaunchError::system("block signals")(error.into());
+        let mut set = SigSet::empty();
+        for &signal in &self.blocked {
+            set.add(nix::sys::signal::Signal::try_from(signal).map_err(refused)?);
+        }
+        set.thread_block().map_err(refused)
     }
-    set.thread_block().map_err(refused)?;
-    let refused = Command::new(program).args(arguments).exec();
-    Err(LaunchError::system(format!("start {}", program.to_string_lossy()))(refused))
+
+    fn bind(&self) -> Result<(), LaunchError> {
+        if self.cores.is_empty() {
+            return Ok(());
+        }
+        let mut set = CpuSet::new();
+        self.cores.iter().for_each(|&core| set.set(core));
+        sched_setaffinity(None, &set)
+            .map_err(|error| LaunchError::system("choose cores")(error.into()))
+    }
 }
 
 /// A running child and everything in its session.

@@ -23,15 +23,20 @@ impl SignalGuard {
     }
 }
 
-/// Catches SIGINT, SIGTERM, SIGUSR1 and SIGHUP from now on.
+/// The signals that ask a run to stop: SIGINT, SIGTERM, SIGUSR1 and SIGHUP.
 ///
 /// A SIGHUP that is ignored stays so: that is what `nohup` asks for.
-pub(crate) fn listen(events: Sender<Event>) -> Result<SignalGuard, LaunchError> {
-    let mut caught = vec![SIGINT, SIGTERM, SIGUSR1];
+pub fn stop_signals() -> Vec<i32> {
+    let mut all = vec![SIGINT, SIGTERM, SIGUSR1];
     if !is_ignored(SIGHUP) {
-        caught.push(SIGHUP);
+        all.push(SIGHUP);
     }
-    let mut signals = Signals::new(caught).map_err(LaunchError::system("catch signals"))?;
+    all
+}
+
+/// Catches [`stop_signals`] from now on.
+pub(crate) fn listen(events: Sender<Event>) -> Result<SignalGuard, LaunchError> {
+    let mut signals = Signals::new(stop_signals()).map_err(LaunchError::system("catch signals"))?;
     let events = Arc::new(Mutex::new(events));
     let guard = SignalGuard { handle: signals.handle(), events: Arc::clone(&events) };
     std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! The hidden command through which the launcher starts mpirun.
+//! The hidden command through which a launcher starts mpirun, and a sweep its launchers.
 
 use std::ffi::OsString;
 
@@ -7,15 +7,21 @@ use tessera_control::ExitCode;
 
 use crate::failure::Failure;
 
-/// A program, and the launcher whose death ends it.
+/// A program, and the process whose death ends it.
 #[derive(Debug, Args)]
 pub(crate) struct InSessionArgs {
-    /// Process id of the launcher.
+    /// Process id of its parent.
     #[arg(long)]
     parent: i32,
     /// Number of a signal that the program is not to hear.
     #[arg(long, value_name = "NUMBER")]
     block: Vec<i32>,
+    /// Number of a core that the program may use; all without.
+    #[arg(long, value_name = "NUMBER")]
+    core: Vec<usize>,
+    /// Ask the program to end where it would be killed.
+    #[arg(long)]
+    gently: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -23,7 +29,13 @@ pub(crate) struct InSessionArgs {
 
 /// Becomes the program.
 pub(crate) fn run(args: &InSessionArgs) -> Result<ExitCode, Failure> {
-    match tessera_launch::trampoline(args.parent, &args.block, &args.command) {
+    let trampoline = tessera_launch::Trampoline {
+        parent: args.parent,
+        gently: args.gently,
+        blocked: args.block.clone(),
+        cores: args.core.clone(),
+    };
+    match trampoline.jump(&args.command) {
         Ok(never) => match never {},
         Err(error) => Err(Failure::new(error.exit_code(), error.to_string())),
     }

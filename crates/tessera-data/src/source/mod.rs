@@ -16,6 +16,8 @@ use crate::source::idx::IdxSource;
 use crate::source::media::MediaSource;
 use crate::source::mixture::MixtureSource;
 use crate::source::records::RecordSource;
+use crate::source::splits::TRAIN;
+use crate::source::subset::Subset;
 use crate::source::webdataset::TarFiles;
 use crate::store::RemoteConfig;
 
@@ -105,6 +107,13 @@ pub trait Source: Send + Sync {
 /// Missing, truncated or damaged data is found here, before the run starts.
 pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
     config.validate()?;
+    if config.folds > 0 {
+        return Ok(Arc::new(Subset::fold(open_split(config, TRAIN)?, config, split)?));
+    }
+    open_split(config, split)
+}
+
+fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
     let DataConfig { path, modality, holdout, .. } = config;
     Ok(match config.kind {
         DataKind::Packed => Arc::new(PackedSource::open(config, split)?),

@@ -12,6 +12,15 @@ pub(crate) const TRAIN: &str = "train";
 /// The split for evaluation.
 pub(crate) const TEST: &str = "test";
 
+/// Refuses a split that there is not.
+pub(crate) fn check(split: &str) -> Result<(), DataError> {
+    if [TRAIN, TEST].contains(&split) {
+        return Ok(());
+    }
+    let problem = format!("has splits train and test, not {split:?}");
+    Err(DataError::Config { key: "kind", problem })
+}
+
 /// The split that the name of a folder or an archive says.
 fn named(component: &str) -> Option<&'static str> {
     let name = component.to_ascii_lowercase();
@@ -38,10 +47,7 @@ pub(crate) fn keep<T>(
     component: impl Fn(&T) -> Option<String>,
     name: impl Fn(&T) -> String,
 ) -> Result<(), DataError> {
-    if ![TRAIN, TEST].contains(&split) {
-        let problem = format!("has splits train and test, not {split:?}");
-        return Err(DataError::Config { key: "kind", problem });
-    }
+    check(split)?;
     let says = |item: &T| component(item).and_then(|component| named(&component));
     let has = |split| items.iter().any(|item| says(item) == Some(split));
     if has(TEST) {

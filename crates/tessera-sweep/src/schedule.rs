@@ -1,0 +1,224 @@
+//! How long trials are trained: which one goes on, and when a new one begins.
+//!
+//! Successive halving compares trials at rungs, numbers of steps that grow by a factor, and lets the
+//! best one in so many go on. Synchronous (Jamieson and Talwalkar 2016, <https://arxiv.org/abs/1502.07943>):
+//! a rung is complete before the next begins. Asynchronous, ASHA (Li et al. 2020,
+//! <https://arxiv.org/abs/1810.05934>, algorithm 2): a trial goes on as soon as it is among the best of
+//! those that have come so far, and a new one begins where there is none. Without halving there is one
+//! rung, the end.
+
+use crate::spec::{Search, Strategy};
+
+/// What is known of a trial.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standing {
+    /// Cost at each rung that it has reached; infinite where it failed on the way.
+    pub costs: Vec<f64>,
+    /// Rungs that it was sent to: one more than reached while it is on its way.
+    pub decided: usize,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Begin a new trial.
+    Start,
+    /// Let this trial go on, to this rung.
+    Promote {
+        /// Number of the trial.
+        trial: usize,
+        /// The rung.
+        rung: usize,
+    },
+    /// Nothing before a trial that is on its way arrives.
+    Wait,
+    /// All is done.
+    Done,
+}
+
+/// The rungs of a sweep, and who climbs them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// Optimiser steps of each rung; the last one is the whole training.
+    pub rungs: Vec<u64>,
+    factor: usize,
+    synchronous: bool,
+}
+
+impl Schedule {
+    /// That of a sweep whose trainings have so many steps.
+    pub fn new(search: &Search, steps: u64) -> Self {
+        let halving = matches!(search.strategy, Strategy::Halving | Strategy::Asha);
+        let mut rungs = vec![steps];
+        if halving {
+            // Down from the end, so that the last rung is the whole training.
+            while let Some(&first) = rungs.first()
+                && first / search.factor >= search.min_steps.max(1)
+            {
+                rungs.insert(0, first / search.factor);
+            }
+        }
+        let factor = usize::try_from(search.factor).unwrap_or(usize::MAX);
+        Self { rungs, factor, synchronous: search.strategy != Strategy::Asha }
+    }
+
+    /// What comes next, where so many trials may begin at most.
+    pub fn next(&self, trials: &[Standing], max_trials: usize) -> Next {
+        for rung in (0..self.rungs.len() - 1).rev() {
+            if let Some(trial) = self.climber(trials, rung, max_trials) {
+                return Next::Promote { trial, rung: rung + 1 };
+            }
+        }
+        if trials.len() < max_trials {
+            return Next::Start;
+        }
+        let all_arrived = trials.iter().all(|trial| trial.costs.len() == trial.decided);
+        if all_arrived { Next::Done } else { Next::Wait }
+    }
+
+    /// A trial of this rung that should go on and does not yet.
+    fn climber(&self, trials: &[Standing], rung: usize, max_trials: usize) -> Option<usize> {
+        let mut arrived: Vec<(f64, usize)> = trials
+            .iter()
+            .enumerate()
+            .filter_map(|(number, trial)| Some((*trial.costs.get(rung)?, number)))
+            .collect();
+        let num = if self.synchronous {
+            if !self.is_complete(trials, rung, max_trials) {
+                return None;
+            }
+            (max_trials / self.factor.pow(rung as u32 + 1)).max(1)
+        } else {
+            arrived.len() / self.factor
+        };
+        arrived.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut best = arrived.into_iter().take(num).filter(|(cost, _)| cost.is_finite());
+        best.find(|(_, number)| trials[*number].decided == rung + 1).map(|(_, number)| number)
+    }
+
+    /// Whether all trials that are to come to this rung have arrived.
+    fn is_complete(&self, trials: &[Standing], rung: usize, max_trials: usize) -> bool {
+        let all_sent = match rung.checked_sub(1) {
+            None => trials.len() >= max_trials,
+            Some(below) => {
+                self.is_complete(trials, below, max_trials)
+                    && self.climber(trials, below, max_trials).is_none()
+            }
+        };
+        all_sent && trials.iter().all(|trial| trial.decided <= rung || trial.costs.len() > rung)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(strategy: Strategy, min_steps: u64, steps: u64) -> Schedule {
+        Schedule::new(&Search { strategy, min_steps, ..Search::default() }, steps)
+    }
+
+    /// Runs all to the end, `parallel` at a time, where trial t costs `cost(t, rung)`; the decisions.
+    fn decisions(
+        schedule: &Schedule,
+        max_trials: usize,
+        parallel: usize,
+        cost: impl Fn(usize, usize) -> f64,
+    ) -> Vec<(usize, usize)> {
+        let (mut trials, mut on_the_way, mut made) =
+            (Vec::<Standing>::new(), Vec::new(), Vec::new());
+        loop {
+            let next = schedule.next(&trials, max_trials);
+            let decided = match next {
+                Next::Start if on_the_way.len() < parallel => {
+                    trials.push(Standing::default());
+                    Some((trials.len() - 1, 0))
+                }
+                Next::Promote { trial, rung } if on_the_way.len() < parallel => Some((trial, rung)),
+                Next::Done => return made,
+                _ => None,
+            };
+            match decided {
+                Some((trial, rung)) => {
+                    trials[trial].decided = rung + 1;
+                    made.push((trial, rung));
+                    on_the_way.push((trial, rung));
+                }
+                None => {
+                    let (trial, rung) = on_the_way.remove(0);
+                    trials[trial].costs.push(cost(trial, rung));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rungs_go_down_from_the_whole_training() {
+        assert_eq!(schedule(Strategy::Asha, 10, 270).rungs, [10, 30, 90, 270]);
+        assert_eq!(schedule(Strategy::Halving, 11, 270).rungs, [30, 90, 270]);
+        assert_eq!(schedule(Strategy::Asha, 270, 270).rungs, [270]);
+        assert_eq!(schedule(Strategy::Random, 10, 270).rungs, [270]);
+    }
+
+    #[test]
+    fn halving_waits_for_a_whole_rung_and_takes_the_best_third() {
+        let schedule = schedule(Strategy::Halving, 10, 90);
+        for parallel in [1, 4] {
+            // Later trials are better.
+            let made = decisions(&schedule, 9, parallel, |trial, _| -(trial as f64));
+            let mut expected: Vec<(usize, usize)> = (0..9).map(|trial| (trial, 0)).collect();
+            expected.extend([(8, 1), (7, 1), (6, 1), (8, 2)]);
+            assert_eq!(made, expected, "{parallel} at a time");
+        }
+    }
+
+    #[test]
+    fn asha_promotes_as_soon_as_a_trial_is_in_the_best_third() {
+        let schedule = schedule(Strategy::Asha, 10, 90);
+        let made = decisions(&schedule, 9, 1, |trial, _| trial as f64);
+        // After three, the best goes up; the first three that are up send the best of them to the end.
+        let expected = [
+            (0, 0),
+            (1, 0),
+            (2, 0),
+            (0, 1),
+            (3, 0),
+            (4, 0),
+            (5, 0),
+            (1, 1),
+            (6, 0),
+            (7, 0),
+            (8, 0),
+            (2, 1),
+            (0, 2),
+        ];
+        assert_eq!(made, expected);
+        // 27 trials of 10, 30 and 90 steps: 27 * 10 + 9 * 20 + 3 * 60 = 630 steps, not 27 * 90 = 2430.
+        let made = decisions(&schedule, 27, 1, |trial, _| ((trial * 7) % 27) as f64);
+        let steps: u64 = made.iter().map(|&(_, rung)| [10, 20, 60][rung]).sum();
+        assert!(steps <= 630 + 3 * 20 + 60, "{steps}");
+        let (best, rung) = *made.last().unwrap();
+        assert!(made.contains(&(0, 2)), "the best one, {best} {rung}");
+    }
+
+    #[test]
+    fn trials_that_fail_are_never_promoted() {
+        let schedule = schedule(Strategy::Asha, 10, 90);
+        let cost =
+            |trial: usize, _| if trial.is_multiple_of(2) { f64::INFINITY } else { trial as f64 };
+        let made = decisions(&schedule, 9, 2, cost);
+        assert!(made.iter().all(|&(trial, rung)| rung == 0 || trial % 2 == 1), "{made:?}");
+        assert!(made.iter().any(|&(_, rung)| rung == 1));
+        let none = decisions(&schedule, 9, 1, |_, _| f64::INFINITY);
+        assert_eq!(none.len(), 9);
+        // Of nine, two live: both go on together, and the better one of them to the end.
+        let halving = Schedule { synchronous: true, ..schedule };
+        let cost = |trial: usize, _| if trial < 7 { f64::INFINITY } else { trial as f64 };
+        assert_eq!(decisions(&halving, 9, 2, cost)[9..], [(7, 1), (8, 1), (7, 2)]);
+    }
+
+    #[test]
+    fn without_halving_every_trial_is_trained_once_to_the_end() {
+        let made = decisions(&schedule(Strategy::Sobol, 0, 90), 5, 3, |_, _| 1.0);
+        assert_eq!(made, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
+    }
+}
