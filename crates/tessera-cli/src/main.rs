@@ -11,11 +11,11 @@ mod failure;
 
 use std::io::IsTerminal;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tessera_control::ExitCode;
 
 use crate::commands::{
-    chaos, data, doctor, in_session, inspect, launch, sweep, trace, watch, worker,
+    chaos, completions, data, doctor, in_session, inspect, launch, sweep, trace, watch, worker,
 };
 use crate::failure::Failure;
 
@@ -72,6 +72,10 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Say what is installed and what to do about what is missing.
     Doctor(doctor::DoctorArgs),
+    /// Print what a shell completes.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(completions::ManArgs),
     /// Become a program in a session that ends with the launcher.
     #[command(name = tessera_launch::TRAMPOLINE, hide = true)]
     InSession(in_session::InSessionArgs),
@@ -106,6 +110,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Trace(args) => trace::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => completions::pages(&args, Cli::command()),
         Command::InSession(args) => in_session::run(&args),
     }
 }
@@ -124,8 +130,6 @@ fn log_to_stderr() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! `tessera inspect`, `tessera watch` and `tessera doctor` on folders made by hand.
+//! `tessera inspect`, `tessera watch`, `tessera doctor` and `tessera completions` on folders made by hand.
 
 #![allow(clippy::unwrap_used)] // clippy takes helpers outside a test function for no test
 
@@ -230,4 +230,28 @@ fn all_checkpoints_of_a_run_are_verified_and_two_are_compared() {
     let told = text(&output.stdout);
     assert!(told.contains("codes  1 of 6 values differ, by at most 1.000e0"), "{told}");
     assert!(told.contains("1 tensors differ, 1 are bit for bit the same"), "{told}");
+}
+
+#[test]
+fn shells_and_man_know_every_command_and_its_options() {
+    let output = tessera(&["completions", "bash"]);
+    let script = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for word in ["launch", "sweep", "--max-restarts", "--workers-per-trial"] {
+        assert!(script.contains(word), "{word}");
+    }
+    // A shell reads it.
+    let mut bash = std::process::Command::new("bash");
+    let read = bash.args(["-n", "-c", &script]).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    assert_eq!(tessera(&["completions", "cmd"]).status.code(), Some(2));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(tessera(&["man", path]).status.code(), Some(0));
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(page("tessera.1").contains("tessera\\-launch(1)"));
+    assert!(page("tessera-launch.1").contains("\\-\\-max\\-restarts"));
+    assert!(page("tessera-sweep-report.1").contains("\\-\\-decisions"));
+    assert!(!folder.path().join("tessera-__in-session.1").exists());
 }

@@ -22,6 +22,28 @@ pub enum CommError {
         /// What MPI says.
         actual: usize,
     },
+    /// Two that start processes speak of other numbers of ranks.
+    #[error(
+        "{} says {} ranks, {} {}: ask Slurm for as many tasks (--ntasks) as there are to be ranks, or say \
+         who has started them in TESSERA_ENVIRONMENT (single, openmpi, mpich or slurm)",
+        first.0, first.1, second.0, second.1
+    )]
+    Starters {
+        /// The variable that counts, and its number.
+        first: (&'static str, usize),
+        /// The one that contradicts it.
+        second: (&'static str, usize),
+    },
+    /// Nobody of that name starts processes.
+    #[error(
+        "environment variable {name} should be auto, single, openmpi, mpich or slurm, found '{value}'"
+    )]
+    Starter {
+        /// Name of the variable.
+        name: &'static str,
+        /// What it says.
+        value: String,
+    },
     /// A launcher variable is malformed.
     #[error("environment variable {name} should be a number of ranks, found '{value}'")]
     Variable {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Activity, Message, variables};
 
@@ -138,13 +138,19 @@ fn dial(address: &str) -> std::io::Result<TcpStream> {
     Err(refused)
 }
 
-/// Writes each message as it comes and a heartbeat when none came, until the sender is dropped.
+/// Writes each message as it comes, and a heartbeat a second whatever else is said, until the sender is
+/// dropped.
 fn write_messages(stream: TcpStream, receiver: &Receiver<Message>, activity: &Activity) {
     let mut out = BufWriter::new(stream);
+    let mut next = Instant::now() + HEARTBEAT;
     loop {
-        let message = match receiver.recv_timeout(HEARTBEAT) {
+        let left = next.saturating_duration_since(Instant::now());
+        let message = match receiver.recv_timeout(left) {
             Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => activity.heartbeat(),
+            Err(RecvTimeoutError::Timeout) => {
+                next = Instant::now() + HEARTBEAT;
+                activity.heartbeat()
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         };
         let mut line = serde_json::to_vec(&message).expect("messages are plain data");

@@ -21,6 +21,12 @@ pub enum LaunchError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What Slurm says of its job cannot be used.
+    #[error("the Slurm job: {problem}; name the hosts with --hosts")]
+    Slurm {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Too few hosts answer.
     #[error("{problem}: start them, or lower --min-workers")]
     TooFew {
@@ -112,6 +118,7 @@ impl LaunchError {
             Self::Nproc { .. }
             | Self::Hosts { .. }
             | Self::Hostfile { .. }
+            | Self::Slurm { .. }
             | Self::NoMpirun { .. }
             | Self::BrokenMpirun { .. }
             | Self::Nested { .. }

@@ -31,6 +31,7 @@ mod resolve;
 mod run;
 mod session;
 mod signals;
+mod slurm;
 mod supervision;
 mod watch;
 mod worker;
@@ -51,6 +52,7 @@ pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;
 pub use session::{TRAMPOLINE, Trampoline};
 pub use signals::stop_signals;
+pub use slurm::SlurmJob;
 pub use worker::{check_libraries, find_worker, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling
@@ -85,7 +87,7 @@ pub struct LaunchOptions {
     pub args: Vec<OsString>,
     /// Number of workers.
     pub nproc: Nproc,
-    /// Hosts of the workers; none is this host alone.
+    /// Hosts of the workers; none is those of the Slurm job, or else this host alone.
     pub hosts: Vec<Host>,
     /// Fewest workers to go on with when hosts do not answer; `None`: as many as at first.
     pub min_workers: Option<usize>,

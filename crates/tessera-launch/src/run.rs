@@ -19,8 +19,8 @@ use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
-    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, Task, find_gpus, find_worker, hosts,
-    signals,
+    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, SlurmJob, Task, find_gpus,
+    find_worker, hosts, signals,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -40,12 +40,23 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
-    let num_gpus = match options.nproc {
-        Nproc::Auto if options.hosts.is_empty() => find_gpus().names.len(),
+    let slurm = if options.hosts.is_empty() { SlurmJob::find()? } else { None };
+    let num_gpus = match (options.nproc, &slurm) {
+        (Nproc::Auto, None) if options.hosts.is_empty() => find_gpus().names.len(),
         _ => 0,
     };
-    let asked_for = options.nproc.count(num_gpus, &options.hosts);
-    let (mut world_size, mut hosts) = (asked_for, options.hosts.clone());
+    let mut hosts = match &slurm {
+        Some(job) => job.hosts.clone(),
+        None => options.hosts.clone(),
+    };
+    let asked_for = options.nproc.count(num_gpus, &hosts);
+    if let Some(SlurmJob { id, .. }) = &slurm {
+        tracing::info!("Slurm job {id}: {asked_for} workers on {} hosts", hosts.len());
+        if hosts.len() == 1 {
+            hosts.clear(); // everything is as it is without Slurm
+        }
+    }
+    let mut world_size = asked_for;
 
     let (mut sender, mut events) = channel();
     let signals = signals::listen(sender.clone())?;
@@ -209,8 +220,9 @@ impl Start<'_> {
         }
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];
         command.extend(self.options.args.iter().cloned());
+        // In a Slurm job mpirun knows the hosts by itself.
         let hostfile = match self.hosts {
-            [] => None,
+            _ if self.options.hosts.is_empty() => None,
             hosts => {
                 let path = records.0.join("hosts");
                 Some(hosts::write_hostfile(path, hosts, self.mpirun.vendor)?)

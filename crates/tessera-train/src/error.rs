@@ -93,6 +93,8 @@ impl TrainError {
             Self::Comm(error) => match error {
                 CommError::World { .. }
                 | CommError::Variable { .. }
+                | CommError::Starters { .. }
+                | CommError::Starter { .. }
                 | CommError::NoGpu { .. }
                 | CommError::SharedGpu { .. }
                 | CommError::PeerDevice { .. }

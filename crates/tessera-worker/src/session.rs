@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tch::Device;
-use tessera_comm::{CommConfig, Communicator, Connection, DeviceConfig, Hang, Watchdog, connect};
+use tessera_comm::{
+    CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
+};
 use tessera_control::{Activity, Call, Client, ExitCode, Message, RunState, RunStatus, variables};
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
@@ -55,6 +57,7 @@ impl LastWords {
 pub(crate) struct Session {
     comm: Box<dyn Communicator>,
     worker: Worker,
+    environment: Environment,
     last_words: Arc<LastWords>,
 }
 
@@ -77,7 +80,7 @@ impl Session {
 
     /// Tells the launcher, where there is one, and starts what watches this process.
     fn over(
-        Connection { comm, device }: Connection,
+        Connection { comm, device, environment }: Connection,
         config: &CommConfig,
         last_words: Arc<LastWords>,
         stop: Arc<AtomicBool>,
@@ -123,7 +126,7 @@ impl Session {
             profile: false,
             trace: false,
         };
-        Ok(Self { comm, worker, last_words })
+        Ok(Self { comm, worker, environment, last_words })
     }
 
     pub(crate) fn comm(&self) -> &dyn Communicator {
@@ -165,7 +168,8 @@ impl Session {
         crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
         let device = self.worker.device.name();
-        tracing::info!(world_size, threads, device, "worker started");
+        let started_by = &self.environment;
+        tracing::info!(world_size, threads, device, %started_by, "worker started");
         if let (0, Some(control)) = (rank, &self.worker.control) {
             let text = format!(
                 "{world_size} workers on {device}, {threads} threads each (cores / workers)"

@@ -16,7 +16,7 @@ pub use self::nccl::Nccl;
 pub use self::solo::Solo;
 pub use self::threads::Threads;
 use crate::device::{self, DeviceConfig, RankDevice};
-use crate::{Backend, Calls, CommConfig, CommError, Hang, Watchdog, bytes};
+use crate::{Backend, Calls, CommConfig, CommError, Environment, Hang, Watchdog, bytes};
 
 /// The ranks of a run, seen from one of them.
 ///
@@ -140,18 +140,14 @@ impl Drop for InFlight {
     }
 }
 
-/// Variables that tell how many ranks whoever started this process had in mind: ours, Open MPI's,
-/// MPICH's, Slurm's.
-const WORLD_VARIABLES: [&str; 4] =
-    ["TESSERA_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", SLURM];
-const SLURM: &str = "SLURM_STEP_NUM_TASKS";
-
 /// A process connected with its peers, and its device.
 pub struct Connection {
     /// The peers.
     pub comm: Box<dyn Communicator>,
     /// Where this rank computes.
     pub device: RankDevice,
+    /// Who has started it.
+    pub environment: Environment,
 }
 
 /// Connects this process with its peers and chooses its device. [`Solo`] (and no call to MPI) if
@@ -163,7 +159,7 @@ pub struct Connection {
 ///
 /// # Errors
 ///
-/// [`CommError::World`] if the variables speak of several ranks and MPI of another number: never
+/// As [`Environment::detect`]; [`CommError::World`] if the variables speak of several ranks and MPI of another number: never
 /// N worlds of one that write into one folder. [`CommError::NoGpu`], [`CommError::SharedGpu`],
 /// [`CommError::NcclOnCpu`] if the devices are not as the configuration has them.
 pub fn connect(
@@ -172,24 +168,16 @@ pub fn connect(
     on_hang: impl Fn(&Hang) + Send + Sync + 'static,
 ) -> Result<Connection, CommError> {
     let timeout = Duration::from_secs_f64(config.timeout_seconds);
-    let mut asked = Vec::new();
-    for name in WORLD_VARIABLES {
-        if let Ok(value) = std::env::var(name) {
-            match value.parse::<usize>() {
-                Ok(ranks) => asked.push((name, ranks)),
-                Err(_) => return Err(CommError::Variable { name, value }),
-            }
-        }
-    }
-    if asked.iter().all(|&(_, ranks)| ranks <= 1) {
+    let environment = Environment::detect()?;
+    if !environment.is_several() {
         let device = RankDevice::open(device::choose(device, 0, device::num_gpus())?)?;
         let solo = Solo::default();
         if choose_backend(config.backend, device.device, 1)? != Backend::Nccl {
-            return Ok(Connection { comm: Box::new(solo), device });
+            return Ok(Connection { comm: Box::new(solo), device, environment });
         }
         let library = nccl_rs::Library::load();
         let nccl = Nccl::init(&solo, library, &device, timeout, on_hang)?;
-        return Ok(Connection { comm: Box::new(nccl), device });
+        return Ok(Connection { comm: Box::new(nccl), device, environment });
     }
     if config.share_gpu {
         let_nccl_share_a_gpu();
@@ -198,21 +186,15 @@ pub fn connect(
     let of_mpi = Arc::clone(&on_hang);
     let mpi = Mpi::init(Watchdog::start(timeout, move |hang| of_mpi(hang)))?;
     let actual = mpi.world_size();
-    for (variable, expected) in asked {
-        // Slurm counts the tasks of its step, which need not be the ranks that MPI started in it.
-        let contradicts = if variable == SLURM { actual == 1 } else { expected != actual };
-        if expected > 1 && contradicts {
-            return Err(CommError::World { variable, expected, actual });
-        }
-    }
+    environment.check(actual)?;
     let device = agree_on_devices(&mpi, config, device)?;
     match choose_backend(config.backend, device.device, actual)? {
         Backend::Nccl => {
             let library = nccl_rs::Library::load();
             let nccl = Nccl::init(&mpi, library, &device, timeout, move |hang| on_hang(hang))?;
-            Ok(Connection { comm: Box::new(nccl.over(mpi)), device })
+            Ok(Connection { comm: Box::new(nccl.over(mpi)), device, environment })
         }
-        _ => Ok(Connection { comm: Box::new(mpi), device }),
+        _ => Ok(Connection { comm: Box::new(mpi), device, environment }),
     }
 }
 

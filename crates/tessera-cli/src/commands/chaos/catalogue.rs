@@ -229,8 +229,8 @@ impl Case {
                 Ok(format!("{fault}: {}", ended.last_line()))
             }
             Slow => {
-                // So that the steps from there on take twice two windows of two seconds.
-                let ms = 1 + 8000 / (expected.steps - step);
+                // So that the steps from there on take some more than two windows of two seconds.
+                let ms = 1 + 10_000 / (expected.steps - step);
                 let fault = format!("rank={rank},step={step},at=data,do=slow,ms={ms}");
                 let run = run.with_faults(fault.clone()).with_setting("limits.late_seconds=2");
                 let ended = run.to_end()?;

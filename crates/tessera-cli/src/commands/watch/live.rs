@@ -235,11 +235,11 @@ impl View {
         });
         let widths = [
             Constraint::Length(5),
-            Constraint::Length(20),
+            Constraint::Length(16),
             Constraint::Length(8),
             Constraint::Length(10),
             Constraint::Length(9),
-            Constraint::Length(10),
+            Constraint::Length(9),
             Constraint::Length(6),
             Constraint::Min(10),
         ];
