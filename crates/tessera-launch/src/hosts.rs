@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_host_file() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch/hostfile.example");
+        assert_eq!(read_hostfile(&example).unwrap(), [host("node1", 4), host("node2", 4)]);
+    }
+
+    #[test]
     fn what_is_no_list_of_hosts_is_refused_with_what_to_do() {
         for (text, words) in [
             ("a:many", "no number of workers in `a:many`"),

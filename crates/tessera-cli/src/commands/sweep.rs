@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use tessera_control::ExitCode;
 use tessera_sweep::report::{self, Table};
 use tessera_sweep::{Ending, Goal, Options, Strategy, Sweep, SweepError};
@@ -33,8 +34,8 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "KEY=VALUES")]
     set: Vec<String>,
     /// How points are chosen, instead of what the file says.
-    #[arg(long, value_name = "NAME")]
-    strategy: Option<StrategyName>,
+    #[arg(long, value_name = "NAME", value_parser = strategies())]
+    strategy: Option<Strategy>,
     /// Trials, instead of what the file says; 0, with a grid: all points.
     #[arg(long, value_name = "N")]
     trials: Option<usize>,
@@ -87,28 +88,9 @@ struct ReportArgs {
     pictures: Option<PathBuf>,
 }
 
-/// [`Strategy`], as clap knows it.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum StrategyName {
-    Grid,
-    Random,
-    Sobol,
-    Tpe,
-    Halving,
-    Asha,
-}
-
-impl From<StrategyName> for Strategy {
-    fn from(name: StrategyName) -> Self {
-        match name {
-            StrategyName::Grid => Self::Grid,
-            StrategyName::Random => Self::Random,
-            StrategyName::Sobol => Self::Sobol,
-            StrategyName::Tpe => Self::Tpe,
-            StrategyName::Halving => Self::Halving,
-            StrategyName::Asha => Self::Asha,
-        }
-    }
+fn strategies() -> impl TypedValueParser<Value = Strategy> {
+    PossibleValuesParser::new(Strategy::NAMES)
+        .map(|name| Strategy::named(&name).expect("clap lets none but the names through"))
 }
 
 /// Runs a sweep, or shows one.
@@ -119,7 +101,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, Failure> {
     let config = args.config.as_deref().expect("clap wants it");
     let mut sweep = Sweep::read(config, &args.set).map_err(refused)?;
     if let Some(strategy) = args.strategy {
-        sweep.search.strategy = strategy.into();
+        sweep.search.strategy = strategy;
     }
     sweep.search.trials = args.trials.unwrap_or(sweep.search.trials);
     sweep.search.seed = args.seed.unwrap_or(sweep.search.seed);

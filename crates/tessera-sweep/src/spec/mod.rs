@@ -74,6 +74,16 @@ pub enum Strategy {
     Asha,
 }
 
+impl Strategy {
+    /// The names, in the order of the documentation.
+    pub const NAMES: [&str; 6] = ["grid", "random", "sobol", "tpe", "halving", "asha"];
+
+    /// That of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        serde_json::from_value(Value::from(name)).ok()
+    }
+}
+
 /// Where new points come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -404,6 +414,13 @@ mod tests {
         let sweep = Sweep::read(&path, &words).unwrap();
         assert_eq!(sweep.set["train.steps"], json!(100));
         assert_eq!(sweep.space.parameters.len(), 1);
+    }
+
+    #[test]
+    fn every_strategy_has_a_name() {
+        assert!(Strategy::NAMES.iter().all(|name| Strategy::named(name).is_some()));
+        assert_eq!(Strategy::named("asha"), Some(Strategy::Asha));
+        assert_eq!(Strategy::named("best"), None);
     }
 
     #[test]
