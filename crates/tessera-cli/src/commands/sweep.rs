@@ -14,15 +14,22 @@ use crate::failure::Failure;
 /// Rows of the table that are printed.
 const ROWS: usize = 20;
 
+const EXAMPLES: &str = "\
+A sweep file names a base configuration, parameters and their values, a strategy, a metric and a budget
+(docs/sweeps.md). Without one, --config is a plain configuration, and --set says what is varied:
+
+  tessera sweep --config configs/sweeps/smoke.toml
+  tessera sweep --config configs/smoke.toml --set model.quantizer.num_codes=32,64,128 \\
+      --set \"optimizer.learning_rate=log(1e-4,1e-2,5)\"
+  tessera sweep report runs/sweeps/smoke";
+
 /// What is varied, and how.
-///
-/// A sweep file names a base configuration, parameters and their values, a strategy, a metric and a
-/// budget (docs/sweeps.md). Without one, --config is a plain configuration and --set says what is varied:
-///
-///   tessera sweep --config configs/smoke.toml \
-///     --set model.quantizer.num_codes=32,64,128 --set optimizer.learning_rate=log(1e-4,1e-2,5)
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = EXAMPLES
+)]
 pub(crate) struct SweepArgs {
     #[command(subcommand)]
     command: Option<SweepCommand>,

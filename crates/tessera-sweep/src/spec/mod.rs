@@ -209,7 +209,9 @@ impl Sweep {
     pub fn read(path: &Path, sets: &[String]) -> Result<Self, SweepError> {
         let place = path.display().to_string();
         let refused = |problem: String| SweepError::Spec { place: place.clone(), problem };
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            refused(format!("cannot be read ({error}): name a sweep file or a configuration"))
+        })?;
         let table: toml::Table =
             toml::from_str(&text).map_err(|error| refused(file::place_in(&text, &error)))?;
         let mut sweep = if table.contains_key("base") {
@@ -257,6 +259,9 @@ impl Sweep {
         self.set.remove(key);
         let domain = match words::call(words) {
             Some((name, arguments)) => words::ranged(name, &arguments)?,
+            None if words::is_call(words) => {
+                return Err("a bracket is open: write log(low,high,points)".to_owned());
+            }
             None => {
                 let values: Vec<Value> =
                     words::parts(words).into_iter().map(words::value_of).collect();
@@ -436,6 +441,7 @@ mod tests {
             (told("base = 1", &[]), "sweep.toml: line 1: "),
             (told("[[parameters]]\nkey = \"a\"", &[]), "should name its base"),
             (told("", &["a"]), "--set a: expected key=value"),
+            (told("", &["a=log(1,2"]), "--set a=log(1,2: a bracket is open"),
             (told("", &["a=log(1)"]), "--set a=log(1): expected log(low,high)"),
             (told("", &["a=1"]), "nothing is varied"),
             (told("", &["train.stop_at=1,2"]), "train.stop_at is the sweep's own"),

@@ -6,12 +6,18 @@ use super::POINTS;
 use super::file::plain;
 use crate::space::Domain;
 
+/// What ranges are called.
+const CALLS: [&str; 4] = ["log", "range", "int", "logint"];
+
+/// Whether the words begin like a range.
+pub(super) fn is_call(words: &str) -> bool {
+    words.split_once('(').is_some_and(|(name, _)| CALLS.contains(&name))
+}
+
 /// `name` and arguments of `name(a,b,...)`.
 pub(super) fn call(words: &str) -> Option<(&str, Vec<&str>)> {
-    let (name, rest) = words.split_once('(')?;
-    let known = ["log", "range", "int", "logint"].contains(&name);
-    let inside = rest.strip_suffix(')').filter(|_| known)?;
-    Some((name, inside.split(',').map(str::trim).collect()))
+    let (name, rest) = words.split_once('(').filter(|(name, _)| CALLS.contains(name))?;
+    Some((name, rest.strip_suffix(')')?.split(',').map(str::trim).collect()))
 }
 
 /// The range that a call names.
