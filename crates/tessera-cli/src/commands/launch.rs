@@ -11,12 +11,14 @@ use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read
 
 use crate::failure::Failure;
 
+const SIGNALS: &str = "\
+SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
+SIGINT or SIGTERM ends it at once. TESSERA_WORKER names another worker program than the sibling
+tessera-worker. In a Slurm job the hosts and tasks are the job's.";
+
 /// How many workers, where, and what they do.
-///
-/// SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75;
-/// a third SIGINT or SIGTERM ends it at once. TESSERA_WORKER names another worker program than
-/// the sibling tessera-worker.
 #[derive(Debug, Args)]
+#[command(after_help = SIGNALS)]
 pub(crate) struct LaunchArgs {
     /// Number of workers; auto is one a GPU, 2 on CPU without one, every slot of a host file.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
