@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Whether ASHA finds what the grid finds, for less; and whether kills change anything.
+
+    python3 launch/bench/sweeps.py [--tessera PROGRAM] [--kills 5] [--results DIR]
+
+Four sweeps of `configs/sweeps/search.toml`: the grid, ASHA over the same points with one trial at a time, and
+both once more, killed at random (SIGKILL of the sweep) so many times on the way.
+"""
+import argparse, csv, datetime, io, os, pathlib, platform, random, re, shlex, subprocess, sys, tempfile, time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = "configs/sweeps/search.toml"
+GRID = ["--strategy", "grid"]
+ASHA = ["--strategy", "asha", "--trials", "27", "--min-steps", "10", "--parallel", "1"]
+
+
+def main():
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tessera", type=pathlib.Path, default=target / "release" / "tessera")
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
+    args = parser.parse_args()
+    random.seed(args.seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        for name, options in (("grid", GRID), ("asha", ASHA)):
+            begun = time.monotonic()
+            sweep(args, folder / name, options)
+            seconds = time.monotonic() - begun
+            killed(args, folder / f"{name}-killed", options, seconds)
+            best, steps, trials = outcome(args, folder / name)
+            same = table(folder / name) == table(folder / f"{name}-killed")
+            rows.append((name, trials, steps, best, seconds, same))
+            print(rows[-1], file=sys.stderr, flush=True)
+    write(args, rows)
+
+
+def command(args, folder, options, *more):
+    # The grid's points in both; ASHA takes them in an order of its own.
+    words = [args.tessera, "sweep", "--config", CONFIG, "--dir", folder, *options, *more]
+    return [str(word) for word in words]
+
+
+def sweep(args, folder, options, *more):
+    subprocess.run(command(args, folder, options, *more), cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed(args, folder, options, seconds):
+    """The same sweep, killed at random within the time that it takes undisturbed."""
+    times = sorted(random.uniform(0.05, 0.95) * seconds for _ in range(args.kills))
+    before, more = 0.0, []
+    for at in times:
+        process = subprocess.Popen(command(args, folder, options, *more), cwd=ROOT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(at - before)
+        process.kill()
+        process.wait()
+        before, more = at, ["--resume"]
+    sweep(args, folder, options, *more)
+
+
+def table(folder):
+    return (folder / "table.csv").read_text()
+
+
+def outcome(args, folder):
+    """Best error at the end, optimiser steps of all trials, trials."""
+    rows = list(csv.DictReader(io.StringIO(table(folder))))
+    best = min(float(row["mse"]) for row in rows if row["state"] == "done")
+    return best, sum(int(row["steps"]) for row in rows), len(rows)
+
+
+def write(args, rows):
+    grid, asha = rows
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
+                            capture_output=True).stdout.strip()
+    cores = len(os.sched_getaffinity(0))
+    words = shlex.join(["python3", "launch/bench/sweeps.py", "--kills", str(args.kills), "--seed", str(args.seed)])
+    lines = [
+        "# Sweeps: ASHA against the grid, and kills", "",
+        f"- date: {datetime.date.today()}",
+        f"- command: `{words}`",
+        f"- machine: {processor()}, {cores} cores",
+        f"- commit: {commit}", "",
+        f"`{CONFIG}`: a small form of the reference workload, 27 points. A killed sweep was ended by SIGKILL "
+        f"{args.kills} times at random and started again with `--resume`.", "",
+        "| strategy | trials | optimiser steps | best test MSE | seconds | same table when killed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, trials, steps, best, seconds, same in rows:
+        lines.append(f"| {name} | {trials} | {steps} | {best:.6f} | {seconds:.0f} | {'yes' if same else 'NO'} |")
+    lines += ["", f"ASHA's best is {100 * (asha[3] / grid[3] - 1):+.2f} % from the grid's, for "
+              f"{100 * asha[2] / grid[2]:.1f} % of its steps."]
+    path = args.results / f"{datetime.date.today()}-sweeps.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    print(path.read_text())
+
+
+def processor():
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    found = re.search(r"model name\s*: (.*)", text)
+    return found.group(1) if found else platform.machine()
+
+
+if __name__ == "__main__":
+    main()
