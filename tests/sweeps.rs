@@ -170,7 +170,9 @@ fn killed(place: &Place, name: &str, more: &[&str], times: usize) {
 #[test]
 fn killed_five_times_asha_decides_and_ends_as_it_would_have() {
     let place = Place::new();
-    let asha = ["--strategy", "asha", "--trials", "9", "--min-steps", "2", "--parallel", "1"];
+    // Two workers, so that each has one thread where there are two cores.
+    let one = ["--parallel", "1", "--workers-per-trial", "2"];
+    let asha = [&["--strategy", "asha", "--trials", "9", "--min-steps", "2"], &one[..]].concat();
     let more =
         [&["--set", "optimizer.learning_rate=log(1e-4,1e-1)", "--set", CODES], &asha[..]].concat();
     let (code, stdout, stderr) = run(&mut place.sweep("whole", &more));
