@@ -20,7 +20,7 @@ pub use client::{Client, ControlError};
 pub use exit::ExitCode;
 pub use limits::LimitsConfig;
 pub use message::{Call, Message};
-pub use status::{RunState, RunStatus, replace_json};
+pub use status::{RunState, RunStatus, last_row, replace_json};
 
 /// Environment variables that the launcher sets for its workers.
 ///

@@ -1,8 +1,10 @@
 //! `RUN/status.json`: how the run stands, for whoever looks into the folder.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ExitCode;
@@ -88,4 +90,40 @@ pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
         let _ = std::fs::remove_file(&partial);
     }
     written
+}
+
+/// The end of a file of rows that holds its last one.
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// The last whole row of a file of JSON lines, if there is one; a line that is still being written is none.
+pub fn last_row<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    parse_last_row(&String::from_utf8_lossy(&tail))
+}
+
+fn parse_last_row<T: DeserializeOwned>(tail: &str) -> Option<T> {
+    let whole = &tail[..tail.rfind('\n')?];
+    serde_json::from_str(whole.lines().next_back()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Row {
+        step: u64,
+    }
+
+    #[test]
+    fn a_row_that_is_still_being_written_is_not_shown() {
+        let row = r#"{"step":10,"loss":0.5,"perplexity":3.0,"samples_per_second":9.0,"more":1}"#;
+        let tail = format!("{row}\n{{\"step\":20,\"lo");
+        assert_eq!(parse_last_row(&tail).map(|row: Row| row.step), Some(10));
+        assert!(parse_last_row::<Row>("{\"step\"").is_none());
+    }
 }

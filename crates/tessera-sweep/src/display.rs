@@ -3,13 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Deserialize;
+use tessera_control::last_row;
 
 use crate::schedule::Schedule;
 use crate::spec::Metric;
@@ -18,8 +17,6 @@ use crate::trial::Running;
 
 /// Time between two looks at the rows of the runs.
 const EVERY: Duration = Duration::from_millis(500);
-/// The end of `metrics.jsonl` that holds its last row.
-const TAIL_BYTES: u64 = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Row {
@@ -110,21 +107,10 @@ impl Display {
                 line
             });
             line.set_prefix(format!("trial {}", run.job.trial));
-            let row = last_row(&run.run_dir.join("metrics.jsonl"));
+            let row: Option<Row> = last_row(&run.run_dir.join("metrics.jsonl"));
             line.set_position(row.as_ref().map_or(0, |row| row.step));
             let loss = row.map_or("starting".to_owned(), |row| format!("loss {:.5}", row.loss));
             line.set_message(format!("of {} now, {loss}  {best}", run.job.steps));
         }
     }
-}
-
-fn last_row(path: &Path) -> Option<Row> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).ok()?;
-    let text = String::from_utf8_lossy(&tail);
-    let whole = &text[..text.rfind('\n')?];
-    serde_json::from_str(whole.lines().next_back()?).ok()
 }

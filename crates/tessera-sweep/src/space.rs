@@ -73,11 +73,7 @@ impl Domain {
             }
             Self::Range { low, high, log, integer: true, .. } => {
                 // Every whole number has an equal part of the range that ends half a step beyond both.
-                let value = if log {
-                    between(low - 0.5, high + 0.5, true, unit)
-                } else {
-                    between(low - 0.5, high + 0.5, false, unit)
-                };
+                let value = between(low - 0.5, high + 0.5, log, unit);
                 Value::from(value.round().clamp(low, high) as i64)
             }
         }

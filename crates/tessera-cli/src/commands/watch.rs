@@ -4,14 +4,13 @@
 
 mod live;
 
-use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
-use tessera_control::{ExitCode, RunState, RunStatus};
+use tessera_control::{ExitCode, RunState, RunStatus, last_row};
 
 use crate::failure::Failure;
 
@@ -19,8 +18,6 @@ use crate::failure::Failure;
 const EVERY: Duration = Duration::from_millis(500);
 /// Within this time after a failure the launcher has said that it starts again, or it does not.
 const RESTART: Duration = Duration::from_secs(12);
-/// The end of `metrics.jsonl` that holds its last row.
-const TAIL_BYTES: u64 = 64 * 1024;
 
 /// Which run to follow.
 #[derive(Debug, Args)]
@@ -61,7 +58,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
     let mut shown = None;
     loop {
         let status = read_status(run_dir)?; // Before the row, so that the last row is not missed.
-        let row = last_row(run_dir);
+        let row: Option<Row> = last_row(&run_dir.join("metrics.jsonl"));
         if row.is_some() && row != shown {
             if let Some(Row { step, loss, perplexity, samples_per_second: speed }) = &row {
                 let mut out = std::io::stdout().lock();
@@ -101,32 +98,4 @@ fn read_status(run_dir: &Path) -> Result<Option<RunStatus>, Failure> {
         let message = format!("{} cannot be read: {error}; is it a run folder?", path.display());
         Failure::bad_input(message)
     })
-}
-
-/// The last whole row, if there is one.
-fn last_row(run_dir: &Path) -> Option<Row> {
-    let mut file = File::open(run_dir.join("metrics.jsonl")).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).ok()?;
-    parse_last_row(&String::from_utf8_lossy(&tail))
-}
-
-fn parse_last_row(tail: &str) -> Option<Row> {
-    let whole = &tail[..tail.rfind('\n')?];
-    serde_json::from_str(whole.lines().next_back()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_that_is_still_being_written_is_not_shown() {
-        let row = r#"{"step":10,"loss":0.5,"perplexity":3.0,"samples_per_second":9.0,"more":1}"#;
-        let tail = format!("{row}\n{{\"step\":20,\"lo");
-        assert_eq!(parse_last_row(&tail).map(|row| row.step), Some(10));
-        assert_eq!(parse_last_row("{\"step\""), None);
-    }
 }
