@@ -51,6 +51,11 @@ system_packages() {
     has ip || missing+=(iproute2)
     has sshd || [[ -x /usr/sbin/sshd ]] || missing+=(openssh-server)
     has ssh || missing+=(openssh-client)
+    # A small Slurm: launch/test-slurm.sh.
+    for package in slurmctld slurmd munge; do
+      [[ -x /usr/sbin/$package || -x /usr/sbin/${package}d ]] || missing+=("$package")
+    done
+    has sbatch || missing+=(slurm-client)
   fi
   if ((${#missing[@]} == 0)); then
     say "system packages: all there"

@@ -16,6 +16,7 @@ mod precision;
 mod quantizers;
 mod ranks;
 mod resume;
+mod slurm;
 mod storage;
 mod support;
 mod sweeps;

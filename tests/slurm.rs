@@ -1,0 +1,155 @@
+//! A training as a Slurm job: over two nodes by mpirun, preempted, queued again, resumed, finished. The
+//! Slurm is real, its nodes are network namespaces of this machine (`launch/test-slurm.sh`).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::geteuid;
+use tempfile::TempDir;
+
+use crate::support::{root, rows, run, steps_logged, tessera, wait_until};
+
+/// A Slurm that goes away with it.
+struct Slurm(PathBuf);
+
+impl Slurm {
+    /// A head and two nodes; none, with the reason printed, where the system has no such thing.
+    fn up(folder: &Path) -> Option<Self> {
+        let programs = ["ip", "ssh-keygen", "sshd", "munged", "slurmctld", "slurmd", "sbatch"];
+        let missing = programs.into_iter().find(|program| {
+            let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+            !folders.iter().any(|folder| Path::new(folder).join(program).is_file())
+        });
+        if let Some(program) = missing {
+            println!(
+                "skipped: {program} is missing (apt-get install slurmctld slurmd slurm-client munge)"
+            );
+            return None;
+        }
+        if !geteuid().is_root() {
+            println!("skipped: making network namespaces needs root");
+            return None;
+        }
+        let slurm = Self(folder.join("slurm"));
+        let (code, _, stderr) = run(&mut slurm.script("up", &["head", "n1", "n2"]));
+        if code != Some(0) {
+            println!("skipped: no Slurm here: {stderr}");
+            return None;
+        }
+        Some(slurm)
+    }
+
+    fn script(&self, what: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(root().join("launch/test-slurm.sh"));
+        command.arg(what).arg(&self.0).args(words).current_dir(root()).stdin(Stdio::null());
+        let program = tessera();
+        command.env("TESSERA_BIN", Path::new(program.get_program()).parent().unwrap());
+        command
+    }
+
+    /// What a command of Slurm's prints.
+    fn says(&self, words: &[&str]) -> String {
+        let (code, stdout, stderr) = run(&mut self.script("run", words));
+        assert_eq!(code, Some(0), "{words:?}: {stdout}{stderr}");
+        stdout.trim().to_owned()
+    }
+
+    /// Whether a node still keeps a socket of the job's step, as `n1_3.0` or `stepd.slurm.pmix.3.0`.
+    fn holds_a_step(&self, job: &str) -> bool {
+        let step = format!("{job}.0");
+        ["n1", "n2"].into_iter().any(|node| {
+            let mut files = std::fs::read_dir(self.0.join(format!("spool-{node}"))).unwrap();
+            files.any(|file| file.unwrap().file_name().to_string_lossy().ends_with(&step))
+        })
+    }
+
+    /// A job's field, such as `JobState`.
+    fn field(&self, job: &str, name: &str) -> String {
+        let text = self.says(&["scontrol", "show", "job", job]);
+        let words = text.split_whitespace();
+        let value = words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name);
+        value.map_or(String::new(), |(_, value)| value.to_owned())
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        let _ = self.script("down", &[]).status();
+    }
+}
+
+/// Submits `launch/slurm.sbatch` for two nodes; the job, and its log.
+fn submit(slurm: &Slurm, start: &str, run_dir: &Path) -> (String, PathBuf) {
+    let log = run_dir.with_extension("log");
+    let (export, output) = (format!("ALL,TESSERA_SLURM_START={start}"), log.to_str().unwrap());
+    let job = slurm.says(&[
+        "sbatch",
+        "--parsable",
+        "--export",
+        &export,
+        "--output",
+        output,
+        "--time",
+        "10",
+        "launch/slurm.sbatch",
+        "--config",
+        "configs/smoke.toml",
+        "--run-dir",
+        run_dir.to_str().unwrap(),
+        "--set",
+        "train.steps=200",
+        "--set",
+        "eval.every=100",
+    ]);
+    (job, log)
+}
+
+fn finishes(slurm: &Slurm, job: &str, log: &Path, run_dir: &Path) {
+    // Slurm lets a job that was queued again wait for two minutes; a step that still ends would meet that of
+    // the next start, which has the same name.
+    wait_until("the job is queued again", || slurm.field(job, "JobState") == "PENDING");
+    wait_until("its steps are gone from both nodes", || !slurm.holds_a_step(job));
+    slurm.says(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now"]);
+    let mut state = String::new();
+    wait_until("the job has ended", || {
+        state = slurm.field(job, "JobState");
+        !["PENDING", "RUNNING", "COMPLETING"].contains(&&*state)
+    });
+    let said = std::fs::read_to_string(log).unwrap();
+    assert_eq!(state, "COMPLETED", "{said}");
+    assert_eq!(slurm.field(job, "Restarts"), "1");
+    assert!(said.contains("queued again") && said.contains("resuming from step"), "{said}");
+    let steps: Vec<u64> =
+        rows(run_dir, "metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (5..=200).step_by(5).collect::<Vec<_>>(), "no row is lost or written twice");
+}
+
+#[test]
+fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
+    let folder = TempDir::new().unwrap();
+    let Some(slurm) = Slurm::up(folder.path()) else { return };
+
+    // By mpirun under the launcher; a job of higher priority takes the nodes.
+    let run_dir = folder.path().join("launched");
+    let (job, log) = submit(&slurm, "mpirun", &run_dir);
+    wait_until("it trains", || steps_logged(&run_dir) >= 20);
+    let urgent =
+        ["sbatch", "--parsable", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null"];
+    let urgent = slurm.says(&[&urgent[..], &["--wrap", "sleep 1"]].concat());
+    finishes(&slurm, &job, &log, &run_dir);
+    assert_eq!(slurm.field(&urgent, "JobState"), "COMPLETED");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("2 workers on 2 hosts"), "{said}");
+
+    // By srun and PMIx, without the launcher; the warning before the time is up.
+    let run_dir = folder.path().join("srun");
+    let (job, log) = submit(&slurm, "srun", &run_dir);
+    wait_until("it trains", || steps_logged(&run_dir) >= 20);
+    slurm.says(&["scancel", "--batch", "--signal=USR1", &job]);
+    finishes(&slurm, &job, &log, &run_dir);
+    let log = std::fs::read_to_string(run_dir.join("logs/rank-0.jsonl")).unwrap();
+    assert!(
+        log.contains("SLURM_STEP_NUM_TASKS=2") || log.contains("OMPI_COMM_WORLD_SIZE=2"),
+        "{log}"
+    );
+}
