@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{run, start, tessera, wait_until};
+use crate::support::{self, run, start, tessera, wait_until};
 
 /// A network so small that starting it is what takes time.
 const TINY: &str = r#"
@@ -167,6 +167,22 @@ fn killed(place: &Place, name: &str, more: &[&str], times: usize) {
     assert!(!is_at_work(&folder), "a process is left");
 }
 
+/// Every step of every trial, bit for bit; the first that differs is told.
+fn same_runs(place: &Place, name: &str, whole: &str) {
+    let trials = std::fs::read_dir(place.path(whole).join("trials")).unwrap();
+    let mut trials: Vec<_> = trials.map(|entry| entry.unwrap().file_name()).collect();
+    trials.sort();
+    for trial in trials {
+        let [ours, theirs] = [name, whole].map(|name| {
+            support::rows(&place.path(name).join("trials").join(&trial), "metrics.jsonl")
+        });
+        assert_eq!(ours.len(), theirs.len(), "rows of trial {trial:?}");
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours, theirs, "trial {trial:?}");
+        }
+    }
+}
+
 #[test]
 fn killed_five_times_asha_decides_and_ends_as_it_would_have() {
     let place = Place::new();
@@ -178,6 +194,7 @@ fn killed_five_times_asha_decides_and_ends_as_it_would_have() {
     let (code, stdout, stderr) = run(&mut place.sweep("whole", &more));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     killed(&place, "killed", &more, 5);
+    same_runs(&place, "killed", "whole");
     assert_eq!(place.table("killed"), place.table("whole"));
     let decisions = |name: &str| {
         run(tessera().args(["sweep", "report", "--decisions"]).arg(place.path(name))).1
@@ -197,6 +214,7 @@ fn killed_with_two_trials_at_a_time_a_grid_ends_with_the_same_table() {
     let (code, stdout, stderr) = run(&mut place.sweep("whole", &more));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     killed(&place, "killed", &more, 5);
+    same_runs(&place, "killed", "whole");
     assert_eq!(place.table("killed"), place.table("whole"));
 }
 
