@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod data;
+mod docs;
 mod faults;
 mod hosts;
 mod matrix;

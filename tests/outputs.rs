@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
 use tch::Tensor;
@@ -15,7 +14,8 @@ use tessera_nn::loss;
 use tessera_train::{Resolved, resolve};
 
 use crate::support::{
-    checkpoints, errors, flip_bit, packed, root, rows, run, tensors, tessera, train, write_idx,
+    checkpoints, errors, flip_bit, packed, python, root, rows, run, tensors, tessera, train,
+    write_idx,
 };
 
 /// The documented keys of a row of `metrics.jsonl`, sorted.
@@ -57,27 +57,6 @@ fn smoke() -> TempDir {
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// What a script of `tests/python` prints, as JSON.
-fn python(script: &str, argument: &Path) -> Value {
-    let made = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        cache.map(|cache| cache.join("tessera/python/bin/python"))
-    };
-    let python = std::env::var_os("TESSERA_PYTHON").map(PathBuf::from).or_else(made).unwrap();
-    assert!(
-        python.is_file(),
-        "{} is missing: run launch/python.sh, or name a Python with tensorboard, safetensors and \
-         numpy in TESSERA_PYTHON",
-        python.display()
-    );
-    let mut command = Command::new(python);
-    let (code, stdout, stderr) =
-        run(command.arg(root().join("tests/python").join(script)).arg(argument));
-    assert_eq!(code, Some(0), "{stderr}");
-    serde_json::from_str(&stdout).unwrap()
 }
 
 #[test]

@@ -96,6 +96,27 @@ pub(crate) fn rows(run_dir: &Path, file: &str) -> Vec<Value> {
     rows
 }
 
+/// What a script of `tests/python` prints, as JSON.
+pub(crate) fn python(script: &str, argument: &Path) -> Value {
+    let made = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        cache.map(|cache| cache.join("tessera/python/bin/python"))
+    };
+    let python = std::env::var_os("TESSERA_PYTHON").map(PathBuf::from).or_else(made).unwrap();
+    assert!(
+        python.is_file(),
+        "{} is missing: run launch/python.sh, or name a Python with tensorboard, safetensors and \
+         numpy in TESSERA_PYTHON",
+        python.display()
+    );
+    let mut command = Command::new(python);
+    let (code, stdout, stderr) =
+        run(command.arg(root().join("tests/python").join(script)).arg(argument));
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
 /// Kind, shape and bytes of every tensor of the checkpoint of `step`.
 pub(crate) fn tensors(
     run_dir: &Path,

@@ -186,11 +186,9 @@ fn same_runs(place: &Place, name: &str, whole: &str) {
 #[test]
 fn killed_five_times_asha_decides_and_ends_as_it_would_have() {
     let place = Place::new();
-    // Two workers, so that each has one thread where there are two cores.
-    let one = ["--parallel", "1", "--workers-per-trial", "2"];
-    let asha = [&["--strategy", "asha", "--trials", "9", "--min-steps", "2"], &one[..]].concat();
+    let asha = ["--strategy", "asha", "--trials", "9", "--min-steps", "2", "--parallel", "1"];
     let more =
-        [&["--set", "optimizer.learning_rate=log(1e-4,1e-1)", "--set", CODES], &asha[..]].concat();
+        [&["--set", "optimizer.learning_rate=log(1e-4,1e-1)", "--set", CODES][..], &asha].concat();
     let (code, stdout, stderr) = run(&mut place.sweep("whole", &more));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     killed(&place, "killed", &more, 5);

@@ -72,6 +72,16 @@ fn crates_depend_on_one_another_only_along_the_arrows() {
 }
 
 #[test]
+fn no_dependency_asks_for_a_newer_rust_than_we_say() {
+    let metadata = metadata();
+    let ours = metadata.workspace_packages()[0].rust_version.clone().unwrap();
+    for package in &metadata.packages {
+        let asked = package.rust_version.as_ref();
+        assert!(asked.is_none_or(|asked| *asked <= ours), "{} wants {asked:?}", package.name);
+    }
+}
+
+#[test]
 fn the_architecture_page_draws_the_same_arrows() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     for (name, allowed) in ARROWS.iter().filter(|(_, allowed)| !allowed.is_empty()) {

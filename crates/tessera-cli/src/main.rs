@@ -15,7 +15,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tessera_control::ExitCode;
 
 use crate::commands::{
-    chaos, completions, data, doctor, in_session, inspect, launch, sweep, trace, watch, worker,
+    chaos, completions, data, doctor, in_session, inspect, launch, reference, sweep, trace, watch,
+    worker,
 };
 use crate::failure::Failure;
 
@@ -76,6 +77,9 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Write manual pages.
     Man(completions::ManArgs),
+    /// Write the pages of the book that are made from the code.
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs),
     /// Become a program in a session that ends with the launcher.
     #[command(name = tessera_launch::TRAMPOLINE, hide = true)]
     InSession(in_session::InSessionArgs),
@@ -112,6 +116,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => completions::pages(&args, Cli::command()),
+        Command::Reference(args) => reference::run(&args, Cli::command()),
         Command::InSession(args) => in_session::run(&args),
     }
 }

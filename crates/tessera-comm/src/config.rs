@@ -1,14 +1,16 @@
 //! The `[comm]` table.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How ranks talk to one another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommConfig {
-    /// Seconds that a collective may take before the run is declared hung (exit code 4).
+    /// Seconds that a collective may take, above 0, to 86,400; a longer one ends the run with 4. The
+    /// wait for slower ranks counts.
     pub timeout_seconds: f64,
-    /// "auto": NCCL between GPUs, MPI between processors; "nccl"; "mpi".
+    /// What carries the sums over ranks.
     pub backend: Backend,
     /// Whether several ranks may take one GPU, for tests: each then claims a host of its own
     /// towards NCCL (NCCL_HOSTID), since NCCL before 2.30.3 refuses otherwise.
@@ -16,7 +18,7 @@ pub struct CommConfig {
 }
 
 /// What carries tensors between ranks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
     /// NCCL between GPUs, MPI between processors.

@@ -9,13 +9,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use crate::CommError;
 
 /// The `train.device` key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceConfig {
     /// A GPU for each rank where there is one, the CPU otherwise.

@@ -1,19 +1,22 @@
 //! The `[limits]` table: how long workers may do nothing. The launcher keeps to it, so it stands in the
 //! configuration that the launcher resolves.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Phase;
 
 /// Seconds that the launcher waits before it says that something is wrong.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Without a word of a worker, which speaks every second.
+    /// Without a word of a worker, which speaks every second; 3 to 86,400.
     pub silence_seconds: f64,
-    /// Over which the waits of workers for one another are compared; 0: never.
+    /// Over which the waits of workers for one another are compared, 2 to 86,400; 0: never. If in
+    /// two such windows in a row the others waited a quarter of their time for one worker, it is
+    /// named, and the run goes on. Over MPI; what NCCL waits is not seen from the host.
     pub late_seconds: f64,
-    /// In one place of the set-up, which may read whole data sets.
+    /// In one place of the set-up, which may read whole data sets; 5 to 604,800, as those below.
     pub start_seconds: f64,
     /// Waiting for one batch.
     pub data_seconds: f64,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Modality;
@@ -14,14 +15,16 @@ use crate::shape::SampleShape;
 use crate::store::{self, RemoteConfig};
 
 /// Where samples come from and how they are read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// What is at `path`.
+    /// What is at `path`, see docs/data.md.
     pub kind: DataKind,
-    /// The data set: a folder, or what `kind` says. Not used by `"synthetic"`.
+    /// The data set: a folder, a file or a pattern, as `kind` says; must be set but for `"mixture"`
+    /// and `"synthetic"`.
     pub path: PathBuf,
-    /// What the files are that `"folder"` and `"webdataset"` read.
+    /// What the files are that `"folder"` and `"webdataset"` read. The models here take pictures;
+    /// the others can be packed.
     pub modality: Modality,
     /// Extension of the member of a `"webdataset"` sample that is its content, such as `seg.png`;
     /// empty: the first that belongs to `modality`.
@@ -29,9 +32,10 @@ pub struct DataConfig {
     /// Part of the samples held out as the split `test`, by a hash of their names, where folders
     /// or archives do not say the split themselves; in [0, 1).
     pub holdout: f64,
-    /// Equal parts of the split `train`, of which one is the split `test` instead; 0: none.
+    /// Equal parts of the split `train`, drawn alike for all runs, of which one is the split `test`
+    /// instead: 0 (none), or 2 to the number of samples. For a mixture, set it in each part.
     pub folds: u64,
-    /// Which part that is, from 0.
+    /// Which part that is, from 0, below `folds`.
     pub fold: u64,
     /// How pictures become samples.
     pub image: ImageConfig,
@@ -42,22 +46,22 @@ pub struct DataConfig {
     /// Whether every shard is hashed when a run starts. `"auto"`: if the data set is at most
     /// 256 MiB. Each sample is checked against its own checksum in any case, when it is read.
     pub verify: VerifyMode,
-    /// Batches read ahead on each rank, at least 1. It never changes the order of samples.
+    /// Batches read ahead on each rank, 1 to 1024. It never changes the order of samples.
     pub prefetch: usize,
-    /// Threads on each rank that read and decode samples; 0: one a processor that the rank may
-    /// use, at most 8. It never changes the order of samples.
+    /// Threads on each rank that read and decode samples, to 1024; 0: one a processor that the rank
+    /// may use, at most 8. It never changes the order of samples.
     pub threads: usize,
     /// What becomes of a sample that cannot be read in the middle of a run.
     pub on_corrupt: OnCorrupt,
     /// How samples are shuffled.
     pub shuffle: Shuffle,
-    /// Shards, or archives, that `shuffle = "two_level"` goes through at a time.
+    /// Shards, or archives, that `shuffle = "two_level"` goes through at a time, at least 1.
     pub shuffle_shards: usize,
-    /// Samples that `shuffle = "two_level"` reads one after another.
+    /// Samples that `shuffle = "two_level"` reads one after another, at least 1.
     pub shuffle_block: u64,
     /// How a `path` that begins with `s3://`, `gs://`, `http://` or `https://` is read.
     pub remote: RemoteConfig,
-    /// What `kind = "synthetic"` draws.
+    /// What `kind = "synthetic"` draws. A sample has at most 1 GiB.
     pub synthetic: SyntheticConfig,
     /// The parts of `kind = "mixture"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -65,17 +69,19 @@ pub struct DataConfig {
 }
 
 /// One data set of a mixture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixturePart {
-    /// How often its samples come, against the weights of the other parts; above 0.
+    /// How often its samples come, against the weights of the other parts; above 0. Of every 10,000
+    /// positions each part has its share, rounded.
     pub weight: f64,
-    /// The data set.
+    /// The data set, with the keys of `[data]`; `prefetch`, `threads` and `on_corrupt` count only
+    /// outside.
     pub data: DataConfig,
 }
 
 /// Kind of source, a value of [`DataConfig::kind`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataKind {
     /// Shards written by `tessera data pack`: the folder that holds `manifest.json`.
@@ -98,7 +104,7 @@ pub enum DataKind {
 }
 
 /// How samples are shuffled, a value of [`DataConfig::shuffle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Shuffle {
     /// All together: any sample can stand anywhere.
@@ -110,7 +116,7 @@ pub enum Shuffle {
 }
 
 /// What becomes of a sample that cannot be read, a value of [`DataConfig::on_corrupt`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnCorrupt {
     /// It ends the program, with its name.
@@ -122,7 +128,7 @@ pub enum OnCorrupt {
 }
 
 /// When shards are hashed at the start of a run, a value of [`DataConfig::verify`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyMode {
     /// If the data set is at most 256 MiB.
@@ -135,18 +141,18 @@ pub enum VerifyMode {
 }
 
 /// What the synthetic source draws.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {
-    /// Color channels of an image.
+    /// Color channels of an image, at least 1.
     pub channels: u32,
-    /// Height in pixels.
+    /// Height in pixels, at least 1.
     pub height: u32,
-    /// Width in pixels.
+    /// Width in pixels, at least 1.
     pub width: u32,
-    /// Samples of the split `train`.
+    /// Samples of the split `train`, at least 1.
     pub num_train: u64,
-    /// Samples of the split `test`.
+    /// Samples of the split `test`, at least 1.
     pub num_test: u64,
     /// Which data set is drawn. Apart from the run's seed: two runs with different seeds can
     /// share their data.

@@ -1,5 +1,6 @@
 //! Encoder, quantiser and decoder together.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -8,7 +9,7 @@ use crate::parameters::{Declarations, Kinds, Parameters};
 use crate::quantize::{self, Quantizer, QuantizerConfig, Slot};
 
 /// The `[model]` table.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Encoder and decoder.

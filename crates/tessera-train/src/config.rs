@@ -1,8 +1,9 @@
 //! Everything that decides a run, in one struct.
 //!
-//! Each key is documented at its field; `docs/configuration.md` lists them with their defaults.
+//! Each key is documented at its field; `docs/reference/keys.md` is made from that.
 //! Where values come from (defaults, file, environment, `--set`) is `resolve.rs`'s business.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 use tessera_checkpoint::{BestMetric, Retention};
@@ -16,7 +17,7 @@ use crate::optim::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
 /// The whole configuration of a run.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Key of all randomness: initial values, order of samples.
@@ -39,25 +40,29 @@ pub struct TrainConfig {
     pub metrics: MetricsConfig,
     /// How ranks talk to one another.
     pub comm: CommConfig,
-    /// How long workers may do nothing.
+    /// How long workers may do nothing, in seconds; the launcher keeps to it, a bare mpirun does not.
+    /// What goes beyond ends the run with 4, with the worker named. A phase's limit is a floor: ten
+    /// times the longest that the phase has taken before in this run counts where that is more.
     pub limits: LimitsConfig,
 }
 
 /// The `[train]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoopConfig {
-    /// Optimiser steps of the whole run: the length of the schedule.
+    /// Optimiser steps of the whole run, 1 to 2^40: the length of the schedule.
     pub steps: u64,
-    /// Not 0: checkpoint after this step and leave with exit code 75.
+    /// Checkpoint after this step and leave with exit code 75; 0: off. No effect if the run is past
+    /// it.
     pub stop_at: u64,
-    /// Samples a step, over all ranks together.
+    /// Samples a step, over all ranks together, 1 to 2^40. Ranks may hold unequal or empty parts.
     pub global_batch: u64,
-    /// Steps in a row that may be left out because loss or gradient are not finite.
+    /// Steps in a row that may be left out because loss or gradient are not finite; the next one
+    /// ends the run with 5. On a GPU a value above 0 costs a wait in each step.
     pub max_skipped_steps: u64,
     /// Kinds of parameters and activations.
     pub precision: Precision,
-    /// "auto": a GPU for each rank where there is one; "cuda"; "cpu".
+    /// Where ranks compute.
     pub device: DeviceConfig,
 }
 
@@ -75,7 +80,7 @@ impl Default for LoopConfig {
 }
 
 /// Kinds of parameters and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// float32.
@@ -98,20 +103,20 @@ impl Precision {
 }
 
 /// The `[checkpoint]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Steps between two checkpoints; 0: only at the end or when stopped.
     pub every: u64,
-    /// Newest checkpoints to keep, at least 1.
+    /// Newest checkpoints to keep, 1 to 2^40.
     pub keep: u64,
-    /// Not 0: checkpoints of steps that are multiples of this are kept too.
+    /// Checkpoints of steps that are multiples of this are kept too; 0: off.
     pub keep_every: u64,
     /// Best checkpoints to keep too, among those of steps with an evaluation.
     pub keep_best: u64,
-    /// What "best" means: "mse", "psnr", "ssim" or "perplexity", on the test split.
+    /// What "best" means, on the test split.
     pub best_metric: BestMetric,
-    /// Saves that may fail in a row before the run ends, at least 1.
+    /// Saves that may fail in a row before the run ends, 1 to 2^40.
     pub max_failures: u64,
 }
 
@@ -132,12 +137,12 @@ impl Default for CheckpointConfig {
 }
 
 /// The `[eval]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
     /// Steps between two evaluations on the test split; 0: none during training.
     pub every: u64,
-    /// Samples a batch, over all ranks together. It does not change the result.
+    /// Samples a batch, over all ranks together, 1 to 2^40. It does not change the result.
     pub batch: u64,
 }
 
@@ -148,10 +153,11 @@ impl Default for EvalConfig {
 }
 
 /// The `[metrics]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// Steps between two rows of metrics; each row is the mean over its interval.
+    /// Steps between two rows of metrics, 1 to 2^40; each row is the mean over its interval. Ranks
+    /// compare their whole state as often.
     pub every: u64,
     /// Steps between two pictures of reconstructions; 0: none.
     pub images_every: u64,

@@ -17,6 +17,7 @@ mod first_batch;
 pub mod metrics;
 mod optim;
 mod pictures;
+pub mod reference;
 mod resolve;
 mod run_folder;
 mod scalars;

@@ -4,24 +4,25 @@
 //! form; `weight_decay = 0` is Adam. tch's optimisers cannot be saved, and step each tensor on
 //! its own.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tessera_nn::Parameters;
 use tessera_nn::parameters::ParameterId;
 
 /// The `[optimizer]` table: AdamW.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
-    /// Step size before the schedule's factor.
+    /// Step size before the schedule's factor, 0 or more.
     pub learning_rate: f64,
     /// Decay of the first moment, in [0, 1).
     pub beta1: f64,
     /// Decay of the second moment, in [0, 1).
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment, 0 or more.
     pub epsilon: f64,
-    /// Decoupled weight decay; 0 is Adam.
+    /// Decoupled weight decay, 0 or more; 0 is Adam.
     pub weight_decay: f64,
     /// Largest norm of the whole gradient; 0: no clipping.
     pub clip_grad_norm: f64,

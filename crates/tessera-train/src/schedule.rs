@@ -2,22 +2,23 @@
 
 use std::f64::consts::PI;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `[schedule]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
     /// Shape after the warm-up.
     pub kind: ScheduleKind,
-    /// Steps over which the rate rises linearly from 0; 0: none.
+    /// Steps over which the rate rises linearly from 0, below `train.steps`; 0: none.
     pub warmup_steps: u64,
-    /// "cosine": what fraction of the rate is left at the last step, in [0, 1].
+    /// With `"cosine"`: what fraction of the rate is left at the last step, in [0, 1].
     pub final_fraction: f64,
 }
 
 /// Shape of a schedule after its warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
     /// The rate stays.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
@@ -38,6 +38,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         train: TrainArguments,
     },
+    /// Print what the code knows of itself, as Markdown; for `tessera reference`.
+    #[command(hide = true)]
+    Reference {
+        /// Of what.
+        of: Reference,
+    },
+}
+
+/// What there is a reference of.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Reference {
+    /// The commands of this program.
+    Commands,
+    /// The keys of the configuration.
+    Keys,
 }
 
 #[derive(Debug, Args)]

@@ -19,7 +19,9 @@ use tessera_control::{ExitCode, RunState};
 use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::{RunFolder, TrainError, agree_on, evaluate_run, train};
 
-use arguments::{Arguments, BenchArguments, BenchPart, Command, EvalArguments, TrainArguments};
+use arguments::{
+    Arguments, BenchArguments, BenchPart, Command, EvalArguments, Reference, TrainArguments,
+};
 use session::Session;
 
 fn main() {
@@ -28,6 +30,14 @@ fn main() {
     let arguments = Arguments::parse();
     let code = match arguments.command {
         Command::Resolve { nproc, train } => resolve(&train, nproc),
+        Command::Reference { of: Reference::Keys } => {
+            print!("{}", tessera_train::reference::keys());
+            ExitCode::Done
+        }
+        Command::Reference { of: Reference::Commands } => {
+            print!("{}", clap_markdown::help_markdown::<Arguments>());
+            ExitCode::Done
+        }
         Command::Train(train) => {
             lifeline::end_with_parent();
             run_train(&train, stop)

@@ -110,7 +110,7 @@ impl Session {
             let _ = last_words.control.set(Arc::clone(control));
         }
         let threads = crate::threads::share_of_cores(&*comm)?;
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+        crate::threads::compute_with(threads);
         tch::set_num_interop_threads(1);
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);

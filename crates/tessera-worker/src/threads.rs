@@ -1,5 +1,6 @@
 //! How many threads a rank computes with: its fair share of the cores that it may use.
 
+use tch::{Device, Kind, Tensor};
 use tessera_comm::{Communicator, all_gather_bytes};
 use tessera_train::TrainError;
 
@@ -17,6 +18,24 @@ pub(crate) fn share_of_cores(comm: &dyn Communicator) -> Result<usize, TrainErro
         ranks.push(serde_json::from_slice(bytes).expect("every rank sends its cores"));
     }
     Ok(share(&mine, &ranks))
+}
+
+/// Lets libtorch compute with so many threads from now on.
+///
+/// The first call of one of MKL's vector functions (here `sqrt`, `exp`, `log`, `tanh`) finds out which
+/// variant to take. Where two threads share that first call, one of them now and then takes a variant of
+/// fewer digits, for this call alone: with two threads, one start of about a hundred changed the first
+/// AdamW step by 1e-4 of its length, in half of the parameters. So each function is called here before
+/// it counts: alone first, and then by all threads, each of which may have something to find out, too.
+pub(crate) fn compute_with(threads: usize) {
+    let values = Tensor::ones([1 << 16], (Kind::Float, Device::Cpu));
+    for threads in [1, i32::try_from(threads).unwrap_or(1)] {
+        tch::set_num_threads(threads);
+        for kind in [Kind::Float, Kind::Double] {
+            let values = values.to_kind(kind);
+            drop([values.sqrt(), values.exp(), values.log(), values.tanh()]);
+        }
+    }
 }
 
 fn share(mine: &(String, Vec<usize>), ranks: &[(String, Vec<usize>)]) -> usize {

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod in_session;
 pub(crate) mod inspect;
 pub(crate) mod launch;
+pub(crate) mod reference;
 pub(crate) mod sweep;
 pub(crate) mod trace;
 pub(crate) mod watch;

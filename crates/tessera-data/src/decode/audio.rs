@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler, WindowFunction};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symphonia::core::codecs::audio::AudioDecoderOptions;
 use symphonia::core::errors::Error;
@@ -27,24 +28,25 @@ const RATES: RangeInclusive<u32> = 1000..=768_000;
 const CHUNK_FRAMES: usize = 1024;
 
 /// How sound becomes samples.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AudioConfig {
-    /// Frames a second of a sample; 0: that of the first file.
+    /// Frames a second of a sample, 1000 to 768,000; 0: that of the first file. Others are
+    /// resampled.
     pub sample_rate: u32,
     /// 1: mono, the mean of all channels; 2: stereo, a single channel twice.
     pub channels: u32,
-    /// Frames of a sample.
+    /// Frames of a sample, at least 1.
     pub length: u32,
     /// Which windows of a file are samples.
     pub windows: Windows,
-    /// Longer files are refused.
+    /// Longer files are refused; in seconds.
     pub max_seconds: u32,
 }
 
 /// Which pieces of a file are samples, a value of [`AudioConfig::windows`] and of
 /// [`crate::VideoConfig::clips`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Windows {
     /// One after another, from the beginning; the last one of a sound ends in silence, what is left

@@ -11,13 +11,14 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
 
 /// How pictures become samples.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageConfig {
     /// Height of a sample in pixels; 0: that of the first picture.
@@ -32,8 +33,8 @@ pub struct ImageConfig {
     pub crop: Crop,
     /// Whether training sees every second picture mirrored, left to right.
     pub flip: bool,
-    /// Whether a picture gives as many samples as fit into it side by side, at its own
-    /// resolution; then neither `resize` nor `crop` is used.
+    /// Whether a picture gives as many samples as fit into it side by side, at its own resolution;
+    /// needs `height` and `width`, and then neither `resize` nor `crop` is used.
     pub tiles: bool,
     /// Pictures with more pixels are refused before they are decoded.
     pub max_pixels: u64,
@@ -41,7 +42,7 @@ pub struct ImageConfig {
 
 /// How a picture of another size is brought to that of a sample, a value of
 /// [`ImageConfig::resize`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Until it covers the sample, with its proportions; what stands over is cut.
@@ -54,7 +55,7 @@ pub enum Resize {
 }
 
 /// Where a picture is cut, a value of [`ImageConfig::crop`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Crop {
     /// In its middle.

@@ -4,10 +4,11 @@ pub(crate) mod audio;
 pub(crate) mod image;
 pub(crate) mod video;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a sample is of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
     /// A picture: jpg, png, webp, bmp, gif (its first frame).

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use image::codecs::gif::GifDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, RgbaImage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::audio::Windows;
@@ -23,7 +24,7 @@ use crate::shape::SampleShape;
 const SEGMENT_BYTES: usize = 64 << 20;
 
 /// How film becomes samples.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VideoConfig {
     /// Frames of a clip.

@@ -2,22 +2,23 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How data that lie elsewhere are fetched and kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoteConfig {
     /// Folder of the cache; empty: `tessera/remote` in the user's cache. Ranks of one host share
     /// it.
     pub cache: PathBuf,
-    /// Most that the cache holds, in GiB; what was fetched first is removed first.
+    /// Most that the cache holds, in GiB, above 0; what was fetched first is removed first.
     pub cache_gib: f64,
-    /// Bytes that are fetched and kept at a time, in MiB.
+    /// What is fetched and kept at a time, 1 to 1024 MiB.
     pub page_mib: u64,
-    /// Attempts after the first, with growing pauses between them.
+    /// Attempts after the first, with pauses from 0.1 s, doubled each time, to 10 s.
     pub retries: u32,
-    /// Longest that one request may take, in seconds.
+    /// Longest that one request may take, in seconds, to a day.
     pub timeout_seconds: f64,
 }
 

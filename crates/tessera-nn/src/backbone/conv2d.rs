@@ -6,6 +6,7 @@
 //! mirror image with transposed convolutions. Works on channels-last tensors throughout; ReLU and
 //! the residual sum are done in place on outputs of convolutions, which autograd does not need.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -16,7 +17,7 @@ use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 pub(super) const REDUCTION: i64 = 4;
 
 /// Width and depth of the reference network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conv2dConfig {
     /// Channels of the hidden layers; the outermost ones have half as many. Even, at least 2.

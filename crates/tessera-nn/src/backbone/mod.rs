@@ -2,6 +2,7 @@
 
 mod conv2d;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -9,7 +10,7 @@ pub use self::conv2d::{Conv2dBackbone, Conv2dConfig};
 use crate::parameters::{Declarations, ParameterId, Parameters};
 
 /// Which encoder and decoder, chosen by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {
     /// `kind = "conv2d"`: strided convolutions and residual blocks, for images.

@@ -1,11 +1,12 @@
 //! Which quantiser, how large, and with what losses. `docs/quantizers.md` says which to take.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Passage;
 
 /// Which quantiser, chosen by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind")]
 pub enum QuantizerConfig {
     /// `kind = "vector"`: a codebook, learned by moving average or by gradient.
@@ -38,7 +39,7 @@ impl Default for QuantizerConfig {
 }
 
 /// How a codebook is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Codebook {
     /// Exponential moving average of the latents that take each code.
@@ -48,7 +49,7 @@ pub enum Codebook {
 }
 
 /// What "nearest" means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Distance {
     /// Squared Euclidean distance.
@@ -58,7 +59,7 @@ pub enum Distance {
 }
 
 /// Where the first codes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CodebookInit {
     /// Latents of the first global batch.
@@ -70,7 +71,7 @@ pub enum CodebookInit {
 }
 
 /// What a dead code becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplaceWith {
     /// A latent of the global batch.
@@ -82,48 +83,51 @@ pub enum ReplaceWith {
 }
 
 /// How a [`super::VectorQuantizer`] is sized and learned.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VectorConfig {
-    /// Number of codes, K; at least 2.
+    /// Number of codes, K; 2 to 1,048,576.
     pub num_codes: i64,
-    /// Channels per code, D.
+    /// Channels per code, D; 1 to 65,536.
     pub code_dim: i64,
-    /// Channels of the latents, with linear layers to and from `code_dim`; 0: `code_dim`, none.
+    /// Channels of the latents, with linear layers to and from `code_dim`, to 65,536; 0: `code_dim`,
+    /// none.
     pub latent_dim: i64,
-    /// "ema" or "gradient".
+    /// How the codebook is learned.
     pub codebook: Codebook,
     /// "euclidean" or "cosine".
     pub distance: Distance,
     /// Weight of the past per optimiser step, in [0, 1). 0.99 averages over about 100 steps.
     pub decay: f64,
-    /// Added to every count so that a code unseen on all ranks is never divided by zero.
+    /// Laplace smoothing: added to every count, so that a code unseen on all ranks is never divided
+    /// by zero; above 0, to 1.
     pub epsilon: f64,
     /// Weight of the commitment loss, mean |z - sg e|^2; 0 or more.
     pub commitment: f64,
     /// For a gradient codebook: `commitment` weighs |sg z - e|^2 instead, as in old VQGAN weights.
     pub legacy_commitment: bool,
-    /// How the gradient passes the quantiser: "straight_through", or "rotation".
+    /// How the gradient passes the quantiser, see docs/numerics.md.
     pub gradient: Passage,
-    /// Steps between two replacements of dead codes; 0: never.
+    /// Steps between two replacements of dead codes, see docs/numerics.md; 0: never.
     pub replace_every: u64,
     /// A code is dead when its moving count is below this times the mean count, in [0, 1].
     pub replace_below: f64,
-    /// "samples", "split" or "anchors".
+    /// What takes their place.
     pub replace_with: ReplaceWith,
-    /// "data", "uniform" or "kmeans".
+    /// The first codes.
     pub codebook_init: CodebookInit,
-    /// Lloyd's iterations after k-means++.
+    /// Lloyd's iterations after k-means++, to 1000.
     pub kmeans_iterations: u64,
-    /// Codes are drawn with probability exp(-distance / this) in training; 0: the nearest.
+    /// Codes are drawn with probability exp(-distance / this) in training, with squared distances;
+    /// 0: the nearest.
     pub sample_temperature: f64,
-    /// Weight of the mean squared cosine between codes; for a gradient codebook.
+    /// Weight of the mean squared cosine between codes, 0 or more; for a gradient codebook.
     pub orthogonality: f64,
-    /// Weight of the entropy loss; 0: none.
+    /// Weight of the entropy loss `E[H(p)] - diversity H(E[p])`; 0: none.
     pub entropy: f64,
-    /// Weight of the batch's entropy against that of each token.
+    /// Weight of the batch's entropy against that of each token, 0 or more.
     pub diversity: f64,
-    /// Temperature of the softmax over distances that the entropies are of.
+    /// Temperature of the softmax p over squared distances that the entropies are of, above 0.
     pub entropy_temperature: f64,
 }
 
@@ -155,18 +159,18 @@ impl Default for VectorConfig {
 }
 
 /// How a [`super::SimVq`] is sized.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimVqConfig {
-    /// Number of codes, K; at least 2.
+    /// Number of codes, K; 2 to 1,048,576.
     pub num_codes: i64,
-    /// Channels per code, D.
+    /// Channels per code, D; 1 to 65,536.
     pub code_dim: i64,
     /// Channels of the latents, with linear layers to and from `code_dim`; 0: `code_dim`, none.
     pub latent_dim: i64,
     /// Weight of |z - sg e|^2 against |sg z - e|^2; 0 or more.
     pub commitment: f64,
-    /// How the gradient passes the quantiser: "straight_through", or "rotation".
+    /// How the gradient passes the quantiser, see docs/numerics.md.
     pub gradient: Passage,
 }
 
@@ -183,14 +187,14 @@ impl Default for SimVqConfig {
 }
 
 /// How a [`super::FiniteScalarQuantizer`] is sized.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FiniteScalarConfig {
-    /// Levels of each channel, each at least 2; K is their product.
+    /// Levels of each channel, each at least 2; K is their product, to 1,048,576.
     pub levels: Vec<i64>,
     /// Channels of the latents, with linear layers to and from those; 0: one a level, none.
     pub latent_dim: i64,
-    /// "shifted" as in the paper, or "symmetric" around zero.
+    /// How a channel is brought into the range of its levels.
     pub bound: super::Bound,
 }
 
@@ -201,12 +205,12 @@ impl Default for FiniteScalarConfig {
 }
 
 /// How a [`super::LookupFreeQuantizer`] is sized and trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LookupFreeConfig {
-    /// Bits of a code, d; K is 2^d.
+    /// Bits of a code, d, 1 to 20; K is 2^d.
     pub num_bits: i64,
-    /// Most bits whose joint distribution the batch's entropy looks at.
+    /// Most bits whose joint distribution the batch's entropy looks at, 1 to 14.
     pub group_bits: i64,
     /// Channels of the latents, with linear layers to and from the bits; 0: one a bit, none.
     pub latent_dim: i64,
@@ -216,7 +220,8 @@ pub struct LookupFreeConfig {
     pub entropy: f64,
     /// Weight of the batch's entropy against that of each token.
     pub diversity: f64,
-    /// Temperature of the softmax over corners that the entropies are of.
+    /// Temperature of the softmax over corners that the entropies are of: of twice the product over
+    /// this.
     pub entropy_temperature: f64,
 }
 
@@ -235,10 +240,10 @@ impl Default for LookupFreeConfig {
 }
 
 /// How a [`super::Residual`] is built.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResidualConfig {
-    /// Quantisers in a row, at least 1.
+    /// Quantisers in a row, 1 to 256.
     pub num_quantizers: i64,
     /// Codes of each, where they differ; empty: as `quantizer` says.
     pub num_codes: Vec<i64>,
@@ -246,11 +251,12 @@ pub struct ResidualConfig {
     pub latent_dim: i64,
     /// Whether all use one codebook.
     pub shared_codebook: bool,
-    /// Part of the steps that leave out the last quantisers, in [0, 1].
+    /// Part of the steps that leave out the last quantisers, in [0, 1]; how many is drawn uniformly.
     pub dropout: f64,
-    /// Quantisers that are never left out, at least 1.
+    /// Quantisers that are never left out, 1 to `num_quantizers`.
     pub dropout_keep: i64,
-    /// What each is.
+    /// What each is: `"vector"`, `"simvq"`, `"fsq"` or `"lfq"`; the first two may have a
+    /// `latent_dim` of each level.
     pub quantizer: Box<QuantizerConfig>,
 }
 
@@ -269,16 +275,16 @@ impl Default for ResidualConfig {
 }
 
 /// How a [`super::Grouped`] is built.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GroupedConfig {
-    /// Groups of channels, at least 1.
+    /// Groups, 1 to 256; the latents have as many times the channels of `quantizer`.
     pub num_groups: i64,
     /// Channels of the latents, with linear layers around all groups; 0: none.
     pub latent_dim: i64,
     /// Whether all use one codebook: heads.
     pub shared_codebook: bool,
-    /// What each group has.
+    /// What each group has; any kind.
     pub quantizer: Box<QuantizerConfig>,
 }
 

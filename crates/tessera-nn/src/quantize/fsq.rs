@@ -9,6 +9,7 @@
 //! same section, are the alternative. Computed in the kind of the latents, which must be float32
 //! or float64: in bfloat16 codes are lost.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -20,7 +21,7 @@ use crate::parameters::Parameters;
 const MARGIN: f64 = 1e-3;
 
 /// How a channel is bounded before it is rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// By tanh, shifted for an even number of levels: Mentzer et al., appendix A.1.

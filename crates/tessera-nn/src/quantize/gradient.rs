@@ -1,10 +1,11 @@
 //! The gradient that passes back through the quantiser, which has none of its own.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// How the gradient at the codes becomes one at the latents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Passage {
     /// Unchanged: van den Oord et al. 2017, <https://arxiv.org/abs/1711.00937>, section 3.2.

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the blocks of a page that are marked `sh`, word for word and in one shell, until one fails.
+#
+#   launch/follow.sh PAGE [FOLDER]      in FOLDER, a clone of this repository; without it, in this one
+set -euo pipefail
+
+page=$(realpath "${1:?usage: launch/follow.sh PAGE [FOLDER]}")
+cd "${2:-$(dirname "${BASH_SOURCE[0]}")/..}"
+blocks=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$page")
+[[ -n $blocks ]] || {
+  echo "follow: $page has no block marked sh" >&2
+  exit 2
+}
+# Each command is shown before what it prints.
+exec bash -euvo pipefail -c "$blocks"

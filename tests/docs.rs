@@ -1,0 +1,212 @@
+//! The documents: what is made from the code is what stands there, links lead somewhere, commands and keys
+//! that are shown exist, and the tutorial works word for word.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{python, root, run, steps_logged, tessera};
+
+/// The README and all pages of the book.
+fn pages() -> Vec<PathBuf> {
+    let mut all = vec![root().join("README.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                all.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A page's path from the root.
+fn short(page: &Path) -> String {
+    page.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The lines within blocks of code, with those that go on joined.
+fn code_lines(page: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut inside = false;
+    let mut joined = String::new();
+    for line in page.lines() {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if inside {
+            match line.strip_suffix('\\') {
+                Some(part) => joined.push_str(part),
+                None => lines.push(std::mem::take(&mut joined) + line),
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(tessera().arg("reference").arg(folder.path()));
+    assert_eq!(code, Some(0), "{stderr}");
+    for page in ["commands.md", "keys.md"] {
+        let made = fs::read_to_string(folder.path().join(page)).unwrap();
+        let kept = fs::read_to_string(root().join("docs/reference").join(page)).unwrap();
+        let first = made.lines().zip(kept.lines()).find(|(made, kept)| made != kept);
+        assert!(
+            made == kept,
+            "run `tessera reference docs/reference`; {page} differs at {first:?}"
+        );
+    }
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+    let mut linked = BTreeSet::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap();
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, anchor_of) = target.split_once('#').unwrap_or((target, ""));
+            let there =
+                if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(there.exists(), "{} links to {target}", short(&page));
+            if !anchor_of.is_empty() {
+                let text = fs::read_to_string(&there).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|heading| anchor(heading) == anchor_of);
+                assert!(found, "{} links to {target}, a heading that is not there", short(&page));
+            }
+            if page.ends_with("docs/SUMMARY.md") {
+                linked.insert(there.canonicalize().unwrap());
+            }
+        }
+    }
+    for page in pages() {
+        let known = page.ends_with("README.md") || page.ends_with("SUMMARY.md");
+        assert!(known || linked.contains(&page.canonicalize().unwrap()), "{}", short(&page));
+    }
+}
+
+/// What `tessera COMMAND... --help` says.
+fn help(words: &[&str]) -> String {
+    let (code, stdout, stderr) = run(tessera().args(words).arg("--help"));
+    assert_eq!(code, Some(0), "tessera {words:?}: {stderr}");
+    stdout
+}
+
+/// Options, keys and commands of one line `tessera ...` that do not exist.
+fn unknown(line: &str, keys: &BTreeSet<String>) -> Vec<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut commands: Vec<&str> = vec![words[1]];
+    // Commands within commands.
+    if ["data", "bench", "sweep"].contains(&words[1]) {
+        let inner = words.get(2).filter(|word| !word.starts_with('-') && **word != "PATH");
+        commands.extend(inner);
+    }
+    let mut wrong = Vec::new();
+    let mut says = help(&commands);
+    for (at, word) in words.iter().enumerate().skip(1) {
+        if *word == "--" {
+            commands = vec![words[at + 1]];
+            says = help(&commands);
+        }
+        let name = word.split('=').next().unwrap();
+        if name.len() > 2 && name.starts_with("--") && name != "--help" && !says.contains(name) {
+            wrong.push(format!("{name} of {commands:?}"));
+        }
+        let set = words[at - 1] == "--set" && ["train", "sweep", "launch"].contains(&commands[0]);
+        let key = name.trim_matches(|c| "\"'".contains(c));
+        if set && key.contains('.') && !keys.contains(key) {
+            wrong.push(format!("key {key}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn commands_that_are_shown_have_the_options_and_keys_that_they_are_shown_with() {
+    let reference = fs::read_to_string(root().join("docs/reference/keys.md")).unwrap();
+    let mut keys = BTreeSet::new();
+    let mut table = String::new();
+    for line in reference.lines() {
+        if let Some(name) = line.strip_prefix("## `[").and_then(|rest| rest.strip_suffix("]`")) {
+            table = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("| `") {
+            keys.insert(format!("{table}.{}", rest.split('`').next().unwrap()));
+        }
+    }
+    let mut checked = 0;
+    for page in pages() {
+        // Results tell what was run, with the options of their day.
+        if short(&page).starts_with("docs/results") || short(&page).starts_with("docs/reference") {
+            continue;
+        }
+        for line in code_lines(&fs::read_to_string(&page).unwrap()) {
+            let Some(at) = line.find("tessera ") else { continue };
+            let is_command = line[..at].is_empty() || line[..at].ends_with([' ', '/', '`']);
+            let next = line[at + 8..].split_whitespace().next().unwrap_or("");
+            if !is_command || !next.chars().all(|c| c.is_ascii_lowercase()) || next.is_empty() {
+                continue;
+            }
+            let line = line[at..].split(['|', ';', '#']).next().unwrap();
+            let wrong = unknown(line, &keys);
+            assert!(wrong.is_empty(), "{}: {line}: {wrong:?}", short(&page));
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn the_tutorial_works_word_for_word() {
+    let runs = root().join("runs/tutorial");
+    let _ = fs::remove_dir_all(&runs);
+    let mut command = Command::new(root().join("launch/follow.sh"));
+    command.arg(root().join("docs/tutorial.md")).current_dir(root());
+    // As in a shell: what cargo tells tests would have libtorch's C++ side compiled anew.
+    for (name, _) in std::env::vars() {
+        let is_kept = ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name);
+        let is_cargos = name.starts_with("CARGO") || name.starts_with("NEXTEST");
+        let is_libtorchs = name == "LD_LIBRARY_PATH"
+            || (name == "LIBTORCH"
+                && Path::new(&std::env::var(&name).unwrap()).ends_with(".libtorch"));
+        if (is_cargos && !is_kept) || is_libtorchs {
+            command.env_remove(name);
+        }
+    }
+    // Where a shared build folder has the programs, they are not in the tutorial's target/release.
+    let program = tessera();
+    let programs = Path::new(program.get_program()).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", programs.display()));
+    let (code, stdout, stderr) = run(&mut command);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    for said in ["exit code 75", "best", "perplexity"] {
+        assert!(stdout.contains(said) || stderr.contains(said), "no {said}: {stdout}{stderr}");
+    }
+    let steps = |run: &str| steps_logged(&runs.join(run));
+    assert_eq!([steps("first"), steps("resumed"), steps("killed"), steps("hosts")], [60; 4]);
+    fs::remove_dir_all(&runs).unwrap();
+}
+
+#[test]
+fn the_job_for_kubernetes_is_valid() {
+    let said = python("kubernetes.py", &root().join("launch/kubernetes.yaml"));
+    assert_eq!(said, serde_json::json!({"Launcher": 1, "Worker": 2}));
+}
