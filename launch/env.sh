@@ -11,6 +11,34 @@ die() {
   exit 1
 }
 
+# Prints the path of a program of launch/tools.txt, which is fetched into the cache where it is missing.
+tool() {
+  local venv=$tessera_cache/tools wanted=$tessera_root/launch/tools.txt
+  if ! cmp -s "$wanted" "$venv/complete.txt"; then
+    say "tools: installing those of launch/tools.txt into $venv"
+    python3 -m venv --clear "$venv" >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$wanted" >&2 ||
+      die "cannot install $1; get it by cargo install"
+    cp "$wanted" "$venv/complete.txt"
+  fi
+  echo "$venv/bin/$1"
+}
+
+# Prints the path of an archive of a small Debian, which debootstrap makes in the cache where it is missing.
+debian() {
+  local archive=$tessera_cache/debian-bookworm.tar root
+  if [[ ! -f $archive ]]; then
+    command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
+    say "debian: making $archive"
+    mkdir -p "$tessera_cache"
+    root=$(mktemp -d)
+    debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >&2 || die "debootstrap failed"
+    tar -C "$root" -cf "$archive.$$" . && mv "$archive.$$" "$archive"
+    rm -rf "$root"
+  fi
+  echo "$archive"
+}
+
 # A target folder outside the clone outlives it, and spares it the minutes of torch-sys' C++.
 # cargo compiles that anew when LIBTORCH changes, so there it must not name the clone.
 if [[ -z ${CARGO_TARGET_DIR:-} ]]; then
