@@ -56,6 +56,11 @@ system_packages() {
       [[ -x /usr/sbin/$package || -x /usr/sbin/${package}d ]] || missing+=("$package")
     done
     has sbatch || missing+=(slurm-client)
+    # An image without a Docker engine: launch/test-image.sh.
+    docker info >/dev/null 2>&1 || {
+      has buildah || missing+=(buildah)
+      has debootstrap || missing+=(debootstrap)
+    }
   fi
   if ((${#missing[@]} == 0)); then
     say "system packages: all there"

@@ -10,6 +10,7 @@ mod data;
 mod docs;
 mod faults;
 mod hosts;
+mod image;
 mod matrix;
 mod nccl;
 mod outputs;

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Trains over MPICH: the worker is built against it, and started by its mpirun, bare and under the launcher. Every figure
+# has to be that of a run over Open MPI. Debian's packages of MPICH are unpacked into the cache and not installed:
+# installed, they and Open MPI's would share the name mpirun.
+#
+#   launch/test-mpich.sh
+set -euo pipefail
+# shellcheck source=launch/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$tessera_root"
+
+mpich=$tessera_cache/mpich
+libraries=$mpich/usr/lib/$(gcc -print-multiarch)
+if [[ ! -x $mpich/usr/bin/mpirun.mpich ]]; then
+  command -v apt-get >/dev/null || die "no apt-get here to get MPICH with"
+  say "MPICH: unpacking it into $mpich"
+  work=$(mktemp -d)
+  chmod 755 "$work"
+  (
+    cd "$work"
+    apt-get update -qq
+    # With what they need and a plain system has not.
+    slurm=$(apt-cache depends mpich | sed -n 's/.*Depends: \(libslurm[0-9]*\).*/\1/p')
+    # shellcheck disable=SC2086
+    apt-get download -qq mpich libmpich12 libmpich-dev libucx0 libgfortran5 libhwloc15 $slurm
+    for package in *.deb; do dpkg -x "$package" unpacked; done
+  ) >&2
+  rm -rf "$mpich" && mv "$work/unpacked" "$mpich"
+  rm -r "$work"
+fi
+# The one of the package names the folders that it would be installed in.
+cat >"$mpich/mpicc" <<END
+#!/bin/sh
+[ "\$1" = -show ] && exec echo gcc -I$libraries/mpich/include -L$libraries -lmpich
+exec gcc -I$libraries/mpich/include "\$@" -L$libraries -lmpich
+END
+chmod +x "$mpich/mpicc"
+
+cargo build --release --locked -p tessera-cli -p tessera-worker
+# What does not know of MPI is as in the other folder: linked from there, it is not compiled again.
+target=$CARGO_TARGET_DIR/mpich
+if [[ ! -d $target/release ]]; then
+  release=$CARGO_TARGET_DIR/release
+  mkdir -p "$target/release/deps"
+  cp -a "$release/.fingerprint" "$release/build" "$target/release"
+  find "$release/deps" -name '*.d' -exec cp -a -t "$target/release/deps" {} +
+  find "$release/deps" \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' \) -exec ln -t "$target/release/deps" {} +
+  cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
+fi
+MPICC=$mpich/mpicc cargo build --release --locked -p tessera-worker --target-dir "$target"
+# libmpich's own, and those that it needs.
+export LD_LIBRARY_PATH=$libraries
+ldd "$target/release/tessera-worker" | grep -q libmpich || die "the worker is not linked to MPICH"
+
+runs=$(mktemp -d)
+trap 'rm -rf "$runs"' EXIT
+train=(train --config configs/smoke.toml --resume never)
+tessera=$CARGO_TARGET_DIR/release/tessera
+say "over Open MPI, by the launcher"
+LD_LIBRARY_PATH='' "$tessera" launch --nproc 2 -- "${train[@]}" --run-dir "$runs/openmpi" >/dev/null
+say "over MPICH, by the launcher"
+TESSERA_WORKER=$target/release/tessera-worker "$tessera" launch --mpirun "$mpich/usr/bin/mpirun.mpich" --nproc 2 -- \
+  "${train[@]}" --run-dir "$runs/mpich" >/dev/null
+say "over MPICH, by its mpirun alone"
+"$mpich/usr/bin/mpirun.mpich" -n 2 "$target/release/tessera-worker" "${train[@]}" --run-dir "$runs/bare"
+grep -q 'started_by=.*PMI_SIZE' "$runs/bare/logs/rank-0.log" 2>/dev/null ||
+  grep -rq 'PMI_SIZE' "$runs/bare/logs" || die "the log does not say that MPICH has started it"
+# The launcher names who was killed here too, and goes on.
+say "over MPICH, a worker killed"
+TESSERA_FAULTS=rank=1,step=30,at=backward,do=kill TESSERA_WORKER=$target/release/tessera-worker \
+  "$tessera" launch --mpirun "$mpich/usr/bin/mpirun.mpich" --nproc 2 --max-restarts 1 -- \
+  "${train[@]/never/auto}" --run-dir "$runs/killed" >"$runs/killed.log" 2>&1 || die "$(cat "$runs/killed.log")"
+grep -q 'rank 1' "$runs/killed"/failures/*.json || grep -q '"rank": *1' "$runs/killed"/failures/*.json ||
+  die "rank 1 was not named: $(cat "$runs/killed.log")"
+for run in mpich bare killed; do
+  cmp "$runs/openmpi/eval.jsonl" "$runs/$run/eval.jsonl" || die "$run differs from the run over Open MPI"
+done
+say "the same figures over MPICH as over Open MPI"
