@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::listener::host_name;
 use crate::{LaunchError, Vendor};
 
 /// How long a host may take to answer.
@@ -20,6 +21,17 @@ pub struct Host {
     pub name: String,
     /// Workers.
     pub slots: usize,
+}
+
+impl Host {
+    /// Whether it is the launcher's own host, which needs neither ssh nor a network.
+    pub(crate) fn is_here(&self) -> bool {
+        is_name_of(&self.name, &host_name())
+    }
+}
+
+fn is_name_of(name: &str, own: &str) -> bool {
+    ["localhost", "127.0.0.1", "::1", own].contains(&name) || own.split('.').next() == Some(name)
 }
 
 /// Hosts as a person types them: `h1:4,h2:4`.
@@ -82,7 +94,8 @@ fn check(hosts: &[Host]) -> Result<(), String> {
     Ok(())
 }
 
-/// The hosts that answer now. They are asked all at once, in the way that mpirun reaches them.
+/// The hosts that answer now. They are asked all at once, in the way that mpirun reaches them; the launcher's
+/// own is there.
 pub(crate) fn reachable(hosts: &[Host]) -> Vec<Host> {
     let ask = |host: &Host| {
         let connect = format!("ConnectTimeout={}", PATIENCE.as_secs());
@@ -101,11 +114,15 @@ pub(crate) fn reachable(hosts: &[Host]) -> Vec<Host> {
         ]);
         ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
     };
+    let ask = |host| if Host::is_here(host) { None } else { ask(host) };
     let mut asked: Vec<_> = hosts.iter().map(|host| (host, ask(host))).collect();
     let deadline = Instant::now() + PATIENCE + Duration::from_secs(1);
     let mut found = Vec::new();
     for (host, child) in &mut asked {
-        let Some(child) = child else { continue };
+        let Some(child) = child else {
+            found.extend(host.is_here().then(|| (*host).clone()));
+            continue;
+        };
         let status = loop {
             match child.try_wait() {
                 Ok(None) if Instant::now() < deadline => {
@@ -161,6 +178,19 @@ mod tests {
         assert_eq!(read_hostfile(&path).unwrap(), expected);
         let written = write_hostfile(folder.path().join("w"), &expected, Vendor::Mpich).unwrap();
         assert_eq!(std::fs::read_to_string(written).unwrap(), "a:4\nb:2\nc:1\n");
+    }
+
+    #[test]
+    fn a_host_knows_itself() {
+        for name in ["localhost", "127.0.0.1", "::1", "n1", "n1.cluster"] {
+            assert!(is_name_of(name, "n1.cluster"), "{name}");
+        }
+        for name in ["n", "n2", "n1.other", ""] {
+            assert!(!is_name_of(name, "n1.cluster"), "{name}");
+        }
+        // Without asking over the network.
+        let here = [host("localhost", 2)];
+        assert_eq!(reachable(&here), here);
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Start<'_> {
         sender: Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<Attempt, LaunchError> {
-        let listener = Listener::open(!self.hosts.is_empty(), sender.clone())
+        let listener = Listener::open(!self.hosts.iter().all(Host::is_here), sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&listener.token);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
