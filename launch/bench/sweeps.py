@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Whether ASHA finds what the grid finds, for less; and whether kills change anything.
 
-    python3 launch/bench/sweeps.py [--tessera PROGRAM] [--kills 5] [--results DIR]
+    python3 launch/bench/sweeps.py [--tessera PROGRAM] [--kills 5] [--results DIR] [--work DIR]
 
-Four sweeps of `configs/sweeps/search.toml`: the grid, ASHA over the same points with one trial at a time, and
-both once more, killed at random (SIGKILL of the sweep) so many times on the way.
+Four sweeps of `configs/sweeps/search.toml`: the grid, ASHA over the same points, and both once more, killed at
+random (SIGKILL of the sweep) so many times on the way. About 45 minutes on two cores;
+with --work, stopped and started again, it goes on with the sweeps in that folder.
 """
-import argparse, csv, datetime, io, os, pathlib, platform, random, re, shlex, subprocess, sys, tempfile, time
+import argparse, contextlib, csv, datetime, io, json, os, pathlib, platform, random, re, shlex, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "configs/sweeps/search.toml"
-GRID = ["--strategy", "grid"]
-ASHA = ["--strategy", "asha", "--trials", "27", "--min-steps", "10", "--parallel", "1"]
+# One trial at a time in both: what a trial's last digits are hangs on its number of threads, and with the largest
+# learning rate the digits become per cents.
+GRID = ["--strategy", "grid", "--parallel", "1"]
+ASHA = ["--strategy", "asha", "--trials", "27", "--min-steps", "60", "--parallel", "1"]
 
 
 def main():
@@ -21,15 +24,19 @@ def main():
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--work", type=pathlib.Path, help="keep the sweeps here")
     args = parser.parse_args()
-    random.seed(args.seed)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
+    with contextlib.ExitStack() as stack:
+        folder = (args.work or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         for name, options in (("grid", GRID), ("asha", ASHA)):
-            begun = time.monotonic()
-            sweep(args, folder / name, options)
-            seconds = time.monotonic() - begun
+            measured = folder / f"{name}.json"
+            if not measured.exists():
+                begun = time.monotonic()
+                sweep(args, folder / name, options)
+                measured.write_text(json.dumps(time.monotonic() - begun))
+            seconds = json.loads(measured.read_text())
             killed(args, folder / f"{name}-killed", options, seconds)
             best, steps, trials = outcome(args, folder / name)
             same = table(folder / name) == table(folder / f"{name}-killed")
@@ -38,29 +45,35 @@ def main():
     write(args, rows)
 
 
-def command(args, folder, options, *more):
-    # The grid's points in both; ASHA takes them in an order of its own.
-    words = [args.tessera, "sweep", "--config", CONFIG, "--dir", folder, *options, *more]
+def command(args, folder, options):
+    # ASHA takes the grid's points in an order of its own.
+    words = [args.tessera, "sweep", "--config", CONFIG, "--dir", folder, *options]
+    if folder.exists():
+        words.append("--resume")
     return [str(word) for word in words]
 
 
-def sweep(args, folder, options, *more):
-    subprocess.run(command(args, folder, options, *more), cwd=ROOT, check=True,
+def sweep(args, folder, options):
+    subprocess.run(command(args, folder, options), cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def killed(args, folder, options, seconds):
     """The same sweep, killed at random within the time that it takes undisturbed."""
-    times = sorted(random.uniform(0.05, 0.95) * seconds for _ in range(args.kills))
-    before, more = 0.0, []
-    for at in times:
-        process = subprocess.Popen(command(args, folder, options, *more), cwd=ROOT,
+    draw = random.Random(f"{args.seed} {folder.name}")
+    times = sorted(draw.uniform(0.05, 0.95) * seconds for _ in range(args.kills))
+    count = folder.with_suffix(".kills")
+    done = int(count.read_text()) if count.exists() else 0
+    for kill in range(done, args.kills):
+        process = subprocess.Popen(command(args, folder, options), cwd=ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(at - before)
+        time.sleep(times[kill] - (times[kill - 1] if kill else 0.0))
+        if process.poll() is not None:
+            sys.exit(f"{folder.name} ended by itself before kill {kill + 1}, with {process.returncode}")
         process.kill()
         process.wait()
-        before, more = at, ["--resume"]
-    sweep(args, folder, options, *more)
+        count.write_text(str(kill + 1))
+    sweep(args, folder, options)
 
 
 def table(folder):
