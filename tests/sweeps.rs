@@ -165,6 +165,8 @@ fn killed(place: &Place, name: &str, more: &[&str], times: usize) {
     let (code, stdout, stderr) = run(&mut place.sweep(name, &resume));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(!is_at_work(&folder), "a process is left");
+    let table = place.table(name);
+    assert!(!table.contains(",failed,"), "{table}{stdout}{stderr}");
 }
 
 /// Every step of every trial, bit for bit; the first that differs is told.
