@@ -165,12 +165,17 @@ fn killed(place: &Place, name: &str, more: &[&str], times: usize) {
     let (code, stdout, stderr) = run(&mut place.sweep(name, &resume));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(!is_at_work(&folder), "a process is left");
-    let table = place.table(name);
-    assert!(!table.contains(",failed,"), "{table}{stdout}{stderr}");
 }
 
-/// Every step of every trial, bit for bit; the first that differs is told.
+/// Every step of every trial, bit for bit; the first that differs is told, and what any trial has failed with.
 fn same_runs(place: &Place, name: &str, whole: &str) {
+    for name in [whole, name] {
+        let table = place.table(name);
+        let logs = std::fs::read_dir(place.path(name).join("logs")).unwrap();
+        let logs: String =
+            logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+        assert!(!table.contains(",failed,"), "{name}: {table}{logs}");
+    }
     let trials = std::fs::read_dir(place.path(whole).join("trials")).unwrap();
     let mut trials: Vec<_> = trials.map(|entry| entry.unwrap().file_name()).collect();
     trials.sort();
