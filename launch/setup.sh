@@ -24,11 +24,16 @@ case ${1:-} in
 esac
 
 has() { command -v "$1" >/dev/null; }
+# libclang-cpp, which is often there without it, is another library.
 has_libclang() {
-  [[ -n ${LIBCLANG_PATH:-} ]] ||
-    compgen -G '/usr/lib*/llvm*/lib*/libclang*.so*' ||
-    compgen -G '/usr/lib*/libclang*.so*' ||
-    compgen -G '/usr/lib/*/libclang*.so*'
+  [[ -n ${LIBCLANG_PATH:-} ]] && return
+  local folder name
+  for folder in '/usr/lib*/llvm*/lib*' '/usr/lib*' '/usr/lib/*'; do
+    for name in 'libclang.so*' 'libclang-[0-9]*.so*'; do
+      compgen -G "$folder/$name" && return
+    done
+  done
+  return 1
 }
 # Debian's python3 comes without pip, which fetches libtorch, and ensurepip, which a venv needs.
 has_module() { python3 -c "import importlib.util as u; exit(not u.find_spec('$1'))" 2>/dev/null; }
