@@ -33,11 +33,11 @@ def main():
         for name, options in (("grid", GRID), ("asha", ASHA)):
             measured = folder / f"{name}.json"
             if not measured.exists():
-                begun = time.monotonic()
+                start = time.monotonic()
                 sweep(args, folder / name, options)
-                measured.write_text(json.dumps(time.monotonic() - begun))
+                measured.write_text(json.dumps(time.monotonic() - start))
             seconds = json.loads(measured.read_text())
-            killed(args, folder / f"{name}-killed", options, seconds)
+            killed(args, folder / f"{name}-killed", folder / name, options, seconds)
             best, steps, trials = outcome(args, folder / name)
             same = table(folder / name) == table(folder / f"{name}-killed")
             rows.append((name, trials, steps, best, seconds, same))
@@ -58,22 +58,31 @@ def sweep(args, folder, options):
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def killed(args, folder, options, seconds):
-    """The same sweep, killed at random within the time that it takes undisturbed."""
+def killed(args, folder, undisturbed, options, seconds):
+    """The same sweep, killed at random: each time a while after another part of its jobs has begun."""
     draw = random.Random(f"{args.seed} {folder.name}")
-    times = sorted(draw.uniform(0.05, 0.95) * seconds for _ in range(args.kills))
+    jobs = len(begun(undisturbed))
+    parts = sorted(draw.uniform(0.05, 0.95) for _ in range(args.kills))
+    delays = [draw.uniform(0.0, seconds / jobs) for _ in range(args.kills)]
     count = folder.with_suffix(".kills")
     done = int(count.read_text()) if count.exists() else 0
     for kill in range(done, args.kills):
         process = subprocess.Popen(command(args, folder, options), cwd=ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(times[kill] - (times[kill - 1] if kill else 0.0))
+        while process.poll() is None and len(begun(folder)) < parts[kill] * jobs:
+            time.sleep(0.1)
+        time.sleep(delays[kill])
         if process.poll() is not None:
             sys.exit(f"{folder.name} ended by itself before kill {kill + 1}, with {process.returncode}")
         process.kill()
         process.wait()
         count.write_text(str(kill + 1))
     sweep(args, folder, options)
+
+
+def begun(folder):
+    """One log for each time that a launcher was started."""
+    return list((folder / "logs").glob("*.log"))
 
 
 def table(folder):
