@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -78,11 +79,13 @@ fn column(table: &str, name: &str) -> Vec<String> {
 }
 
 fn kill(child: &mut Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
+    if child.try_wait().unwrap().is_none() {
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
     child.wait().unwrap();
 }
 
-/// Whether a process names the folder on its command line.
+/// Whether a process names the folder, or one in it, on its command line.
 fn is_at_work(folder: &Path) -> bool {
     let needle = folder.to_str().unwrap();
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
@@ -221,6 +224,27 @@ fn killed_with_two_trials_at_a_time_a_grid_ends_with_the_same_table() {
     killed(&place, "killed", &more, 5);
     same_runs(&place, "killed", "whole");
     assert_eq!(place.table("killed"), place.table("whole"));
+}
+
+#[test]
+fn stopped_while_its_trials_start_a_sweep_loses_none_and_calls_none_failed() {
+    let place = Place::new();
+    let mut more = vec!["--set", RATES, "--set", "train.steps=2", "--parallel", "2"];
+    let trials = place.path("stopped").join("trials");
+    for milliseconds in [0, 10, 30, 60, 100, 150, 250] {
+        let mut child = start(&mut place.sweep("stopped", &more));
+        if !more.contains(&"--resume") {
+            more.push("--resume");
+        }
+        wait_until("a trial starts", || is_at_work(&trials) || child.try_wait().unwrap().is_some());
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        kill(&mut child, Signal::TERM);
+        assert!(!is_at_work(&trials), "a process is left");
+    }
+    let (code, stdout, stderr) = run(&mut place.sweep("stopped", &more));
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let table = place.table("stopped");
+    assert_eq!(column(&table, "state"), ["done"; 3], "{table}");
 }
 
 #[test]

@@ -92,6 +92,7 @@ pub(crate) struct Running {
     child: Child,
     begun: Instant,
     log: PathBuf,
+    asked_to_stop: bool,
 }
 
 impl Running {
@@ -120,11 +121,20 @@ impl Running {
             variables.push(("CUDA_VISIBLE_DEVICES".into(), gpus.into()));
         }
         let child = Child::start(&arguments, &variables, &slot.cores, &file)?;
-        Ok(Self { job, slot: number, run_dir, child, begun: Instant::now(), log })
+        Ok(Self {
+            job,
+            slot: number,
+            run_dir,
+            child,
+            begun: Instant::now(),
+            log,
+            asked_to_stop: false,
+        })
     }
 
     /// Asks for one checkpoint and the end.
     pub(crate) fn ask_to_stop(&mut self) {
+        self.asked_to_stop = true;
         self.child.ask_to_stop();
     }
 
@@ -134,7 +144,8 @@ impl Running {
         let code = status.code().unwrap_or(ExitCode::Failed.code());
         let seconds = self.begun.elapsed().as_secs_f64();
         let outcome = |message: String, figures| Outcome { code, message, figures, seconds };
-        let stopped = ExitCode::from(code) == ExitCode::Stopped;
+        // Asked while it starts, it may end in any way: that is no failure of the trial's.
+        let stopped = self.asked_to_stop || ExitCode::from(code) == ExitCode::Stopped;
         if code != 0 && !stopped {
             return Some(Some(outcome(self.last_words(), Map::new())));
         }
@@ -162,6 +173,9 @@ impl Running {
 /// is no checkpoint of that step with an evaluation.
 pub(crate) fn figures_of(run_dir: &Path, step: u64) -> Result<Option<Map<String, Value>>, String> {
     let checkpoints = run_dir.join("checkpoints");
+    if !checkpoints.exists() {
+        return Ok(None); // stopped before it had begun
+    }
     let all = tessera_checkpoint::list(&checkpoints).map_err(|error| error.to_string())?;
     let Some((_, folder)) = all.into_iter().find(|(found, _)| *found == step) else {
         return Ok(None);
@@ -186,6 +200,12 @@ fn parameters(tensors: &[TensorInfo]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_was_stopped_before_it_had_a_folder_has_no_figures_and_no_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(figures_of(&folder.path().join("0003"), 6), Ok(None));
+    }
 
     #[test]
     fn slots_have_as_much_each_and_none_goes_without() {
