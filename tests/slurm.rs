@@ -39,11 +39,13 @@ impl Slurm {
         Some(slurm)
     }
 
+    /// Slow steps, so that none of the runs ends before it is interrupted.
     fn script(&self, what: &str, words: &[&str]) -> Command {
         let mut command = Command::new(root().join("launch/test-slurm.sh"));
         command.arg(what).arg(&self.0).args(words).current_dir(root()).stdin(Stdio::null());
         let program = tessera();
         command.env("TESSERA_BIN", Path::new(program.get_program()).parent().unwrap());
+        command.env("TESSERA_FAULTS", "at=data,do=slow,ms=50");
         command
     }
 
@@ -74,6 +76,13 @@ impl Slurm {
 
 impl Drop for Slurm {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in ["slurmctld.log", "slurmd-n1.log", "slurmd-n2.log"] {
+                let text = std::fs::read_to_string(self.0.join(log)).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                println!("{log} ends:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            }
+        }
         let _ = self.script("down", &[]).status();
     }
 }
@@ -119,6 +128,7 @@ fn finishes(slurm: &Slurm, job: &str, log: &Path, run_dir: &Path) {
     assert_eq!(state, "COMPLETED", "{said}");
     assert_eq!(slurm.field(job, "Restarts"), "1");
     assert!(said.contains("queued again") && said.contains("resuming from step"), "{said}");
+    println!("{}", said.lines().find(|line| line.contains("resuming from step")).unwrap());
     let steps: Vec<u64> =
         rows(run_dir, "metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (5..=200).step_by(5).collect::<Vec<_>>(), "no row is lost or written twice");
