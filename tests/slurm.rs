@@ -114,11 +114,12 @@ fn submit(slurm: &Slurm, start: &str, run_dir: &Path) -> (String, PathBuf) {
 }
 
 fn finishes(slurm: &Slurm, job: &str, log: &Path, run_dir: &Path) {
-    // Slurm lets a job that was queued again wait for two minutes; a step that still ends would meet that of
-    // the next start, which has the same name.
+    // Slurm lets a job that was queued again wait for two minutes. Sooner, a step that still ends would meet that
+    // of the next start, which has the same name; and within the same second the nodes take the next start for the
+    // one that they have just ended ("already killed").
     wait_until("the job is queued again", || slurm.field(job, "JobState") == "PENDING");
     wait_until("its steps are gone from both nodes", || !slurm.holds_a_step(job));
-    slurm.says(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now"]);
+    slurm.says(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now+2"]);
     let mut state = String::new();
     wait_until("the job has ended", || {
         state = slurm.field(job, "JobState");
