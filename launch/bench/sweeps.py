@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Whether ASHA finds what the grid finds, for less; and whether kills change anything.
 
-    python3 launch/bench/sweeps.py [--tessera PROGRAM] [--kills 5] [--results DIR] [--work DIR]
+    python3 launch/bench/sweeps.py [--tessera PROGRAM] [--kills 5] [--seeds 5] [--results DIR] [--work DIR]
 
-Four sweeps of `configs/sweeps/search.toml`: the grid, ASHA over the same points, and both once more, killed at
-random (SIGKILL of the sweep) so many times on the way. About 25 minutes on two cores;
-with --work, stopped and started again, it goes on with the sweeps in that folder.
+Sweeps of `configs/sweeps/search.toml`: the grid; ASHA over the same points, which come in another order with each
+seed; and the grid and the first ASHA once more, killed at random (SIGKILL of the sweep) so many times on the way.
+About 50 minutes on two cores; with --work, stopped and started again, it goes on with the sweeps in that folder.
 """
 import argparse, contextlib, csv, datetime, io, os, pathlib, platform, random, re, shlex, subprocess, sys, tempfile, time
 
@@ -24,7 +24,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tessera", type=pathlib.Path, default=target / "release" / "tessera")
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=5, help="so many runs of ASHA")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
     parser.add_argument("--work", type=pathlib.Path, help="keep the sweeps here")
     args = parser.parse_args()
@@ -32,12 +33,17 @@ def main():
     with contextlib.ExitStack() as stack:
         folder = (args.work or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        for name, options in (("grid", GRID), ("asha", ASHA)):
-            sweep(args, folder / name, options)
-            killed(args, folder / f"{name}-killed", folder / name, options)
-            best, steps, trials = outcome(args, folder / name)
-            same = table(folder / name) == table(folder / f"{name}-killed")
-            rows.append((name, trials, steps, best, same))
+        sweeps = [("grid", GRID, True)]
+        sweeps += [(f"asha, seed {seed}", [*ASHA, "--seed", str(seed)], seed == 0) for seed in range(args.seeds)]
+        for name, options, with_kills in sweeps:
+            undisturbed = folder / name.replace(", seed ", "-")
+            sweep(args, undisturbed, options)
+            same = "not killed"
+            if with_kills:
+                again = folder / f"{undisturbed.name}-killed"
+                killed(args, again, undisturbed, options)
+                same = "yes" if table(undisturbed) == table(again) else "NO"
+            rows.append((name, *outcome(undisturbed), same))
             print(rows[-1], file=sys.stderr, flush=True)
     write(args, rows)
 
@@ -86,19 +92,19 @@ def table(folder):
     return (folder / "table.csv").read_text()
 
 
-def outcome(args, folder):
-    """Best error at the end, optimiser steps of all trials, trials."""
+def outcome(folder):
+    """Trials, optimiser steps of all of them, best error at the end."""
     rows = list(csv.DictReader(io.StringIO(table(folder))))
     best = min(float(row["mse"]) for row in rows if row["state"] == "done")
-    return best, sum(int(row["steps"]) for row in rows), len(rows)
+    return len(rows), sum(int(row["steps"]) for row in rows), best
 
 
 def write(args, rows):
-    grid, asha = rows
+    (_, _, all_steps, lowest, _), *searches = rows
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
                             capture_output=True).stdout.strip()
     cores = len(os.sched_getaffinity(0))
-    words = shlex.join(["python3", "launch/bench/sweeps.py", "--kills", str(args.kills), "--seed", str(args.seed)])
+    words = shlex.join(["python3", "launch/bench/sweeps.py", "--kills", str(args.kills), "--seeds", str(args.seeds)])
     lines = [
         "# Sweeps: ASHA against the grid, and kills", "",
         f"- date: {datetime.date.today()}",
@@ -107,13 +113,17 @@ def write(args, rows):
         f"- commit: {commit}", "",
         f"`{CONFIG}`: a small form of the reference workload, 27 points. A killed sweep was ended by SIGKILL "
         f"{args.kills} times at random and started again with `--resume`.", "",
-        "| strategy | trials | optimiser steps | best test MSE | same table when killed |",
-        "|---|---|---|---|---|",
+        "| strategy | trials | optimiser steps | of the grid's | best test MSE | from the grid's "
+        "| same table when killed |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, trials, steps, best, same in rows:
-        lines.append(f"| {name} | {trials} | {steps} | {best:.6f} | {'yes' if same else 'NO'} |")
-    lines += ["", f"ASHA's best is {100 * (asha[3] / grid[3] - 1):+.2f} % from the grid's, for "
-              f"{100 * asha[2] / grid[2]:.1f} % of its steps."]
+        lines.append(f"| {name} | {trials} | {steps} | {100 * steps / all_steps:.1f} % | {best:.6f} | "
+                     f"{100 * (best / lowest - 1):+.2f} % | {same} |")
+    worst = 100 * (max(row[3] for row in searches) / lowest - 1)
+    longest = 100 * max(row[2] for row in searches) / all_steps
+    lines += ["", f"ASHA's worst of {len(searches)} is {worst:+.2f} % from the grid's best; its longest took "
+              f"{longest:.1f} % of the grid's steps."]
     path = args.results / f"{datetime.date.today()}-sweeps.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
