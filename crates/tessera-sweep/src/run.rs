@@ -223,8 +223,12 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn until_over(&mut self, signals: &mut Signals) -> Result<Ending, SweepError> {
         let (mut told, mut changed) = (0, true);
+        self.show_standings()?;
         loop {
-            changed |= self.take_back()?;
+            if self.take_back()? {
+                changed = true;
+                self.show_standings()?;
+            }
             for _ in signals.pending() {
                 told += 1;
                 self.stop(told);
@@ -243,6 +247,12 @@ impl Desk<'_> {
             self.display.draw(&self.running);
             std::thread::sleep(TICK);
         }
+    }
+
+    fn show_standings(&self) -> Result<(), SweepError> {
+        let trials = self.store.trials(self.about.sweep.trials.num_runs())?;
+        self.display.stands(&trials, self.wanted);
+        Ok(())
     }
 
     fn seconds(&self) -> f64 {

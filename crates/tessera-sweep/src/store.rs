@@ -124,6 +124,18 @@ impl Trial {
     }
 }
 
+/// The number of the best trial so far: of those that have come furthest, the one of the lowest cost; one that failed is
+/// none.
+pub(crate) fn best(trials: &[Trial], metric: &Metric) -> Option<usize> {
+    let standings = trials.iter().map(|trial| trial.standing(metric).costs).enumerate();
+    let reached = standings.filter_map(|(number, costs)| {
+        let cost = costs.last().copied().filter(|cost| cost.is_finite())?;
+        Some((costs.len(), cost, number))
+    });
+    let best = reached.min_by(|a, b| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+    best.map(|(_, _, number)| number)
+}
+
 impl Store {
     /// Makes the file of a new sweep.
     ///

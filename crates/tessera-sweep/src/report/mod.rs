@@ -10,7 +10,7 @@ use fanova::{FanovaOptions, RandomForestOptions};
 use crate::STATE;
 use crate::error::SweepError;
 use crate::schedule::Schedule;
-use crate::store::{About, Store, Trial};
+use crate::store::{About, Store, Trial, best};
 use crate::trial::run_dir;
 
 pub use pictures::draw;
@@ -53,15 +53,7 @@ impl Review {
 
     /// The trial that is best at the highest rung that any has come to.
     pub fn best(&self) -> Option<usize> {
-        let metric = &self.about.sweep.metric;
-        let standings = self.trials.iter().map(|trial| trial.standing(metric).costs).enumerate();
-        let reached = standings.filter_map(|(number, costs)| {
-            let cost = costs.last().copied().filter(|cost| cost.is_finite())?;
-            Some((costs.len(), cost, number))
-        });
-        let best =
-            reached.min_by(|a, b| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
-        best.map(|(_, _, number)| number)
+        best(&self.trials, &self.about.sweep.metric)
     }
 
     /// How much of the metric's variance at the first rung each parameter explains by itself (Hutter et
