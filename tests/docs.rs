@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{python, root, run, steps_logged, tessera};
+use crate::support::{outside_cargo, python, root, run, steps_logged, tessera};
 
 /// The README and all pages of the book.
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let mut all = vec![root().join("README.md")];
     let mut folders = vec![root().join("docs")];
     while let Some(folder) = folders.pop() {
@@ -27,7 +27,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// A page's path from the root.
-fn short(page: &Path) -> String {
+pub(crate) fn short(page: &Path) -> String {
     page.strip_prefix(root()).unwrap().display().to_string()
 }
 
@@ -38,22 +38,28 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The lines within blocks of code, with those that go on joined.
-fn code_lines(page: &str) -> Vec<String> {
-    let mut lines = Vec::new();
+/// A page's blocks of code: what is behind the opening fence, and the text.
+pub(crate) fn blocks(page: &str) -> Vec<(&str, String)> {
+    let mut all = Vec::new();
     let mut inside = false;
-    let mut joined = String::new();
     for line in page.lines() {
-        if line.starts_with("```") {
+        if let Some(language) = line.strip_prefix("```") {
             inside = !inside;
-        } else if inside {
-            match line.strip_suffix('\\') {
-                Some(part) => joined.push_str(part),
-                None => lines.push(std::mem::take(&mut joined) + line),
+            if inside {
+                all.push((language, String::new()));
             }
+        } else if let (true, Some((_, text))) = (inside, all.last_mut()) {
+            text.push_str(line);
+            text.push('\n');
         }
     }
-    lines
+    all
+}
+
+/// The lines within blocks of code, with those that go on joined.
+fn code_lines(page: &str) -> Vec<String> {
+    let joined = blocks(page).into_iter().map(|(_, text)| text.replace("\\\n", ""));
+    joined.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -179,24 +185,7 @@ fn the_tutorial_works_word_for_word() {
     let _ = fs::remove_dir_all(&runs);
     let mut command = Command::new(root().join("launch/follow.sh"));
     command.arg(root().join("docs/tutorial.md")).current_dir(root());
-    // As in a shell: what cargo tells tests (OUT_DIR above all, which ring's build asks for) would have much
-    // compiled anew.
-    for (name, _) in std::env::vars() {
-        let is_kept = ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name);
-        let is_cargos =
-            name == "OUT_DIR" || name.starts_with("CARGO") || name.starts_with("NEXTEST");
-        let is_libtorchs = name == "LD_LIBRARY_PATH"
-            || (name == "LIBTORCH"
-                && Path::new(&std::env::var(&name).unwrap()).ends_with(".libtorch"));
-        if (is_cargos && !is_kept) || is_libtorchs {
-            command.env_remove(name);
-        }
-    }
-    // Where a shared build folder has the programs, they are not in the tutorial's target/release.
-    let program = tessera();
-    let programs = Path::new(program.get_program()).parent().unwrap();
-    let path = std::env::var("PATH").unwrap();
-    command.env("PATH", format!("{}:{path}", programs.display()));
+    outside_cargo(&mut command);
     let (code, stdout, stderr) = run(&mut command);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     for said in ["exit code 75", "best", "perplexity"] {

@@ -14,6 +14,7 @@ mod image;
 mod matrix;
 mod nccl;
 mod outputs;
+mod pages;
 mod precision;
 mod quantizers;
 mod ranks;

@@ -50,6 +50,27 @@ pub(crate) fn train_file(
     command
 }
 
+/// Makes a script find what it would find in a shell: the programs on the path, and nothing of what cargo tells tests.
+pub(crate) fn outside_cargo(command: &mut Command) -> &mut Command {
+    // `OUT_DIR` above all, which ring's build asks for, would have much compiled anew.
+    for (name, _) in std::env::vars() {
+        let is_kept = ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name);
+        let is_cargos =
+            name == "OUT_DIR" || name.starts_with("CARGO") || name.starts_with("NEXTEST");
+        let is_libtorchs = name == "LD_LIBRARY_PATH"
+            || (name == "LIBTORCH"
+                && Path::new(&std::env::var(&name).unwrap()).ends_with(".libtorch"));
+        if (is_cargos && !is_kept) || is_libtorchs {
+            command.env_remove(name);
+        }
+    }
+    // Where a shared build folder has the programs, they are not in the clone's target/release.
+    let program = tessera();
+    let programs = Path::new(program.get_program()).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", programs.display()))
+}
+
 /// Runs to the end; code, stdout, stderr.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();

@@ -1,0 +1,197 @@
+//! The commands of the how-to pages: those of blocks marked `sh` are run word for word, in a folder that has what
+//! their reader would have; every other block that shows a command is in a list, with what runs it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::{outside_cargo, root, rows, run, steps_logged, tessera};
+
+/// A folder with the configurations, the programs, and a reader's own files.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(TempDir::new().unwrap());
+        let program = tessera();
+        let programs = Path::new(program.get_program()).parent().unwrap();
+        fs::create_dir(place.path("target")).unwrap();
+        symlink(programs, place.path("target/release")).unwrap();
+        symlink(root().join("configs"), place.path("configs")).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, program: &str, words: &str) {
+        let mut command = Command::new(program);
+        let (code, stdout, stderr) =
+            run(command.args(words.split_whitespace()).current_dir(self.0.path()));
+        assert_eq!(code, Some(0), "{program} {words}: {stdout}{stderr}");
+    }
+
+    /// Pictures 000.png, 001.png, ... of one size.
+    fn pictures(&self, folder: &str, num: u32, (width, height): (u32, u32)) {
+        fs::create_dir_all(self.path(folder)).unwrap();
+        for id in 0..num {
+            let color = |x, y| image::Rgb([x as u8, y as u8, (id * 20) as u8]);
+            let picture = image::RgbImage::from_fn(width, height, color);
+            picture.save(self.path(folder).join(format!("{id:03}.png"))).unwrap();
+        }
+    }
+
+    /// Archives of the pictures of a folder.
+    fn archives(&self, folder: &str, of: &str) {
+        fs::create_dir_all(self.path(folder)).unwrap();
+        let file = fs::File::create(self.path(folder).join("shard-000.tar")).unwrap();
+        let mut archive = tar::Builder::new(file);
+        archive.append_dir_all(".", self.path(of)).unwrap();
+        archive.finish().unwrap();
+    }
+
+    /// A sound or a film of so many seconds, as FFmpeg's test sources make it.
+    fn made_by_ffmpeg(&self, source: &str, seconds: u32, file: &str) {
+        fs::create_dir_all(self.path(file).parent().unwrap()).unwrap();
+        self.run("ffmpeg", &format!("-v error -f lavfi -i {source} -t {seconds} {file}"));
+    }
+
+    /// A packed data set where `configs/fashion_mnist.toml` looks for it.
+    fn small_fashion_mnist(&self) {
+        for (split, num) in [("train", 64), ("test", 16)] {
+            self.pictures(&format!("pictures/{split}"), num, (28, 28));
+        }
+        let size = "--set image.height=28 --set image.width=28 --set image.channels=1";
+        let out = "--input pictures --out data/fashion_mnist";
+        let program = tessera();
+        let program = program.get_program().to_str().unwrap();
+        self.run(program, &format!("data pack --format folder {out} {size}"));
+    }
+
+    /// Follows a page in this folder; what it prints.
+    fn follow(&self, page: &str, variables: &[(&str, &str)]) -> String {
+        let mut command = Command::new(root().join("launch/follow.sh"));
+        command.arg(root().join("docs").join(page)).arg(self.0.path());
+        outside_cargo(&mut command).envs(variables.iter().copied());
+        let (code, stdout, stderr) = run(&mut command);
+        assert_eq!(code, Some(0), "{page}: {stdout}{stderr}");
+        stdout
+    }
+}
+
+/// So short that what a page shows is shown, and no more.
+const SHORT: [(&str, &str); 3] = [
+    ("TESSERA__TRAIN__STEPS", "4"),
+    ("TESSERA__METRICS__EVERY", "2"),
+    ("TESSERA__CHECKPOINT__EVERY", "4"),
+];
+
+#[test]
+fn the_commands_of_running_work() {
+    let place = Place::new();
+    place.small_fashion_mnist();
+    place.follow("running.md", &SHORT);
+    // By the launcher, by a bare mpirun, and by one that gives time: the same run.
+    let runs = ["runs/a", "runs/fashion_mnist", "runs/b"].map(|name| place.path(name));
+    for folder in &runs {
+        assert_eq!(rows(folder, "eval.jsonl"), rows(&runs[0], "eval.jsonl"));
+        assert_eq!(steps_logged(folder), 4);
+    }
+}
+
+#[test]
+fn the_commands_of_data_work() {
+    if Command::new("ffmpeg").arg("-version").output().is_err() {
+        println!("skipped: ffmpeg is missing (apt-get install ffmpeg), and the page uses it");
+        return;
+    }
+    let place = Place::new();
+    place.pictures("photos", 12, (192, 128));
+    place.archives("shards", "photos");
+    place.made_by_ffmpeg("sine=frequency=440:sample_rate=16000", 2, "sounds/a.wav");
+    place.made_by_ffmpeg("testsrc=size=128x64:rate=24", 3, "films/a.mp4");
+    // Instead of real media, which are fetched.
+    place.made_by_ffmpeg("sine=frequency=440:sample_rate=8000", 4, "media/speech/a.wav");
+    place.made_by_ffmpeg("testsrc=size=320x180:rate=24", 12, "media/film/big_buck_bunny.mp4");
+    symlink("../photos", place.path("media/photos")).unwrap();
+    let script = place.path("launch/fetch-media.sh");
+    fs::create_dir(script.parent().unwrap()).unwrap();
+    fs::write(&script, "#!/bin/sh\necho \"media/$1\"\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+
+    place.follow("data.md", &SHORT);
+    for run_dir in ["runs/photo_patches", "runs/film"] {
+        assert_eq!(steps_logged(&place.path(run_dir)), 4, "{run_dir}");
+    }
+    for set in
+        ["photos", "patches", "packed", "sounds", "films", "photo_patches", "speech", "clips"]
+    {
+        assert!(place.path("data").join(set).join("manifest.json").is_file(), "{set}");
+    }
+    for picture in ["patches.png", "speech.png"] {
+        assert!(image::open(place.path(picture)).unwrap().width() > 1, "{picture}");
+    }
+}
+
+#[test]
+fn the_commands_of_sweeps_work() {
+    let place = Place::new();
+    let said = place.follow("sweeps.md", &[]);
+    for sweep in ["smoke", "codes"] {
+        let folder = place.path("runs/sweeps").join(sweep);
+        assert!(folder.join("best.toml").is_file(), "{sweep}: {said}");
+        let table = fs::read_to_string(folder.join("table.csv")).unwrap();
+        let num = if sweep == "smoke" { 9 } else { 3 * 5 };
+        assert_eq!(table.lines().count(), 1 + num, "{table}");
+        assert!(!table.contains("failed"), "{table}");
+    }
+}
+
+/// Blocks that need another system than a test has, or take long: their page, words of theirs, and what runs the
+/// command in another form.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("README.md", "./launch/demo.sh", ".ci/run"),
+    ("docs/clusters.md", "sbatch ", "tests/slurm.rs"),
+    ("docs/clusters.md", "docker build ", "launch/test-image.sh"),
+    ("docs/reliability.md", "tessera chaos ", "tests/matrix.rs"),
+    ("docs/architecture.md", "tessera launch ", "crates/tessera-cli/tests/launch.rs"),
+];
+
+#[test]
+fn every_block_that_shows_a_command_is_run() {
+    let programs =
+        ["tessera ", "tessera-worker ", "mpirun ", "sbatch ", "docker ", "cargo ", "./launch/"];
+    let mut followed = Vec::new();
+    let mut elsewhere = Vec::new();
+    for page in crate::docs::pages() {
+        let name = crate::docs::short(&page);
+        if name.starts_with("docs/results") || name.starts_with("docs/reference") {
+            continue; // what was run then; what the code says
+        }
+        for (language, block) in crate::docs::blocks(&fs::read_to_string(&page).unwrap()) {
+            let shows =
+                block.lines().any(|line| programs.iter().any(|name| line.starts_with(name)));
+            if language == "sh" {
+                followed.push(name.clone());
+            } else if shows {
+                let known =
+                    |(of, word, _): &&(&str, &str, &str)| name == *of && block.contains(word);
+                let entry = ELSEWHERE.iter().find(known);
+                elsewhere
+                    .push(*entry.unwrap_or_else(|| panic!("nothing runs, in {name}:\n{block}")));
+            }
+        }
+    }
+    followed.dedup();
+    let tested = ["data", "running", "sweeps", "tutorial"].map(|page| format!("docs/{page}.md"));
+    assert_eq!(followed, tested, "a page with blocks marked `sh` needs its test");
+    for (_, word, by) in elsewhere {
+        let what = word.split_whitespace().last().unwrap();
+        let text = fs::read_to_string(root().join(by)).unwrap();
+        assert!(text.contains(what), "{by} runs no {what}");
+    }
+}
