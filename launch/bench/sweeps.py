@@ -14,7 +14,7 @@ CONFIG = "configs/sweeps/search.toml"
 # One trial at a time in both: what a trial's last digits are hangs on its number of threads, and with the largest
 # learning rate the digits become per cents.
 GRID = ["--strategy", "grid", "--parallel", "1"]
-ASHA = ["--strategy", "asha", "--trials", "27", "--min-steps", "30", "--parallel", "1"]
+ASHA = ["--strategy", "asha", "--trials", "27", "--min-steps", "60", "--parallel", "1"]
 
 LONGEST_DELAY = 15.0  # seconds from a job's begin to a kill: about what a trial takes
 

@@ -49,15 +49,14 @@ impl Schedule {
     /// That of a sweep whose trainings have so many steps.
     pub fn new(search: &Search, steps: u64) -> Self {
         let halving = matches!(search.strategy, Strategy::Halving | Strategy::Asha);
-        let mut rungs = vec![steps];
+        let mut rungs = Vec::new();
         if halving {
-            // Down from the end, so that the last rung is the whole training.
-            while let Some(&first) = rungs.first()
-                && first / search.factor >= search.min_steps.max(1)
-            {
-                rungs.insert(0, first / search.factor);
-            }
+            // Up from what every trial gets, as the papers have it; the last rung is the whole training.
+            let first = Some(search.min_steps.max(1));
+            let all = std::iter::successors(first, |rung| rung.checked_mul(search.factor));
+            rungs.extend(all.take_while(|rung| *rung < steps));
         }
+        rungs.push(steps);
         let factor = usize::try_from(search.factor).unwrap_or(usize::MAX);
         Self { rungs, factor, synchronous: search.strategy != Strategy::Asha }
     }
@@ -152,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn rungs_go_down_from_the_whole_training() {
+    fn rungs_go_up_from_the_smallest_training_to_the_whole_one() {
         assert_eq!(schedule(Strategy::Asha, 10, 270).rungs, [10, 30, 90, 270]);
-        assert_eq!(schedule(Strategy::Halving, 11, 270).rungs, [30, 90, 270]);
+        assert_eq!(schedule(Strategy::Halving, 11, 270).rungs, [11, 33, 99, 270]);
         assert_eq!(schedule(Strategy::Asha, 270, 270).rungs, [270]);
         assert_eq!(schedule(Strategy::Random, 10, 270).rungs, [270]);
     }

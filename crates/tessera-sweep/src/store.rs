@@ -16,8 +16,8 @@ use crate::schedule::Standing;
 use crate::space::Point;
 use crate::spec::{Metric, Sweep};
 
-/// Version of the tables.
-const VERSION: i64 = 1;
+/// Version of the tables, and of what they mean: before 2, rungs went down from the whole training.
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE sweep (version INTEGER NOT NULL, spec TEXT NOT NULL, base TEXT NOT NULL,
