@@ -176,7 +176,10 @@ impl Store {
             })?;
         let unknown = |problem: String| SweepError::Folder { folder: path.to_owned(), problem };
         if version != VERSION {
-            return Err(unknown(format!("its version is {version}, this program knows {VERSION}")));
+            return Err(unknown(format!(
+                "its version is {version}, this program knows {VERSION}: choose another folder, or use the tessera \
+                 that made it"
+            )));
         }
         let sweep = serde_json::from_str(&spec).map_err(|error| unknown(error.to_string()))?;
         let about = About { sweep, base, steps: steps as u64, eval_every: eval_every as u64 };
