@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs every test, or those that a filter names.
+# Runs the tests: all that CI runs, those that a filter names, or everything.
 #
-#   launch/test.sh [arguments of cargo nextest run, or of cargo test where that is not installed]
-#   launch/test.sh --full     every test, then the whole fault matrix three times and 300 kills of one run
+#   launch/test.sh [arguments of cargo nextest run]
+#   launch/test.sh --full     also what takes long: the tests named `full`, the whole fault matrix three
+#                             times, 300 kills of one run (docs/testing.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,22 +11,22 @@ full=
 if [[ ${1:-} == --full ]]; then
   full=1
   shift
+  set -- --profile full "$@"
+  export TESSERA_FUZZ_SECONDS=${TESSERA_FUZZ_SECONDS:-60}
 fi
 
-TESSERA_TESTS=1 ./launch/setup.sh
+if [[ -n $full ]]; then wanted=full; else wanted=short; fi
+TESSERA_TESTS=$wanted ./launch/setup.sh
 ./launch/python.sh
 # shellcheck source=launch/env.sh
 . launch/env.sh
+nextest=$(tool cargo-nextest)
 
 # The tests that start processes take the programs from the target folder.
 cargo build --release --locked -p tessera-cli -p tessera-worker
-if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --workspace --release --locked "$@"
-else
-  cargo test --workspace --release --locked --lib --bins --tests "$@"
-fi
+"$nextest" nextest run --workspace --release --locked "$@"
 # A filter asks for some tests, and examples in documentation have no names to go by.
-if (($# == 0)); then
+if [[ $# == 0 || -n $full ]]; then
   cargo test --doc --workspace --release --locked
 fi
 

@@ -137,17 +137,22 @@ fn the_commands_of_data_work() {
     }
 }
 
-#[test]
-fn the_commands_of_sweeps_work() {
-    let place = Place::new();
-    let said = place.follow("sweeps.md", &[]);
-    for sweep in ["smoke", "codes"] {
-        let folder = place.path("runs/sweeps").join(sweep);
-        assert!(folder.join("best.toml").is_file(), "{sweep}: {said}");
-        let table = fs::read_to_string(folder.join("table.csv")).unwrap();
-        let num = if sweep == "smoke" { 9 } else { 3 * 5 };
-        assert_eq!(table.lines().count(), 1 + num, "{table}");
-        assert!(!table.contains("failed"), "{table}");
+mod full {
+    use super::*;
+
+    /// Two sweeps of 24 trainings; `tests/sweeps.rs` has sweeps of the same kinds.
+    #[test]
+    fn the_commands_of_sweeps_work() {
+        let place = Place::new();
+        let said = place.follow("sweeps.md", &[]);
+        for sweep in ["smoke", "codes"] {
+            let folder = place.path("runs/sweeps").join(sweep);
+            assert!(folder.join("best.toml").is_file(), "{sweep}: {said}");
+            let table = fs::read_to_string(folder.join("table.csv")).unwrap();
+            let num = if sweep == "smoke" { 9 } else { 3 * 5 };
+            assert_eq!(table.lines().count(), 1 + num, "{table}");
+            assert!(!table.contains("failed"), "{table}");
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Every quantiser of `configs/quantizers/`, small: exact over ranks as threads and as processes of
-//! mpirun, and resumed bit for bit.
+//! Every quantiser of `configs/quantizers/`, small: exact over ranks and resumed bit for bit, as threads;
+//! one of each family also as processes of mpirun, and all of them in `./launch/test.sh --full`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,12 @@ use tessera_nn::QuantizerConfig;
 use tessera_nn::quantize::{CodebookInit, VectorConfig};
 use tessera_train::{Precision, TrainConfig, Training, resolve};
 
-use crate::ranks::{Outcome, assert_bitwise_equal, distance, train_world_from};
+use crate::ranks::{Outcome, assert_bitwise_equal, distance, resume_world, train_world_from};
 use crate::support::{root, run, tensors, tessera, train_file};
 
 const STEPS: u64 = 30;
+/// Where a resumed run was stopped: no multiple of the steps between two replacements.
+const STOP: u64 = 17;
 
 /// The experiments, in parts that take about as long.
 const AVERAGES: [&str; 8] = [
@@ -108,11 +110,24 @@ fn train_world(world_size: usize, config: &TrainConfig, steps: u64) -> Vec<Outco
         }
         parameters.refresh();
     };
-    train_world_from(spread, world_size, config, steps)
+    train_world_from(spread, world_size, config, 0..steps)
 }
 
-/// Worlds of 1 to 4 on a batch that none of 2, 3 and 4 divides; then one that leaves a rank
-/// without samples; then float32 and bfloat16.
+/// What a checkpoint of `STOP` holds is all that the steps after it hang on.
+fn assert_resumes(name: &str, config: &TrainConfig, whole: &Outcome) {
+    let world_size = 2;
+    let stopped = train_world(world_size, config, STOP).remove(0);
+    let resumed = resume_world(stopped.state, world_size, config, STOP..STEPS).remove(0);
+    for ((tensor, ours), (_, theirs)) in resumed.state.iter().zip(&whole.state) {
+        assert_eq!(ours, theirs, "{name}: {tensor} differs after a resume");
+    }
+    let rest = STOP as usize;
+    assert_eq!(resumed.indices, whole.indices[rest..], "{name}, resumed");
+    assert_eq!(resumed.metrics, whole.metrics[rest..], "{name}, resumed");
+}
+
+/// Worlds of 1 to 4 on a batch that none of 2, 3 and 4 divides, two of them resumed; then one that
+/// leaves a rank without samples; then float32 and bfloat16.
 fn exact_over_ranks(name: &str, mut config: TrainConfig) {
     let one = train_world(1, &config, STEPS).remove(0);
     let used = one.metrics.iter().map(|metrics| metrics[4]).fold(0.0, f64::max);
@@ -122,6 +137,9 @@ fn exact_over_ranks(name: &str, mut config: TrainConfig) {
         let ranks = train_world(world_size, &config, STEPS);
         assert_bitwise_equal(&ranks);
         assert_close(&format!("{name}, {world_size} ranks"), &one, &ranks[0]);
+        if world_size == 2 {
+            assert_resumes(name, &config, &ranks[0]);
+        }
     }
     let whole = std::mem::replace(&mut config.train.global_batch, 3);
     let (one, four) = (train_world(1, &config, 6).remove(0), train_world(4, &config, 6));
@@ -210,7 +228,7 @@ fn exact_in_processes(names: &[&str]) {
         let [one, two, resumed] = [(); 3].map(|()| TempDir::new().unwrap());
         train_to(0, name, 1, one.path(), &[]);
         train_to(0, name, 2, two.path(), &[]);
-        train_to(75, name, 2, resumed.path(), &["train.stop_at=17"]);
+        train_to(75, name, 2, resumed.path(), &[&format!("train.stop_at={STOP}")]);
         train_to(0, name, 2, resumed.path(), &[]);
         let [one, two, resumed] =
             [&one, &two, &resumed].map(|folder| tensors(folder.path(), STEPS));
@@ -258,22 +276,19 @@ fn numbers(bytes: &[u8]) -> Tensor {
     Tensor::from_data_size(bytes, &[bytes.len() as i64 / 8], Kind::Double)
 }
 
+/// The one of each family that keeps most between two steps.
 #[test]
-fn codebooks_that_are_averages_are_exact_in_processes_and_after_a_resume() {
-    exact_in_processes(&AVERAGES);
+fn one_of_each_family_is_exact_in_processes_and_after_a_resume() {
+    exact_in_processes(&["ema_anchors", "gradient_orthogonal", "residual_shared", "residual_lfq"]);
 }
 
-#[test]
-fn other_codebooks_are_exact_in_processes_and_after_a_resume() {
-    exact_in_processes(&OTHER_CODEBOOKS);
-}
+mod full {
+    use super::*;
 
-#[test]
-fn composed_quantizers_are_exact_in_processes_and_after_a_resume() {
-    exact_in_processes(&COMPOSED);
-}
-
-#[test]
-fn quantizers_without_codebook_are_exact_in_processes_and_after_a_resume() {
-    exact_in_processes(&WITHOUT_CODEBOOK);
+    #[test]
+    fn all_are_exact_in_processes_and_after_a_resume() {
+        exact_in_processes(
+            &[&AVERAGES[..], &OTHER_CODEBOOKS, &COMPOSED, &WITHOUT_CODEBOOK].concat(),
+        );
+    }
 }

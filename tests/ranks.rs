@@ -4,7 +4,8 @@
 //! ranks against one part by up to 1e-1 in 20 steps in correct code: rounding flips an
 //! assignment. That distance is printed, not asserted.)
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
@@ -64,19 +65,21 @@ fn new_training(config: &TrainConfig) -> Training {
 fn train_rank(
     comm: &Threads,
     config: &TrainConfig,
-    steps: u64,
+    steps: Range<u64>,
     prepare: &dyn Fn(&Training),
     disturb: impl Fn(usize, u64, &Training),
 ) -> Result<Outcome, TrainError> {
     let source = tessera_data::source::open(&config.data, "train")?;
-    let batches = |comm| training_batches(Arc::clone(&source), config, 0, comm, RankDevice::cpu());
+    let batches =
+        |comm| training_batches(Arc::clone(&source), config, steps.start, comm, RankDevice::cpu());
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let (mine, whole) = (batches(comm)?, batches(&Solo::default())?);
     let mut training = new_training(config);
     prepare(&training);
     let mut clock = Clock::start(Arc::default());
     let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
-    for (batch, whole) in mine.zip(whole).take(steps as usize) {
+    let num_steps = (steps.end - steps.start) as usize;
+    for (batch, whole) in mine.zip(whole).take(num_steps) {
         let (mut batch, whole) = (batch?, whole?);
         if batch.step == 0 {
             start_from(comm, &mut training.model, &batch, config.seed)?;
@@ -126,17 +129,39 @@ pub(crate) fn train_world_from(
     prepare: impl Fn(&Training) + Sync,
     world_size: usize,
     config: &TrainConfig,
-    steps: u64,
+    steps: Range<u64>,
 ) -> Vec<Outcome> {
     tch::set_num_threads(1);
     let ranks = Threads::run(world_size, DEADLINE, |comm| {
-        Ok::<_, CommError>(train_rank(&comm, config, steps, &prepare, |_, _, _| {}))
+        Ok::<_, CommError>(train_rank(&comm, config, steps.clone(), &prepare, |_, _, _| {}))
     });
     ranks.into_iter().map(|rank| rank.expect("joins").expect("trains")).collect()
 }
 
+/// Trains on, in new trainings, from the tensors that a checkpoint of step `steps.start` holds.
+pub(crate) fn resume_world(
+    state: Vec<(String, Tensor)>,
+    world_size: usize,
+    config: &TrainConfig,
+    steps: Range<u64>,
+) -> Vec<Outcome> {
+    let state = Mutex::new(state); // a tensor may be sent to another thread, and not be shared
+    let restore = |training: &Training| {
+        let _no_grad = tch::no_grad_guard();
+        let saved = state.lock().expect("no rank panics");
+        let own = checkpoint::state(training);
+        assert_eq!(own.len(), saved.len());
+        for ((name, mut tensor), (saved_name, value)) in own.into_iter().zip(&*saved) {
+            assert_eq!(name, *saved_name);
+            tensor.copy_(value);
+        }
+        training.model.parameters.refresh();
+    };
+    train_world_from(restore, world_size, config, steps)
+}
+
 fn train_world(world_size: usize, config: &TrainConfig) -> Vec<Outcome> {
-    train_world_from(|_| {}, world_size, config, STEPS)
+    train_world_from(|_| {}, world_size, config, 0..STEPS)
 }
 
 pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -224,7 +249,7 @@ fn a_rank_whose_state_has_drifted_stops_the_run_on_every_rank() {
     tch::set_num_threads(1);
     let config = config(Precision::Fp32, 8);
     let ranks = Threads::run(3, DEADLINE, |comm| {
-        Ok::<_, CommError>(train_rank(&comm, &config, STEPS, &|_| {}, |rank, step, training| {
+        Ok::<_, CommError>(train_rank(&comm, &config, 0..STEPS, &|_| {}, |rank, step, training| {
             if (rank, step) == (1, 4) {
                 let mut first = training.model.parameters.flat().narrow(0, 0, 1);
                 let bits = first.double_value(&[0]) as f32;

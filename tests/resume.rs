@@ -47,11 +47,11 @@ fn assert_same_run(expected: &Path, found: &Path, last_step: u64) {
     }
 }
 
-/// A step in the middle of the run that no one chose.
-fn any_step() -> u64 {
+/// One of the 90 steps from here, that no one chose.
+fn any_step(from: u64) -> u64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let step = 20 + u64::from(nanoseconds) % 250;
-    println!("stopped when step {step} is logged");
+    let step = from + u64::from(nanoseconds) % 90;
+    println!("disturbed when step {step} is logged");
     step
 }
 
@@ -81,33 +81,26 @@ fn stopped_twice_by_stop_at_and_resumed_is_bitwise_the_undisturbed_run() {
     assert_same_run(expected.path(), folder.path(), 60);
 }
 
+/// One run, disturbed three times.
 #[test]
-fn stopped_by_a_signal_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
-    let expected = undisturbed(&LONG);
-    for stopping in [Signal::USR1, Signal::TERM] {
-        let folder = TempDir::new().unwrap();
-        let launcher = start(&mut train(2, folder.path(), &LONG));
-        let step = any_step();
-        wait_until("the step is logged", || steps_logged(folder.path()) >= step);
-        signal(&launcher, stopping);
-        assert_eq!(code_of(launcher), Some(75));
-        train_to(0, 2, folder.path(), &LONG);
-        assert_same_run(expected.path(), folder.path(), STEPS);
-    }
-}
-
-#[test]
-fn killed_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
+fn stopped_by_signals_and_killed_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
     let expected = undisturbed(&LONG);
     let folder = TempDir::new().unwrap();
-    let mut launcher = start(&mut train(2, folder.path(), &LONG));
-    let step = 40 + any_step();
-    wait_until("the step is logged, and a checkpoint there", || {
-        steps_logged(folder.path()) >= step && !checkpoints(folder.path()).is_empty()
-    });
-    signal(&launcher, Signal::KILL);
-    launcher.wait().unwrap();
-    wait_until("all processes are gone", || processes_of(folder.path()).is_empty());
+    for (sent, from) in [(Signal::USR1, 20), (Signal::TERM, 130), (Signal::KILL, 240)] {
+        let mut launcher = start(&mut train(2, folder.path(), &LONG));
+        let step = any_step(from);
+        wait_until("the step is logged, and a checkpoint there", || {
+            let saved = sent != Signal::KILL || !checkpoints(folder.path()).is_empty();
+            steps_logged(folder.path()) >= step && saved
+        });
+        signal(&launcher, sent);
+        if sent == Signal::KILL {
+            launcher.wait().unwrap();
+            wait_until("all processes are gone", || processes_of(folder.path()).is_empty());
+        } else {
+            assert_eq!(code_of(launcher), Some(75));
+        }
+    }
     let told = train_to(0, 2, folder.path(), &LONG);
     assert!(told.contains("resuming from step"), "{told}");
     assert_same_run(expected.path(), folder.path(), STEPS);

@@ -1,5 +1,6 @@
-//! A training as a Slurm job: over two nodes by mpirun, preempted, queued again, resumed, finished. The
-//! Slurm is real, its nodes are network namespaces of this machine (`launch/test-slurm.sh`).
+//! A training as a Slurm job: over two nodes by mpirun, preempted, queued again, resumed, finished; by srun in
+//! `./launch/test.sh --full`. The Slurm is real, its nodes are network namespaces of this machine
+//! (`launch/test-slurm.sh`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -135,12 +136,13 @@ fn finishes(slurm: &Slurm, job: &str, log: &Path, run_dir: &Path) {
     assert_eq!(steps, (5..=200).step_by(5).collect::<Vec<_>>(), "no row is lost or written twice");
 }
 
+/// By mpirun under the launcher.
 #[test]
 fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
     let folder = TempDir::new().unwrap();
     let Some(slurm) = Slurm::up(folder.path()) else { return };
 
-    // By mpirun under the launcher; a job of higher priority takes the nodes.
+    // A job of higher priority takes the nodes.
     let run_dir = folder.path().join("launched");
     let (job, log) = submit(&slurm, "mpirun", &run_dir);
     wait_until("it trains", || steps_logged(&run_dir) >= 20);
@@ -151,16 +153,25 @@ fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
     assert_eq!(slurm.field(&urgent, "JobState"), "COMPLETED");
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("2 workers on 2 hosts"), "{said}");
+}
 
-    // By srun and PMIx, without the launcher; the warning before the time is up.
-    let run_dir = folder.path().join("srun");
-    let (job, log) = submit(&slurm, "srun", &run_dir);
-    wait_until("it trains", || steps_logged(&run_dir) >= 20);
-    slurm.says(&["scancel", "--batch", "--signal=USR1", &job]);
-    finishes(&slurm, &job, &log, &run_dir);
-    let log = std::fs::read_to_string(run_dir.join("logs/rank-0.jsonl")).unwrap();
-    assert!(
-        log.contains("SLURM_STEP_NUM_TASKS=2") || log.contains("OMPI_COMM_WORLD_SIZE=2"),
-        "{log}"
-    );
+mod full {
+    use super::*;
+
+    /// By srun and PMIx, without the launcher.
+    #[test]
+    fn a_job_that_is_warned_before_its_time_is_up_is_queued_again_and_finishes() {
+        let folder = TempDir::new().unwrap();
+        let Some(slurm) = Slurm::up(folder.path()) else { return };
+        let run_dir = folder.path().join("srun");
+        let (job, log) = submit(&slurm, "srun", &run_dir);
+        wait_until("it trains", || steps_logged(&run_dir) >= 20);
+        slurm.says(&["scancel", "--batch", "--signal=USR1", &job]);
+        finishes(&slurm, &job, &log, &run_dir);
+        let log = std::fs::read_to_string(run_dir.join("logs/rank-0.jsonl")).unwrap();
+        assert!(
+            log.contains("SLURM_STEP_NUM_TASKS=2") || log.contains("OMPI_COMM_WORLD_SIZE=2"),
+            "{log}"
+        );
+    }
 }

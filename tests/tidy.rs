@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use serde_json::Value;
 
 use crate::support::{root, run, tessera};
 
@@ -40,45 +40,85 @@ const ARROWS: [(&str, &[&str]); 11] = [
 const OWNS_SYSTEM_LIBRARIES: [&str; 2] = ["nccl-rs", "tessera-comm"];
 const LONGEST_FILE: usize = 500;
 
-/// The packages for this machine: those for others need not have been downloaded.
-fn metadata() -> Metadata {
+/// What cargo says of all packages for this machine: those for others need not have been downloaded.
+///
+/// Read as plain JSON: a crate that knows the format asks for another feature of serde_json, and would have
+/// everything compiled once for the programs and once more for the tests.
+fn metadata() -> Value {
     let (_, version, _) = run(Command::new("rustc").arg("-vV"));
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
-    let mut command = MetadataCommand::new();
-    let options = ["--locked", "--offline", "--filter-platform", host].map(str::to_owned);
-    command.current_dir(root()).other_options(options);
-    command.exec().unwrap()
+    let mut command = Command::new("cargo");
+    command.args(["metadata", "--format-version", "1", "--locked", "--offline"]);
+    command.args(["--filter-platform", host]).current_dir(root());
+    let (code, stdout, stderr) = run(&mut command);
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+/// The packages of this workspace, each with its name.
+fn ours(metadata: &Value) -> Vec<(&str, &Value)> {
+    let members = list(&metadata["workspace_members"]);
+    let packages = list(&metadata["packages"]).iter();
+    let ours = packages.filter(|package| members.contains(&package["id"]));
+    ours.map(|package| (package["name"].as_str().unwrap(), package)).collect()
 }
 
 #[test]
 fn crates_depend_on_one_another_only_along_the_arrows() {
     let metadata = metadata();
-    let ours = metadata.workspace_packages();
-    let names: BTreeSet<&str> = ours.iter().map(|package| package.name.as_str()).collect();
+    let ours = ours(&metadata);
+    let names: BTreeSet<&str> = ours.iter().map(|(name, _)| *name).collect();
     let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, known, "a crate is new or gone: draw its arrows here and in the docs");
     for (name, allowed) in ARROWS {
-        let package = ours.iter().find(|package| package.name == name).unwrap();
-        for dependency in &package.dependencies {
-            let is_arrow = dependency.kind == DependencyKind::Normal
-                && names.contains(dependency.name.as_str());
-            assert!(
-                !is_arrow || allowed.contains(&dependency.name.as_str()),
-                "{name} must not depend on {}",
-                dependency.name
-            );
+        let (_, package) = ours.iter().find(|(found, _)| *found == name).unwrap();
+        for dependency in list(&package["dependencies"]) {
+            let other = dependency["name"].as_str().unwrap();
+            // Of a normal dependency cargo gives no kind.
+            let is_arrow = dependency["kind"].is_null() && names.contains(other);
+            assert!(!is_arrow || allowed.contains(&other), "{name} must not depend on {other}");
         }
     }
+}
+
+/// Major, minor and patch of a version of Rust such as `1.89`.
+fn version(text: &str) -> [u64; 3] {
+    let mut parts = text.split('.').map(|part| part.parse().unwrap());
+    [(); 3].map(|()| parts.next().unwrap_or(0))
 }
 
 #[test]
 fn no_dependency_asks_for_a_newer_rust_than_we_say() {
     let metadata = metadata();
-    let ours = metadata.workspace_packages()[0].rust_version.clone().unwrap();
-    for package in &metadata.packages {
-        let asked = package.rust_version.as_ref();
-        assert!(asked.is_none_or(|asked| *asked <= ours), "{} wants {asked:?}", package.name);
+    let says = ours(&metadata)[0].1["rust_version"].as_str().unwrap().to_owned();
+    for package in list(&metadata["packages"]) {
+        let asked = package["rust_version"].as_str();
+        let fits = asked.is_none_or(|asked| version(asked) <= version(&says));
+        assert!(fits, "{} wants {asked:?}", package["name"]);
     }
+}
+
+/// Packages with the features that they are compiled with.
+fn compiled(words: &[&str]) -> BTreeSet<String> {
+    let mut command = Command::new("cargo");
+    command.args(["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p} {f}"]);
+    let (code, stdout, stderr) = run(command.args(words).current_dir(root()));
+    assert_eq!(code, Some(0), "{stderr}");
+    stdout.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+/// One dependency of a test that asks for one more feature of, say, serde_json would have both compiled twice,
+/// and all that stands on it.
+#[test]
+fn the_tests_are_built_on_what_the_programs_are_built_on() {
+    let programs = compiled(&["-p", "tessera-cli", "-p", "tessera-worker", "-e", "normal,build"]);
+    let tests = compiled(&["--workspace", "-e", "normal,build,dev"]);
+    let twice: Vec<&String> = programs.difference(&tests).collect();
+    assert!(twice.is_empty(), "compiled again for the tests, with other features: {twice:?}");
 }
 
 #[test]
@@ -93,20 +133,26 @@ fn the_architecture_page_draws_the_same_arrows() {
 }
 
 /// Names of all packages that building `name` needs, apart from those of its tests.
-fn all_dependencies(metadata: &Metadata, name: &str) -> BTreeSet<String> {
-    let nodes: BTreeMap<&PackageId, _> =
-        metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
-    let start = metadata.packages.iter().find(|package| package.name == name).unwrap();
-    let (mut seen, mut open) = (BTreeSet::new(), vec![&start.id]);
+fn all_dependencies(metadata: &Value, name: &str) -> BTreeSet<String> {
+    let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| (node["id"].as_str().unwrap(), node))
+        .collect();
+    let names: BTreeMap<&str, &str> = list(&metadata["packages"])
+        .iter()
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .collect();
+    let start = *names.iter().find(|(_, found)| **found == name).unwrap().0;
+    let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
     while let Some(id) = open.pop() {
         if seen.insert(id) {
-            let used = nodes[id].deps.iter().filter(|dependency| {
-                dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development)
+            let used = list(&nodes[id]["deps"]).iter().filter(|dependency| {
+                list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev")
             });
-            open.extend(used.map(|dependency| &dependency.pkg));
+            open.extend(used.map(|dependency| dependency["pkg"].as_str().unwrap()));
         }
     }
-    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+    seen.into_iter().map(|id| names[id].to_owned()).collect()
 }
 
 #[test]

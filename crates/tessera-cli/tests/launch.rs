@@ -245,9 +245,7 @@ fn a_killed_launcher_leaves_nobody_behind() {
     assert!(!processes_of(launch.run_dir.path()).is_empty());
     launch.launcher.kill().unwrap();
     launch.launcher.wait().unwrap();
-    let killed = Instant::now();
     wait_until("all are gone", || processes_of(launch.run_dir.path()).is_empty());
-    assert!(killed.elapsed() < Duration::from_secs(5), "took {:?}", killed.elapsed());
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! and answers with samples or with an error of one line. A panic, a hang or an allocation beyond
 //! reason ends the test.
 //!
-//! Each target runs for a few seconds here. `cargo bolero test -p tessera-data TARGET` runs one for
-//! as long as wanted, with a fuzzer that looks where it gets.
+//! Each target runs for a second, or for as many as `TESSERA_FUZZ_SECONDS` says (60 in
+//! `./launch/test.sh --full`). `cargo bolero test -p tessera-data TARGET` runs one with a fuzzer that
+//! looks where it gets.
 
 #![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
@@ -21,7 +22,10 @@ use tessera_data::{
 };
 
 /// How long each target runs.
-const TIME: Duration = Duration::from_secs(4);
+fn time() -> Duration {
+    let seconds = std::env::var("TESSERA_FUZZ_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(1, |seconds| seconds.parse().unwrap()))
+}
 
 /// A change of a file; places are taken modulo its length.
 #[derive(Debug, Clone, TypeGenerator)]
@@ -91,7 +95,7 @@ fn target(
     let path = folder.path().join(file);
     let whole = fs::read(&path).unwrap();
     read_all(config);
-    bolero::check!().with_test_time(TIME).with_type::<Vec<Edit>>().for_each(|edits| {
+    bolero::check!().with_test_time(time()).with_type::<Vec<Edit>>().for_each(|edits| {
         fs::write(&path, edited(&whole, edits)).unwrap();
         after(folder.path());
         read_all(config);

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tessera_data::{
@@ -282,7 +282,6 @@ fn a_server_that_goes_on_failing_is_an_error_that_names_shard_and_sample() {
         fs::remove_dir_all(&cache).unwrap();
         fs::create_dir(&cache).unwrap();
         server.be(mood, u32::MAX);
-        let start = Instant::now();
         let mut out = vec![0; source.shape().num_bytes()];
         // A lie is in the middle of the page, which is where the samples are.
         let error = (0..10).find_map(|id| source.read(id, Draw::NONE, &mut out).err()).unwrap();
@@ -290,9 +289,6 @@ fn a_server_that_goes_on_failing_is_an_error_that_names_shard_and_sample() {
         let named = message.contains(expected) || message.contains("train-00000.safetensors");
         assert!(named && !message.contains('\n'), "{mood:?}: {message}");
         assert!(matches!(error.kind(), DataErrorKind::Io | DataErrorKind::Corrupt), "{message}");
-        // Three attempts of a second, and pauses of less than half a second in all; a hang has no
-        // end.
-        assert!(start.elapsed() < Duration::from_secs(30), "{mood:?}");
         server.be(Mood::Kind, 0);
     }
     let nowhere = remote(server.url("nothing"), &folder.path().join("cache"));

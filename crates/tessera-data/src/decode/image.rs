@@ -7,8 +7,9 @@
 use std::cell::RefCell;
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use schemars::JsonSchema;
@@ -290,16 +291,29 @@ thread_local! {
 }
 
 /// Resizes a part of a picture into `out`.
-fn resize(picture: &Picture, cut: Cut, (width, height): (u32, u32), out: &mut [u8]) {
-    let kind = if picture.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let from = ImageRef::new(picture.width, picture.height, &picture.bytes, kind)
+fn resize(picture: &Picture, cut: Cut, size: (u32, u32), out: &mut [u8]) {
+    // The resizer's functions are compiled here, for these two pixels: for all that it knows they are three
+    // megabytes.
+    match picture.channels {
+        1 => resize_pixels::<U8>(picture, cut, size, out),
+        _ => resize_pixels::<U8x3>(picture, cut, size, out),
+    }
+}
+
+fn resize_pixels<P: PixelTrait>(
+    picture: &Picture,
+    cut: Cut,
+    (width, height): (u32, u32),
+    out: &mut [u8],
+) {
+    let from = TypedImageRef::<P>::from_buffer(picture.width, picture.height, &picture.bytes)
         .expect("a picture has its size");
-    let mut to = Image::from_slice_u8(width, height, out, kind).expect("a sample has its size");
+    let mut to = TypedImage::<P>::from_buffer(width, height, out).expect("a sample has its size");
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop(cut.left, cut.top, cut.width, cut.height);
     RESIZER.with_borrow_mut(|resizer| {
-        resizer.resize(&from, &mut to, &options).expect("the cut lies inside of the picture");
+        resizer.resize_typed(&from, &mut to, &options).expect("the cut lies inside of the picture");
     });
 }
 
