@@ -30,7 +30,8 @@ pub struct DataConfig {
     /// empty: the first that belongs to `modality`.
     pub member: String,
     /// Part of the samples held out as the split `test`, by a hash of their names, where folders
-    /// or archives do not say the split themselves; in [0, 1).
+    /// or archives do not say the split themselves; in [0, 1). 0: where there is no such split, a
+    /// run is trained and not evaluated.
     pub holdout: f64,
     /// Equal parts of the split `train`, drawn alike for all runs, of which one is the split `test`
     /// instead: 0 (none), or 2 to the number of samples. For a mixture, set it in each part.
@@ -63,7 +64,7 @@ pub struct DataConfig {
     pub remote: RemoteConfig,
     /// What `kind = "synthetic"` draws. A sample has at most 1 GiB.
     pub synthetic: SyntheticConfig,
-    /// The parts of `kind = "mixture"`.
+    /// The parts of `kind = "mixture"`. Each is a key: `data.mixture.0.weight` is of the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<MixturePart>,
 }
@@ -76,7 +77,7 @@ pub struct MixturePart {
     /// positions each part has its share, rounded.
     pub weight: f64,
     /// The data set, with the keys of `[data]`; `prefetch`, `threads` and `on_corrupt` count only
-    /// outside.
+    /// outside, and the others only here.
     pub data: DataConfig,
 }
 
@@ -271,13 +272,37 @@ impl DataConfig {
         if self.mixture.is_empty() {
             return wrong("is empty: list data sets, each with a weight".to_owned());
         }
-        for part in &self.mixture {
+        for (number, part) in self.mixture.iter().enumerate() {
             if !(part.weight > 0.0 && part.weight.is_finite()) {
                 return wrong(format!("has a weight of {}: weights are above 0", part.weight));
             }
-            part.data.validate()?;
+            let own = part.data.validate();
+            own.map_err(|error| DataError::Part { number, source: Box::new(error) })?;
         }
-        Ok(())
+        let none = Self::default();
+        let unread = [
+            ("path", self.path != none.path),
+            ("modality", self.modality != none.modality),
+            ("member", self.member != none.member),
+            ("holdout", self.holdout != none.holdout && self.holdout != 0.0),
+            ("image", self.image != none.image),
+            ("audio", self.audio != none.audio),
+            ("video", self.video != none.video),
+            ("verify", self.verify != none.verify),
+            ("shuffle", self.shuffle != none.shuffle),
+            ("shuffle_shards", self.shuffle_shards != none.shuffle_shards),
+            ("shuffle_block", self.shuffle_block != none.shuffle_block),
+            ("remote", self.remote != none.remote),
+            ("synthetic", self.synthetic != none.synthetic),
+        ];
+        match unread.into_iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => {
+                let problem =
+                    "of a mixture is that of its parts: set it in each of them".to_owned();
+                Err(DataError::Config { key, problem })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -321,6 +346,28 @@ mod tests {
         let mut empty = synthetic;
         empty.synthetic.num_train = 0;
         assert!(message(empty).starts_with("data.synthetic.num_train"));
+    }
+
+    #[test]
+    fn a_mixture_names_the_part_that_is_wrong_and_refuses_what_nothing_reads() {
+        let part = |weight, kind| {
+            let data = DataConfig { kind, ..DataConfig::default() };
+            MixturePart { weight, data }
+        };
+        let mixture = |second: MixturePart| DataConfig {
+            kind: DataKind::Mixture,
+            mixture: vec![part(1.0, DataKind::Synthetic), second],
+            ..DataConfig::default()
+        };
+        let good = mixture(part(2.0, DataKind::Synthetic));
+        assert!(good.validate().is_ok());
+        let message = |config: DataConfig| config.validate().unwrap_err().to_string();
+        let told = message(mixture(part(1.0, DataKind::Npy)));
+        assert!(told.starts_with("data.mixture.1: data.path is empty: set it to"), "{told}");
+        assert!(message(mixture(part(0.0, DataKind::Synthetic))).contains("weights are above 0"));
+        assert!(DataConfig { holdout: 0.0, ..good.clone() }.validate().is_ok());
+        let told = message(DataConfig { holdout: 0.5, ..good });
+        assert!(told.starts_with("data.holdout of a mixture is that of its parts"), "{told}");
     }
 
     #[test]

@@ -19,6 +19,14 @@ pub enum DataError {
         /// What is wrong with it and what would be right.
         problem: String,
     },
+    /// A part of a mixture, counted from 0, that cannot be used.
+    #[error("data.mixture.{number}: {source}")]
+    Part {
+        /// Which part.
+        number: usize,
+        /// What is wrong with it; its keys are those of the part's own `data`.
+        source: Box<DataError>,
+    },
     /// There is no packed data set in this folder.
     #[error(
         "no data set at {}: pack one with `tessera data pack --format KIND --input PATH --out {}`",
@@ -211,6 +219,7 @@ impl DataError {
     /// What the error means for the run.
     pub fn kind(&self) -> DataErrorKind {
         match self {
+            Self::Part { source, .. } => source.kind(),
             Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
             Self::ReadSample { .. } | Self::Memory { .. } | Self::Thread { .. } => {
                 DataErrorKind::Io

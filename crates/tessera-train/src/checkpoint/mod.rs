@@ -7,7 +7,7 @@
 pub(crate) mod saver;
 pub(crate) mod snapshot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::Tensor;
 use tessera_checkpoint::{Checkpoint, Dtype, Manifest};
@@ -114,14 +114,20 @@ pub(crate) fn check_resumable(
     let plain = |config| serde_json::to_value(config).expect("a configuration is plain data");
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
     let constant = config.schedule.kind == ScheduleKind::Constant;
-    for (key, value) in &now {
-        let may = MAY_CHANGE.contains(&key.as_str())
+    let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
+    let mut keys = Vec::from_iter(keys);
+    keys.sort_by_key(|key| !key.ends_with(".kind")); // what the others hang on comes first
+    for key in keys {
+        let may = MAY_CHANGE.contains(&of_whole_run(key))
             || key.starts_with("limits.")
             || (key == "train.steps" && constant);
-        let was = saved.get(key).cloned().unwrap_or_default();
-        if !may && was != *value {
+        let value = |of: &BTreeMap<String, String>| {
+            of.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
+        };
+        let (was, is) = (value(&saved), value(&now));
+        if !may && was != is {
             return Err(TrainError::BadInput(format!(
-                "{key} is {value} but the checkpoint of step {} has {was}: set it back, or choose \
+                "{key} is {is} but the checkpoint of step {} has {was}: set it back, or choose \
                  another --run-dir (docs/configuration.md lists the keys that may change)",
                 manifest.step
             )));
@@ -130,12 +136,25 @@ pub(crate) fn check_resumable(
     Ok(())
 }
 
+/// The key of `[data]` that a part of a mixture has for itself; any other key as it is.
+fn of_whole_run(key: &str) -> &str {
+    match key.rsplit_once(".data.") {
+        Some((part, _)) if part.starts_with("data.mixture.") => &key[part.len() + 1..],
+        _ => key,
+    }
+}
+
 fn flatten(prefix: &str, value: &serde_json::Value, leaves: &mut BTreeMap<String, String>) {
     match value {
         serde_json::Value::Object(table) => {
             for (key, value) in table {
                 let dot = if prefix.is_empty() { "" } else { "." };
                 flatten(&format!("{prefix}{dot}{key}"), value, leaves);
+            }
+        }
+        serde_json::Value::Array(parts) if parts.iter().any(serde_json::Value::is_object) => {
+            for (number, part) in parts.iter().enumerate() {
+                flatten(&format!("{prefix}.{number}"), part, leaves);
             }
         }
         leaf => {
@@ -188,4 +207,46 @@ pub(crate) fn broadcast_state(
     }
     training.model.parameters.refresh();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_data::{DataConfig, DataKind, MixturePart};
+    use tessera_nn::QuantizerConfig;
+
+    #[test]
+    fn of_a_mixture_may_change_what_may_change_of_one_data_set() {
+        let part = |weight| {
+            let data =
+                DataConfig { kind: DataKind::Npy, path: "a".into(), ..DataConfig::default() };
+            MixturePart { weight, data }
+        };
+        let mut config = TrainConfig::default();
+        config.data.kind = DataKind::Mixture;
+        config.data.mixture = vec![part(1.0), part(2.0)];
+        let saved = draft(5, 1, &config, "data");
+        let resumed = |change: &dyn Fn(&mut TrainConfig)| {
+            let mut config = config.clone();
+            change(&mut config);
+            check_resumable(&saved, &config, "data").map_err(|error| error.to_string())
+        };
+        assert_eq!(resumed(&|_| {}), Ok(()));
+        assert_eq!(resumed(&|config| config.data.mixture[1].data.path = "b".into()), Ok(()));
+        assert_eq!(resumed(&|config| config.data.mixture[0].data.threads = 3), Ok(()));
+        let told = |change: &dyn Fn(&mut TrainConfig)| resumed(change).unwrap_err();
+        let words = "data.mixture.1.weight is 3.0 but the checkpoint of step 5 has 2.0";
+        assert!(told(&|config| config.data.mixture[1].weight = 3.0).starts_with(words));
+        let image = told(&|config| config.data.mixture[0].data.image.height = 8);
+        assert!(image.starts_with("data.mixture.0.data.image.height is 8 but"), "{image}");
+        let more = told(&|config| config.data.mixture.push(part(1.0)));
+        assert!(more.contains("data.mixture.2.") && more.contains(" has nothing"), "{more}");
+        let fewer = told(&|config| config.data.mixture.truncate(1));
+        assert!(fewer.contains("data.mixture.1.") && fewer.contains(" is nothing but"), "{fewer}");
+        // Of a table with kinds the kind is told, not a key that one of them lacks.
+        let kind = told(&|config| {
+            config.model.quantizer = QuantizerConfig::FiniteScalar(Default::default());
+        });
+        assert!(kind.starts_with("model.quantizer.kind is \"fsq\" but"), "{kind}");
+    }
 }
