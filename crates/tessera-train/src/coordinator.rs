@@ -172,6 +172,9 @@ fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, Tr
     match resume {
         Resume::Never => {}
         Resume::From(path) => {
+            if let Some(checkpoints) = checkpoints_of_run(path) {
+                return newest_of_run(path, &checkpoints);
+            }
             Checkpoint::verify(path)?;
             notices.push(format!("resuming from {} as asked", path.display()));
             return Ok(Choice { path: Some(path.clone()), notices });
@@ -191,4 +194,90 @@ fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, Tr
         }
     }
     Ok(Choice { path: None, notices })
+}
+
+/// The folder of checkpoints, where `path` is that or a run folder, and no checkpoint itself.
+fn checkpoints_of_run(path: &Path) -> Option<PathBuf> {
+    let inner = path.join("checkpoints");
+    if path.join("manifest.json").exists() {
+        return None;
+    }
+    if inner.is_dir() || path.join("config.toml").is_file() {
+        return Some(inner);
+    }
+    let is_named = path.file_name().is_some_and(|name| name == "checkpoints") && path.is_dir();
+    let holds_some = || tessera_checkpoint::list(path).is_ok_and(|all| !all.is_empty());
+    (is_named || holds_some()).then(|| path.to_owned())
+}
+
+/// The newest good checkpoint of a run that was asked for by its folder.
+fn newest_of_run(path: &Path, checkpoints: &Path) -> Result<Choice, TrainError> {
+    let (found, refused) = tessera_checkpoint::newest_good(checkpoints)?;
+    let Some(Checkpoint { path: checkpoint, manifest, .. }) = found else {
+        let why = refused.first().map_or(String::new(), |error| format!(" ({error})"));
+        return Err(TrainError::BadInput(format!(
+            "--resume {} names a run without a good checkpoint{why}: name another one",
+            path.display()
+        )));
+    };
+    let mut notices: Vec<String> =
+        refused.iter().map(|error| format!("checkpoint skipped: {error}")).collect();
+    notices.push(format!(
+        "resuming from step {}, the newest good checkpoint of {}, as asked",
+        manifest.step,
+        path.display()
+    ));
+    Ok(Choice { path: Some(checkpoint), notices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_checkpoint::{BestMetric, Dtype, HostTensor, Retention};
+
+    /// A checkpoint with one number.
+    fn save(checkpoints: &Path, step: u64) -> PathBuf {
+        let storage = Storage::new();
+        let partial = tessera_checkpoint::partial_folder(checkpoints, step);
+        let tensor = HostTensor { dtype: Dtype::F32, shape: vec![1], bytes: &[0; 4] };
+        tessera_checkpoint::write_part(&storage, &partial, (0, 1), vec![("a", tensor)]).unwrap();
+        let draft = checkpoint::draft(step, 1, &TrainConfig::default(), "data");
+        let all = Retention { last: 9, every: 0, best: 0, metric: BestMetric::Mse };
+        tessera_checkpoint::commit(&storage, checkpoints, draft, &all).unwrap().path
+    }
+
+    #[test]
+    fn resume_takes_a_checkpoint_or_the_newest_good_one_of_a_run_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = folder.path().join("checkpoints");
+        let ask = |path: &Path| {
+            let config = TrainConfig::default();
+            let resume = Resume::From(path.to_owned());
+            resumable_checkpoint(Path::new("elsewhere"), &resume, &config, "data")
+        };
+        let refused = |path: &Path| ask(path).unwrap_err().to_string();
+        std::fs::create_dir(&checkpoints).unwrap();
+        for path in [folder.path(), &checkpoints] {
+            let told = refused(path);
+            assert!(told.contains("names a run without a good checkpoint: name another"), "{told}");
+        }
+        let (older, newer) = (save(&checkpoints, 3), save(&checkpoints, 12));
+        for (path, step) in [(folder.path(), 12), (&checkpoints, 12), (&older, 3), (&newer, 12)] {
+            let (choice, found) = ask(path).unwrap();
+            assert_eq!(found, step, "{}", path.display());
+            assert!(choice.path.unwrap().ends_with(format!("step-{step:08}")));
+        }
+        // Damaged: skipped where a run was named, refused where it was named itself.
+        std::fs::write(newer.join("manifest.json"), "{}").unwrap();
+        let (choice, found) = ask(folder.path()).unwrap();
+        assert_eq!(found, 3);
+        assert!(choice.notices[0].contains("checkpoint skipped: "), "{:?}", choice.notices);
+        assert!(choice.notices[1].contains("step 3, the newest good checkpoint of"));
+        assert!(refused(&newer).contains("damaged"), "{}", refused(&newer));
+        std::fs::write(older.join("manifest.json"), "{}").unwrap();
+        assert!(refused(folder.path()).contains("without a good checkpoint ("));
+        // Neither a run nor a checkpoint.
+        let told = refused(&folder.path().join("nowhere"));
+        assert!(!told.contains("names a run"), "{told}");
+    }
 }

@@ -14,7 +14,7 @@ pub enum Resume {
     Auto,
     /// From the start; the run folder must be empty.
     Never,
-    /// This checkpoint.
+    /// This checkpoint, or the newest good one of this run.
     From(PathBuf),
 }
 
