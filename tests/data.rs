@@ -7,7 +7,9 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{errors, flip_bit, packed, rows, run, tensors, tessera, train};
+use crate::support::{
+    errors, flip_bit, packed, root, rows, run, tensors, tessera, train, train_file,
+};
 
 /// A short run in fp64, a row each step.
 const SHORT: [&str; 5] = [
@@ -135,4 +137,103 @@ fn a_folder_its_archives_and_its_shards_train_alike() {
         assert!(found[0].1 == other.1, "{kind}");
     }
     assert!(Path::new(&folder.path().join("pictures.tar.index")).exists());
+}
+
+/// The smoke configuration over two data sets that are drawn, by weights 3 and 1.
+const MIXTURE: &str = "\
+[data]
+kind = 'mixture'
+[[data.mixture]]
+weight = 3
+data = { kind = 'synthetic', synthetic = { height = 16, width = 16, num_train = 24, num_test = 8 } }
+[[data.mixture]]
+weight = 1.0
+[data.mixture.data]
+kind = 'synthetic'
+synthetic = { height = 16, width = 16, num_train = 40, num_test = 24, seed = 1 }
+";
+
+/// A mixture is trained, goes on bit for bit, and is measured as a whole and part by part.
+#[test]
+fn a_mixture_trains_resumes_and_is_evaluated() {
+    let folder = TempDir::new().unwrap();
+    let smoke = fs::read_to_string(root().join("configs/smoke.toml")).unwrap();
+    let (head, rest) = smoke.split_once("[data]").unwrap();
+    let (_, model) = rest.split_once("[model.backbone]").unwrap();
+    let file = folder.path().join("mixture.toml");
+    fs::write(&file, format!("{head}{MIXTURE}[model.backbone]{model}")).unwrap();
+    let settings =
+        with(&SHORT, &["train.global_batch=8", "eval.every=12", "data.mixture.1.weight=2"]);
+    let whole = folder.path().join("whole");
+    let (code, _, stderr) = run(&mut train_file(&file, 2, &whole, &settings));
+    assert_eq!(code, Some(0), "{stderr}");
+    let text = fs::read_to_string(whole.join("config.toml")).unwrap();
+    assert!(text.contains("[[data.mixture]]\nweight = 2.0 # --set\n"), "{text}");
+
+    let parts = folder.path().join("parts");
+    let stop = with(&settings, &["train.stop_at=6"]);
+    let (code, _, stderr) = run(&mut train_file(&file, 2, &parts, &stop));
+    assert_eq!(code, Some(75), "{stderr}");
+    let (code, _, stderr) = run(&mut train_file(&file, 2, &parts, &settings));
+    assert_eq!(code, Some(0), "{stderr}");
+    for name in ["metrics.jsonl", "eval.jsonl"] {
+        assert_eq!(rows(&parts, name), rows(&whole, name), "{name}");
+    }
+    assert!(tensors(&parts, 12) == tensors(&whole, 12));
+
+    let measured = |part: &[&str]| -> Value {
+        let (code, stdout, stderr) =
+            run(tessera().args(["eval", "--json", "--run"]).arg(&whole).args(part));
+        assert_eq!(code, Some(0), "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    };
+    let all = measured(&[]);
+    let [first, second] = ["0", "1"].map(|part| measured(&["--part", part]));
+    let mse = |figures: &Value| figures["mse"].as_f64().unwrap();
+    assert_eq!([&all, &first, &second].map(|figures| &figures["samples"]), [32, 8, 24]);
+    // Every sample counts once, whatever the weights: 8 and 24 of 32.
+    let mean = 0.25 * mse(&first) + 0.75 * mse(&second);
+    assert!((mse(&all) - mean).abs() < 1e-12, "{mean}: {all}");
+    let in_training = &rows(&whole, "eval.jsonl")[0];
+    assert!((mse(&all) - mse(in_training)).abs() < 1e-12, "{in_training}");
+    let (code, _, stderr) = run(tessera().args(["eval", "--part", "2", "--run"]).arg(&whole));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("--part should be from 0 to 1, found 2"), "{stderr}");
+}
+
+/// Nothing held out and no split `test`: the run says so, is trained, and has no evaluations.
+#[test]
+fn without_a_split_for_the_test_a_run_is_trained_and_not_evaluated() {
+    let folder = TempDir::new().unwrap();
+    let array = folder.path().join("2026-11-26");
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(
+        format!("{:117}\n", "{'descr': '|u1', 'fortran_order': False, 'shape': (9, 16, 16), }")
+            .into_bytes(),
+    );
+    bytes.extend((0..9 * 256).map(|at| (at * 7 % 251) as u8));
+    fs::write(&array, bytes).unwrap();
+    let run_dir = folder.path().join("run");
+    let start = |more: &[&str]| {
+        let mut command = tessera();
+        command.args(["train", "--config"]).arg(root().join("configs/smoke.toml"));
+        command.arg("--run-dir").arg(&run_dir).current_dir(folder.path());
+        let settings = ["data.kind=npy", "data.path=2026-11-26", "train.steps=2", "eval.every=1"];
+        for setting in settings.iter().chain(more) {
+            command.args(["--set", setting]);
+        }
+        run(&mut command)
+    };
+    let (code, _, stderr) = start(&["data.holdout=0", "checkpoint.keep_best=1"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("checkpoint.keep_best is 1, but there is no split test"));
+    let (code, _, stderr) = start(&["data.holdout=0", "metrics.images_every=2"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("nothing is evaluated"), "{stderr}");
+    assert!(rows(&run_dir, "eval.jsonl").is_empty());
+    assert!(run_dir.join("reconstructions/step-2.png").is_file());
+    let (code, _, stderr) =
+        run(tessera().args(["eval", "--run"]).arg(&run_dir).current_dir(folder.path()));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("there is nothing to evaluate on"), "{stderr}");
 }

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use tessera_checkpoint::Checkpoint;
 use tessera_comm::Communicator;
 use tessera_control::{Activity, Phase};
-use tessera_data::{LoadOptions, Loader, Order, Source, eval_plan};
+use tessera_data::{DataConfig, LoadOptions, Loader, Order, Source, eval_plan};
 use tessera_nn::{VqVae, from_vectors, loss, to_vectors};
 
 use crate::batch::batch_images;
@@ -19,6 +19,7 @@ use crate::metrics::usage::Usage;
 use crate::optim::AdamW;
 use crate::resolve::Resolved;
 use crate::run_folder::RunFolder;
+use crate::setup::open_test;
 use crate::training::Training;
 
 /// Figures over a whole split.
@@ -147,26 +148,26 @@ impl std::str::FromStr for Which {
     }
 }
 
-/// Evaluates a checkpoint of a run on its test split, with the first `num_levels` levels of a
-/// residual quantiser, or all. Collective.
+/// Evaluates a checkpoint of a run on its test split, or that of one `part` of its mixture, counted
+/// from 0, with the first `num_levels` levels of a residual quantiser, or all. Collective.
 ///
 /// # Errors
 ///
-/// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint, or the quantiser has
-/// fewer levels.
+/// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint, there is no test split
+/// or no such part, or the quantiser has fewer levels.
 pub fn evaluate_run(
     comm: &dyn Communicator,
     device: Device,
     run_dir: &Path,
     which: Which,
     num_levels: Option<usize>,
+    part: Option<usize>,
     activity: &Activity,
 ) -> Result<Evaluation, TrainError> {
     let loaded = agree_on(comm, load(run_dir, which))?;
     let (resolved, checkpoint) = loaded;
     let config = &resolved.config;
-    let source =
-        agree_on(comm, tessera_data::source::open(&config.data, "test").map_err(Into::into))?;
+    let source = agree_on(comm, test_of(&config.data, part))?;
     let channels = i64::from(source.shape().channels);
     let kinds = config.train.precision.kinds();
     let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
@@ -182,9 +183,34 @@ pub fn evaluate_run(
     let training = Training::new(model, optimizer);
     agree_on(comm, checkpoint::restore(&checkpoint, &training))?;
     let (batch, load) = (config.eval.batch, config.data.load_options());
-    let split = Split { name: "test".into(), source, batch, load };
+    let name = part.map_or("test".to_owned(), |part| format!("test of data.mixture.{part}"));
+    let split = Split { name, source, batch, load };
     activity.enter(Phase::Evaluate);
     evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels, activity)
+}
+
+/// The split test of a data set, or of a part of it.
+fn test_of(data: &DataConfig, part: Option<usize>) -> Result<Arc<dyn Source>, TrainError> {
+    let bad = |problem: String| Err(TrainError::BadInput(problem));
+    let data = match part {
+        None => data,
+        Some(_) if data.mixture.is_empty() => {
+            return bad("--part is for a mixture, which the data of this run are not".to_owned());
+        }
+        Some(number) => match data.mixture.get(number) {
+            Some(part) => &part.data,
+            None => {
+                let last = data.mixture.len() - 1;
+                return bad(format!("--part should be from 0 to {last}, found {number}"));
+            }
+        },
+    };
+    match open_test(data)? {
+        Some(source) => Ok(source),
+        None => bad("there is nothing to evaluate on: the data have no split test, and \
+                     data.holdout is 0"
+            .to_owned()),
+    }
 }
 
 fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {

@@ -1,4 +1,5 @@
-//! Pictures of reconstructions: inputs over outputs for the first samples of the test split.
+//! Pictures of reconstructions: inputs over outputs for the first samples of the test split, or of
+//! the training's where there is none.
 
 use std::path::Path;
 

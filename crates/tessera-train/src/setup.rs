@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use tessera_comm::{RankDevice, Watchdog};
 use tessera_control::{Activity, Client};
-use tessera_data::Modality;
 use tessera_data::source::Source;
+use tessera_data::{DataConfig, DataError, DataKind, Modality};
 
 use crate::clock::Clock;
 use crate::config::TrainConfig;
@@ -58,16 +58,18 @@ impl Worker {
     }
 }
 
-/// The two splits of a run's data set.
+/// The splits of a run's data set.
 pub(crate) struct Data {
     pub(crate) train: Arc<dyn Source>,
-    pub(crate) test: Arc<dyn Source>,
+    /// `None` where there is none and none is wanted.
+    pub(crate) test: Option<Arc<dyn Source>>,
 }
 
 impl Data {
     /// Identity of both splits.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("{} {}", self.train.fingerprint(), self.test.fingerprint())
+        let test = self.test.as_ref().map_or("none".to_owned(), |test| test.fingerprint());
+        format!("{} {test}", self.train.fingerprint())
     }
 }
 
@@ -86,7 +88,7 @@ pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
 
 pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
     let train = tessera_data::source::open(&config.data, "train")?;
-    let test = tessera_data::source::open(&config.data, "test")?;
+    let test = open_test(&config.data)?;
     let shape = train.shape();
     if shape.modality != Modality::Image {
         return Err(TrainError::BadInput(
@@ -95,7 +97,14 @@ pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
                 .to_owned(),
         ));
     }
-    if test.shape() != shape {
+    let best = config.checkpoint.keep_best;
+    if test.is_none() && best > 0 {
+        return Err(TrainError::BadInput(format!(
+            "checkpoint.keep_best is {best}, but there is no split test to say which are best: set \
+             it to 0, or data.holdout above 0"
+        )));
+    }
+    if test.as_ref().is_some_and(|test| test.shape() != shape) {
         return Err(TrainError::BadInput(
             "the splits train and test have samples of other shapes: set data.image.height and \
              data.image.width"
@@ -107,4 +116,26 @@ pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
         .validate(i64::from(shape.height), i64::from(shape.width))
         .map_err(TrainError::BadInput)?;
     Ok(Data { train, test })
+}
+
+/// The split `test` of a data set; `None` where there is none and `data.holdout` is 0, which says
+/// that none is wanted.
+///
+/// # Errors
+///
+/// [`TrainError::Data`]; [`TrainError::BadInput`] where there is none and one is wanted.
+pub(crate) fn open_test(data: &DataConfig) -> Result<Option<Arc<dyn Source>>, TrainError> {
+    match tessera_data::source::open(data, "test") {
+        Err(DataError::NoSplit { .. }) if wants_no_test(data) => Ok(None),
+        Err(error @ DataError::NoSplit { .. }) => Err(TrainError::BadInput(format!(
+            "{error}; data.holdout = 0 trains without evaluations"
+        ))),
+        test => Ok(Some(test?)),
+    }
+}
+
+/// Whether nothing is to be held out, of a mixture for itself or for each of its parts.
+fn wants_no_test(data: &DataConfig) -> bool {
+    let of_parts = || data.mixture.iter().all(|part| wants_no_test(&part.data));
+    data.holdout == 0.0 || (data.kind == DataKind::Mixture && of_parts())
 }

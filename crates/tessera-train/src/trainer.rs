@@ -90,12 +90,13 @@ pub fn train(
         config,
         fingerprint,
         training,
-        test: Split {
+        shown: Arc::clone(data.test.as_ref().unwrap_or(&data.train)),
+        test: data.test.map(|source| Split {
             name: "test".into(),
-            source: data.test,
+            source,
             batch: config.eval.batch,
             load: config.data.load_options(),
-        },
+        }),
         num_train: data.train.num_samples(),
         saver: agree_on(comm, saver)?,
         evaluated: None,
@@ -105,6 +106,13 @@ pub fn train(
         step,
         stop_seen: false,
     };
+    if run.test.is_none() {
+        run.notice(
+            "nothing is evaluated: there is no split test and data.holdout is 0, so eval.every \
+             counts for nothing and pictures show samples of the split train"
+                .to_owned(),
+        );
+    }
     for notice in choice.notices {
         run.notice(notice);
     }
@@ -128,7 +136,10 @@ struct Run<'a> {
     config: &'a TrainConfig,
     fingerprint: String,
     training: Training,
-    test: Split,
+    /// `None`: there is none, and nothing is evaluated.
+    test: Option<Split>,
+    /// Whose first samples pictures show.
+    shown: Arc<dyn Source>,
     /// Samples of the train split.
     num_train: u64,
     saver: Saver,
@@ -192,12 +203,14 @@ impl Run<'_> {
                 self.look_at(pending.take())?;
                 self.report(&batch)?;
             }
-            if self.is_due(eval.every) {
+            if self.is_due(eval.every)
+                && let Some(test) = &self.test
+            {
                 self.clock.enter(Phase::Evaluate);
                 let model = &self.training.model;
                 let levels = model.quantizer.num_residual_levels();
                 let activity = &self.worker.activity;
-                let figures = evaluate(self.comm, model, &self.test, self.step, levels, activity)?;
+                let figures = evaluate(self.comm, model, test, self.step, levels, activity)?;
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }
@@ -205,7 +218,7 @@ impl Run<'_> {
             }
             if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
                 let folder = self.folder.reconstructions();
-                let source = &*self.test.source;
+                let source = &*self.shown;
                 let picture = pictures::write(&folder, &self.training.model, source, self.step)?;
                 for sink in &mut self.sinks {
                     if let Some(picture) = &picture {

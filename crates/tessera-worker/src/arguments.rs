@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
@@ -13,6 +13,21 @@ use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The command line of this process; ends it where it is wrong.
+pub(crate) fn parse() -> Arguments {
+    let matches = with_negative_numbers(Arguments::command()).get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Takes `-1` for a value that is out of range, not for an option that there is not.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let with_values = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    command.mut_args(with_values).mut_subcommands(with_negative_numbers)
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad input or config, 3 worker lost, \
@@ -67,7 +82,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
     /// Go on from: auto (the newest good checkpoint in the run folder, else the start), never
-    /// (the run folder must be empty), or the folder of a checkpoint.
+    /// (the run folder must be empty), the folder of a checkpoint, or a run folder (its newest good
+    /// checkpoint).
     #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
     pub(crate) resume: Resume,
     /// Print where a step's time went, at the end.
@@ -83,6 +99,9 @@ pub(crate) struct EvalArguments {
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    /// Measure on the test split of this part of a mixture alone, counted from 0 [default: all parts]
+    #[arg(long, value_name = "N")]
+    pub(crate) part: Option<usize>,
     /// Which checkpoint: latest (the newest good one), or the step of one.
     #[arg(long, value_name = "latest|STEP", default_value = "latest")]
     pub(crate) checkpoint: Which,

@@ -13,7 +13,6 @@ mod threads;
 
 use std::sync::Arc;
 
-use clap::Parser;
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::{ExitCode, RunState};
 use tessera_train::bench::{self, Calls, QuantizerSize};
@@ -27,7 +26,7 @@ use session::Session;
 fn main() {
     tessera_comm::load_cuda();
     let stop = lifeline::stop_on_signals();
-    let arguments = Arguments::parse();
+    let arguments = arguments::parse();
     let code = match arguments.command {
         Command::Resolve { nproc, train } => resolve(&train, nproc),
         Command::Reference { of: Reference::Keys } => {
@@ -164,10 +163,10 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
-    let EvalArguments { run, checkpoint, levels, .. } = arguments;
+    let EvalArguments { run, checkpoint, levels, part, .. } = arguments;
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     let evaluated: Result<_, TrainError> =
-        evaluate_run(comm, device, run, *checkpoint, *levels, activity);
+        evaluate_run(comm, device, run, *checkpoint, *levels, *part, activity);
     match evaluated {
         Ok(figures) => {
             if session.comm().rank() == 0 {
