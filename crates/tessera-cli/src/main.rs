@@ -11,7 +11,7 @@ mod failure;
 
 use std::io::IsTerminal;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tessera_control::ExitCode;
 
 use crate::commands::{
@@ -86,7 +86,8 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&with_negative_numbers(Cli::command()).get_matches())
+        .unwrap_or_else(|error| error.exit());
     log_to_stderr();
     match run(cli.command) {
         Ok(code) => code.into(),
@@ -97,6 +98,15 @@ fn main() -> std::process::ExitCode {
             failure.code.into()
         }
     }
+}
+
+/// Takes `-1` for a value that is out of range, not for an option that there is not.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let with_values = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    command.mut_args(with_values).mut_subcommands(with_negative_numbers)
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -147,6 +157,23 @@ mod tests {
         for number in [0, 1, 2, 3, 4, 5, 6, 75] {
             let line = format!("{number:>4}  {}", ExitCode::from(number).meaning());
             assert!(EXIT_CODES.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_negative_number_is_told_as_a_wrong_value() {
+        for (option, words) in [
+            (&["launch", "--silence", "-1", "train"][..], "invalid value '-1' for '--silence"),
+            (&["sweep", "--config", "a", "--trials", "-2"][..], "invalid value '-2' for '--trials"),
+            (
+                &["data", "preview", "a", "--out", "b", "--count", "-3"][..],
+                "value '-3' for '--count",
+            ),
+        ] {
+            let words_of = ["tessera"].iter().chain(option);
+            let matches = with_negative_numbers(Cli::command()).try_get_matches_from(words_of);
+            let told = matches.unwrap_err().to_string();
+            assert!(told.contains(words), "{told}");
         }
     }
 

@@ -174,11 +174,7 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
         let Some((key, value)) = setting.split_once('=') else {
             return Err(bad(format!("--set needs KEY=VALUE, found {setting:?}")));
         };
-        // What is no value of TOML is a word.
-        let value = format!("value = {value}").parse::<toml::Table>().map_or_else(
-            |_| value.into(),
-            |mut table| table.remove("value").expect("it was just written"),
-        );
+        let value = value_of(key, value);
         insert(&mut table, key, value).map_err(|problem| bad(format!("--set {key} {problem}")))?;
     }
     let config: Result<DataConfig, _> = table.try_into();
@@ -186,6 +182,19 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
         let message = error.to_string().trim().replace('\n', ", ");
         bad(format!("data: {message}"))
     })
+}
+
+/// What a text stands for: itself for a key that holds text, unless it stands in quotes; else a
+/// value of TOML, and where it is none a word.
+fn value_of(key: &str, text: &str) -> toml::Value {
+    let default = toml::Value::try_from(DataConfig::default()).expect("a section is plain data");
+    let place = key.split('.').try_fold(&default, |place, part| place.get(part));
+    let holds_text = place.is_some_and(toml::Value::is_str);
+    let read = format!("value = {text}").parse::<toml::Table>().ok();
+    match read.and_then(|mut table| table.remove("value")) {
+        Some(value) if !holds_text || value.is_str() => value,
+        _ => text.into(),
+    }
 }
 
 /// Sets a key with dots.
@@ -308,4 +317,23 @@ fn failure(error: DataError) -> Failure {
         DataErrorKind::Io => ExitCode::Failed,
     };
     Failure::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_decides_what_a_setting_means() {
+        let text = |key: &str, text: &str| value_of(key, text).as_str().map(str::to_owned);
+        for name in ["2026-11-26", "7", "true", "1e3", "seg.png"] {
+            assert_eq!(text("member", name).as_deref(), Some(name));
+        }
+        assert_eq!(text("member", "\"a b\"").as_deref(), Some("a b"));
+        assert_eq!(text("modality", "audio").as_deref(), Some("audio"));
+        assert_eq!(value_of("image.height", "64"), 64.into());
+        assert_eq!(value_of("image.tiles", "true"), true.into());
+        assert_eq!(value_of("holdout", "0.2"), 0.2.into());
+        assert!(value_of("mixture", "[{weight = 1}]").is_array());
+    }
 }

@@ -60,11 +60,22 @@ pub(super) fn parts(words: &str) -> Vec<&str> {
     found
 }
 
-/// A TOML value, or else the words themselves.
+/// A TOML value, or else the words themselves. No key holds a date: it is the name of something.
 pub(super) fn value_of(words: &str) -> Value {
     let table = format!("value = {words}").parse::<toml::Table>();
-    match table.ok().and_then(|table| table.get("value").map(plain)) {
-        Some(value) => value,
-        None => Value::String(words.to_owned()),
+    match table.ok().as_ref().and_then(|table| table.get("value")) {
+        Some(value) if !value.is_datetime() => plain(value),
+        _ => Value::String(words.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_date_is_a_name() {
+        assert_eq!(value_of("2026-11-26"), Value::from("2026-11-26"));
+        assert_eq!(value_of("2026"), Value::from(2026));
     }
 }
