@@ -169,7 +169,9 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
     let mut table = toml::Table::new();
     table.insert("kind".to_owned(), format.into());
     let input = input.to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?;
-    table.insert("path".to_owned(), input.into());
+    if format != "mixture" {
+        table.insert("path".to_owned(), input.into()); // the parts of a mixture have paths
+    }
     for setting in set {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(bad(format!("--set needs KEY=VALUE, found {setting:?}")));
