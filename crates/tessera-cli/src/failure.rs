@@ -1,6 +1,6 @@
 //! Why a command ends without its result: one line for a person, one code for a script.
 
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, not_written, tell, unread, write_result};
 
 /// An error on its way to `main`, which prints it as `error: MESSAGE` and exits with the code.
 #[derive(Debug)]
@@ -9,12 +9,14 @@ pub(crate) struct Failure {
     pub(crate) code: ExitCode,
     /// One line that says what to do; empty if everything was said on stderr already.
     pub(crate) message: String,
+    /// Whether nobody reads the result any more: the command then ends by SIGPIPE, without a word.
+    pub(crate) unread: bool,
 }
 
 impl Failure {
     /// A failure with `code`.
     pub(crate) fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), unread: false }
     }
 
     /// A failure that the user's input caused; nothing was changed.
@@ -23,9 +25,17 @@ impl Failure {
     }
 }
 
-/// Standard output that nobody reads any more, or that is full, is a failure like any other.
+/// A result that could not be written to standard output.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new(ExitCode::Failed, format!("cannot write to standard output: {error}"))
+        Self { unread: unread(&error), ..Self::bad_input(not_written(&error)) }
+    }
+}
+
+/// Prints what a run ended with. The run's own code counts, whether or not anybody reads this.
+pub(crate) fn print_ending(text: &str) {
+    match write_result(text) {
+        Err(error) if !unread(&error) => tell(format_args!("warning: {}", not_written(&error))),
+        _ => {}
     }
 }

@@ -12,7 +12,7 @@ mod failure;
 use std::io::IsTerminal;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, end_unread, hear_of_children, tell};
 
 use crate::commands::{
     chaos, completions, data, doctor, in_session, inspect, launch, reference, sweep, trace, watch,
@@ -86,14 +86,17 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    hear_of_children();
     let cli = Cli::from_arg_matches(&with_negative_numbers(Cli::command()).get_matches())
         .unwrap_or_else(|error| error.exit());
     log_to_stderr();
     match run(cli.command) {
         Ok(code) => code.into(),
         Err(failure) => {
-            if !failure.message.is_empty() {
-                eprintln!("error: {}", failure.message);
+            if failure.unread {
+                end_unread();
+            } else if !failure.message.is_empty() {
+                tell(format_args!("error: {}", failure.message));
             }
             failure.code.into()
         }
@@ -137,6 +140,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false) // it would panic where nobody reads stderr
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)

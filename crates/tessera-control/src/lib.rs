@@ -1,26 +1,37 @@
 //! What the launcher and its workers say to one another.
 //!
-//! Five things, and nothing else: the exit codes ([`ExitCode`]), the variables that a worker is
+//! The exit codes ([`ExitCode`]), the variables that a worker is
 //! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`]),
 //! the outcome left in the run folder ([`RunStatus`]), and how long workers may do nothing
-//! ([`LimitsConfig`]). The launcher links no torch and the
-//! worker draws nothing, so their common words live here, below both.
+//! ([`LimitsConfig`]). Also what both have to know of their surroundings: how many cores there are
+//! ([`usable_cores`]), who still lives ([`Process`]), names of any bytes ([`path_json`]) and streams that
+//! nobody reads ([`tell`], [`write_result`]). The launcher links no torch and the
+//! worker draws nothing, so what they have in common lives here, below both.
 //!
 //! The formats are written down in `docs/formats.md`.
 
 mod activity;
 mod client;
+mod cores;
 mod exit;
 mod limits;
 mod message;
+pub mod path_json;
+mod process;
 mod status;
+mod streams;
 
 pub use activity::{Activity, Phase, read_record};
 pub use client::{Client, ControlError};
+pub use cores::{Quota, allowed_cores, quotas, usable_cores};
 pub use exit::ExitCode;
 pub use limits::LimitsConfig;
 pub use message::{Call, Message};
+pub use process::{Process, SignOfLife};
 pub use status::{RunState, RunStatus, last_row, replace_json};
+pub use streams::{
+    end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
+};
 
 /// Environment variables that the launcher sets for its workers.
 ///

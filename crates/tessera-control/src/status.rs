@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ExitCode;
+use crate::{ExitCode, Process};
 
 /// Name of the file in the run folder.
 const FILE_NAME: &str = "status.json";
@@ -50,16 +50,24 @@ pub struct RunStatus {
     pub world_size: usize,
     /// Why it ended, in one line; empty while it runs.
     pub message: String,
+    /// The process of rank 0, while the run goes on; older versions did not say.
+    #[serde(default)]
+    pub process: Option<Process>,
 }
 
 impl RunStatus {
+    /// The file that holds the status of `run_dir`.
+    pub fn file(run_dir: &Path) -> PathBuf {
+        run_dir.join(FILE_NAME)
+    }
+
     /// Writes the status into `run_dir`, whole or not at all.
     ///
     /// # Errors
     ///
     /// Whatever the file system answers.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
-        replace_json(&run_dir.join(FILE_NAME), self)
+        replace_json(&Self::file(run_dir), self)
     }
 
     /// Reads the status of `run_dir`; `None` where there is none yet.
@@ -68,7 +76,7 @@ impl RunStatus {
     ///
     /// If the file is there but cannot be read as a status.
     pub fn read(run_dir: &Path) -> io::Result<Option<Self>> {
-        match std::fs::read(run_dir.join(FILE_NAME)) {
+        match std::fs::read(Self::file(run_dir)) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -117,6 +125,13 @@ mod tests {
     #[derive(Deserialize)]
     struct Row {
         step: u64,
+    }
+
+    #[test]
+    fn a_status_of_an_older_version_is_read() {
+        let text = r#"{"state":"running","exit_code":null,"step":7,"world_size":2,"message":""}"#;
+        let status: RunStatus = serde_json::from_str(text).unwrap();
+        assert_eq!((status.step, status.process), (7, None));
     }
 
     #[test]

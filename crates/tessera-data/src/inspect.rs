@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::DataError;
 use crate::manifest::{self, SourceDescription};
@@ -12,7 +12,8 @@ use crate::shape::SampleShape;
 /// What a packed data set is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DatasetSummary {
-    /// The folder that was asked for.
+    /// The folder that was asked for; in JSON, what of its name is not UTF-8 is replaced.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Version of its format.
     pub version: u32,
@@ -26,6 +27,10 @@ pub struct DatasetSummary {
     pub num_bytes: u64,
     /// The splits by name.
     pub splits: BTreeMap<String, SplitSummary>,
+}
+
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// One split of a packed data set.

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_getaffinity};
 use tessera_control::ExitCode;
 
 use crate::session::TRAMPOLINE;
@@ -74,14 +73,6 @@ impl Drop for Child {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-    }
-}
-
-/// The cores that the system lets this process run on, in order.
-pub fn allowed_cores() -> Vec<usize> {
-    match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
-        Err(_) => (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
     }
 }
 

@@ -42,11 +42,11 @@ use std::time::Duration;
 
 use tessera_control::ExitCode;
 
-pub use child::{Child, allowed_cores, resolve_alone};
+pub use child::{Child, resolve_alone};
 pub use error::LaunchError;
 pub use gpus::{Gpus, find_gpus};
 pub use hosts::{Host, parse_hosts, read_hostfile};
-pub use mpirun::{Mpirun, Vendor};
+pub use mpirun::{Mpirun, Vendor, passive_waiting};
 pub use nproc::Nproc;
 pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;

@@ -63,6 +63,7 @@ impl Mpirun {
         let output = Command::new(&path)
             .arg("--version")
             .envs(as_root())
+            .envs(home())
             .stdin(Stdio::null())
             .output()
             .map_err(|error| broken(format!("cannot run ({error})")))?;
@@ -126,6 +127,23 @@ pub(crate) fn as_root() -> Vec<(&'static str, &'static str)> {
         ("PRTE_ALLOW_RUN_AS_ROOT", "1"),
         ("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
     ]
+}
+
+/// How threads of a worker are to wait for one another, where the user has not said so: asleep. Otherwise
+/// OpenMP's threads go on running while they wait, and beside a neighbor that takes a core from one of them
+/// the others burn the time that it needs.
+///
+/// It has to be in the environment before the program starts: libgomp reads it when it is loaded.
+pub fn passive_waiting() -> Option<(&'static str, &'static str)> {
+    const SAYS_SO: [&str; 3] = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
+    let said = SAYS_SO.iter().any(|name| std::env::var_os(name).is_some());
+    (!said).then_some(("OMP_WAIT_POLICY", "passive"))
+}
+
+/// A home for an mpirun without one: the PMIx in Open MPI crashes where `HOME` is not set and the user has no
+/// entry in the list of users, as in a container with `--user 12345`.
+pub(crate) fn home() -> Option<(&'static str, &'static str)> {
+    std::env::var_os("HOME").is_none().then_some(("HOME", "/"))
 }
 
 fn parse_version(text: &str) -> Option<(Vendor, String)> {

@@ -28,6 +28,7 @@ pub(crate) struct Resolved {
 
 #[derive(Deserialize)]
 struct Head {
+    #[serde(with = "tessera_control::path_json")]
     run_dir: PathBuf,
     steps: u64,
     config: Config,
@@ -97,6 +98,10 @@ mod tests {
         assert_eq!((resolved.run_dir, resolved.steps), (PathBuf::from("runs/a b"), 7));
         assert_eq!(resolved.limits, LimitsConfig { late_seconds: 9.0, ..LimitsConfig::default() });
         assert_eq!(resolved.line, line);
+        // A name that is not UTF-8 comes as its bytes.
+        let line = r#"{"run_dir":[114,233],"steps":7,"config":{}}"#;
+        let run_dir = parse(line.into()).unwrap().run_dir;
+        assert_eq!(std::os::unix::ffi::OsStrExt::as_bytes(run_dir.as_os_str()), b"r\xe9");
         assert!(parse("hello".into()).is_err());
     }
 }

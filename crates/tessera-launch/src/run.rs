@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use tessera_control::{ExitCode, RunState, RunStatus, variables};
 
 use crate::listener::{Event, Listener, Stream, forward_lines};
-use crate::mpirun::{Job, as_root};
+use crate::mpirun::{Job, as_root, home};
 use crate::prometheus::Exporter;
 use crate::records::Records;
 use crate::report::{FailureReport, WorkerReport};
@@ -20,7 +20,7 @@ use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
     Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, SlurmJob, Task, find_gpus,
-    find_worker, hosts, signals,
+    find_worker, hosts, passive_waiting, signals,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -202,7 +202,8 @@ impl Start<'_> {
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
         }
-        if self.hosts.is_empty() {
+        environment.extend(passive_waiting().map(|(name, value)| variable(name, value)));
+        if self.hosts.is_empty() && records.0.is_dir() {
             // What Open MPI 4 and 5 share between ranks goes away with the records, also where
             // ranks were killed and could not see to it.
             for name in
@@ -215,7 +216,7 @@ impl Start<'_> {
             environment.push(variable(variables::RESTART, restarts.to_string()));
         }
         let exported = exported(&environment);
-        for (name, value) in as_root() {
+        for (name, value) in as_root().into_iter().chain(home()) {
             environment.push(variable(name, value));
         }
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];
@@ -251,13 +252,17 @@ impl Start<'_> {
     }
 }
 
+/// What a user sets for the workers, besides our own variables.
+const OF_THE_USER: [&str; 5] =
+    ["RUST_LOG", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
+
 /// Names of the variables that workers on other hosts need: ours, and the user's own.
 fn exported(ours: &[(OsString, OsString)]) -> Vec<String> {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let mut names: Vec<String> = inherited
         .chain(ours.iter().map(|(name, _)| name.clone()))
         .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with("TESSERA_") || name == "RUST_LOG")
+        .filter(|name| name.starts_with("TESSERA_") || OF_THE_USER.contains(&name.as_str()))
         .collect();
     names.sort();
     names.dedup();
@@ -311,6 +316,7 @@ fn settle(
         step: verdict.step.max(written.map_or(0, |status| status.step)),
         world_size,
         message: verdict.message.clone(),
+        process: None,
     };
     write_status(&status, run_dir);
     (verdict.code, verdict.message)
@@ -320,7 +326,8 @@ fn settle(
 fn goes_on(run_dir: &Path, message: String) {
     let Ok(Some(status)) = RunStatus::read(run_dir) else { return };
     let state = RunState::Running;
-    write_status(&RunStatus { state, exit_code: None, message, ..status }, run_dir);
+    let (exit_code, process) = (None, None);
+    write_status(&RunStatus { state, exit_code, message, process, ..status }, run_dir);
 }
 
 fn write_status(status: &RunStatus, run_dir: &Path) {

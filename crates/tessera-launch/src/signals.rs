@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
+use tessera_control::is_ignored;
 
 use crate::LaunchError;
 use crate::listener::Event;
@@ -106,16 +107,6 @@ impl StopCounter {
     }
 }
 
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    ignored_mask(&status).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-fn ignored_mask(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,11 +126,5 @@ mod tests {
         for signal in [SIGUSR1, SIGHUP, SIGUSR1] {
             assert_eq!(counter.next(signal), Stop::Ignore);
         }
-    }
-
-    #[test]
-    fn the_mask_of_ignored_signals_is_hexadecimal() {
-        // Bit 0 is signal 1, SIGHUP.
-        assert_eq!(ignored_mask("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(0x1001));
     }
 }

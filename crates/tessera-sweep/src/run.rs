@@ -8,8 +8,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde::Deserialize;
 use signal_hook::iterator::Signals;
-use tessera_control::ExitCode;
-use tessera_launch::{LaunchError, allowed_cores, find_gpus, resolve_alone, stop_signals};
+use tessera_control::{ExitCode, usable_cores};
+use tessera_launch::{LaunchError, find_gpus, resolve_alone, stop_signals};
 
 use crate::display::Display;
 use crate::error::SweepError;
@@ -102,7 +102,7 @@ pub fn run(sweep: &Sweep, options: &Options) -> Result<Ending, SweepError> {
         seconds_before: store.seconds()?,
         begun: Instant::now(),
         store,
-        slots: slots(parallel, &allowed_cores(), &visible),
+        slots: slots(parallel, &usable_cores(), &visible),
         running: Vec::new(),
         stops: Vec::new(),
         display,
@@ -190,7 +190,7 @@ fn about(sweep: &Sweep) -> Result<About, SweepError> {
 }
 
 fn auto(sweep: &Sweep, num_gpus: usize) -> usize {
-    let units = if num_gpus > 0 { num_gpus } else { allowed_cores().len() };
+    let units = if num_gpus > 0 { num_gpus } else { usable_cores().len() };
     (units / sweep.trials.workers).max(1)
 }
 

@@ -64,6 +64,9 @@ pub struct LoopConfig {
     pub precision: Precision,
     /// Where ranks compute.
     pub device: DeviceConfig,
+    /// Threads that each rank computes with on the CPU, 1 to 1024; 0: `OMP_NUM_THREADS` where it is set, else
+    /// the rank's share of the cores and of the CPU quota of its container, at most `SLURM_CPUS_PER_TASK`.
+    pub threads: u64,
 }
 
 impl Default for LoopConfig {
@@ -75,6 +78,7 @@ impl Default for LoopConfig {
             max_skipped_steps: 0,
             precision: Precision::Fp32,
             device: DeviceConfig::Auto,
+            threads: 0,
         }
     }
 }
@@ -195,6 +199,12 @@ impl TrainConfig {
                     "{key} should be from 1 to 2^40, found {value}"
                 )));
             }
+        }
+        if self.train.threads > 1024 {
+            return Err(TrainError::BadInput(format!(
+                "train.threads should be from 0 (automatic) to 1024, found {}",
+                self.train.threads
+            )));
         }
         Ok(())
     }

@@ -115,6 +115,7 @@ fn program_hash() -> String {
 /// The checkpoint that the run goes on from, the same on every rank, and rank 0's words about it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Choice {
+    #[serde(with = "tessera_control::path_json::option")]
     pub(crate) path: Option<PathBuf>,
     pub(crate) notices: Vec<String>,
 }

@@ -227,7 +227,8 @@ impl Fault {
         if self.deed != Deed::Slow {
             // For whoever measures how long it takes until the fault is seen.
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            eprintln!("fault on purpose at {:.3}", since.map_or(0.0, |since| since.as_secs_f64()));
+            let seconds = since.map_or(0.0, |since| since.as_secs_f64());
+            tessera_control::tell(format_args!("fault on purpose at {seconds:.3}"));
         }
         let signal = |signal| {
             let _ = kill_process(getpid(), signal);

@@ -21,6 +21,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tessera_control::path_json;
 use toml::Value;
 
 use self::layers::Layers;
@@ -34,6 +35,7 @@ use crate::error::TrainError;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Resolved {
     /// The folder that the run writes to.
+    #[serde(with = "path_json")]
     pub run_dir: PathBuf,
     /// Optimiser steps of the run, for the launcher's progress bar.
     pub steps: u64,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tessera_checkpoint::Checkpoint;
 use tessera_comm::{Communicator, Uploads};
-use tessera_control::{Phase, RunState};
+use tessera_control::{Phase, RunState, RunStatus, SignOfLife};
 use tessera_data::source::Source;
 use tessera_data::{Batch, DataError, Loader};
 use tessera_nn::VqVae;
@@ -125,6 +125,9 @@ pub fn train(
     };
     agree_on(comm, opened)?;
     run.status(RunState::Running, "")?;
+    // Whoever watches the folder sees that the run goes on, however far its rows lie apart.
+    let is_first = comm.rank() == 0;
+    let _alive = is_first.then(|| SignOfLife::start(&RunStatus::file(&folder.root)));
     run.steps(data.train)
 }
 

@@ -190,6 +190,23 @@ impl TrainArguments {
             });
         }
         let run_dir = self.run_dir.clone();
-        resolve(self.config.as_deref(), std::env::vars(), &self.set, run_dir)
+        resolve(self.config.as_deref(), environment()?, &self.set, run_dir)
     }
+}
+
+/// The variables of this process. One of another program may hold anything; a key of ours may not.
+pub(crate) fn environment() -> Result<Vec<(String, String)>, TrainError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("TESSERA__") => {
+                return Err(TrainError::BadInput(format!(
+                    "environment variable {name} is not UTF-8: set it anew, or unset it"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(variables)
 }

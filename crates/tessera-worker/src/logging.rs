@@ -33,10 +33,12 @@ pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
     let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLine { rank })
         .with_writer(std::sync::Mutex::new(file))
+        .log_internal_errors(false)
         .with_filter(all);
     let terminal = to_stderr.then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
+            .log_internal_errors(false) // it would panic where nobody reads stderr
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .with_target(false)
             .with_filter(terminal_filter("info"))
@@ -49,6 +51,7 @@ pub(crate) fn start(file: std::fs::File, rank: usize, to_stderr: bool) {
 pub(crate) fn to_stderr() {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .log_internal_errors(false)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_target(false)
         .with_filter(terminal_filter("warn"));

@@ -3,7 +3,6 @@
 //! `tessera train` and `tessera eval` become this program; `tessera launch` starts several and
 //! asks one to resolve the configuration first. Nothing here draws: it reports over the control
 //! connection, to the run folder, and, without a launcher, to stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // the answers of `eval` and `resolve`
 
 mod arguments;
 mod lifeline;
@@ -14,9 +13,11 @@ mod threads;
 use std::sync::Arc;
 
 use tessera_comm::{CommConfig, DeviceConfig};
-use tessera_control::{ExitCode, RunState};
+use tessera_control::{
+    ExitCode, RunState, end_unread, hear_of_children, not_written, tell, unread, write_result,
+};
 use tessera_train::bench::{self, Calls, QuantizerSize};
-use tessera_train::{RunFolder, TrainError, agree_on, evaluate_run, train};
+use tessera_train::{Evaluation, Resolved, RunFolder, TrainError, agree_on, evaluate_run, train};
 
 use arguments::{
     Arguments, BenchArguments, BenchPart, Command, EvalArguments, Reference, TrainArguments,
@@ -24,18 +25,17 @@ use arguments::{
 use session::Session;
 
 fn main() {
+    hear_of_children();
     tessera_comm::load_cuda();
     let stop = lifeline::stop_on_signals();
     let arguments = arguments::parse();
     let code = match arguments.command {
         Command::Resolve { nproc, train } => resolve(&train, nproc),
         Command::Reference { of: Reference::Keys } => {
-            print!("{}", tessera_train::reference::keys());
-            ExitCode::Done
+            answer_alone(&tessera_train::reference::keys())
         }
         Command::Reference { of: Reference::Commands } => {
-            print!("{}", clap_markdown::help_markdown::<Arguments>());
-            ExitCode::Done
+            answer_alone(&clap_markdown::help_markdown::<Arguments>())
         }
         Command::Train(train) => {
             lifeline::end_with_parent();
@@ -53,6 +53,21 @@ fn main() {
     tessera_comm::exit_now(code.code());
 }
 
+/// Prints the result of a process that has no peers.
+fn answer_alone(text: &str) -> ExitCode {
+    match write_result(text) {
+        Ok(()) => ExitCode::Done,
+        Err(error) if unread(&error) => {
+            end_unread();
+            ExitCode::Failed
+        }
+        Err(error) => {
+            tell(format_args!("error: {}", not_written(&error)));
+            ExitCode::BadInput
+        }
+    }
+}
+
 /// Checks all that can be checked before a worker is started, and prints the configuration.
 fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
     let resolved = arguments.resolve().and_then(|resolved| {
@@ -62,11 +77,10 @@ fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
     match resolved {
         Ok(resolved) => {
             let line = serde_json::to_string(&resolved).expect("a configuration is plain data");
-            println!("{line}");
-            ExitCode::Done
+            answer_alone(&(line + "\n"))
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             tracing::debug!(nproc, "refused");
             error.code()
         }
@@ -75,12 +89,14 @@ fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
 
 fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
     let resolved = arguments.resolve();
-    let (comm, device) = match &resolved {
-        Ok(resolved) => (resolved.config.comm.clone(), resolved.config.train.device),
+    let (comm, device, threads) = match &resolved {
+        Ok(Resolved { config, .. }) => {
+            (config.comm.clone(), config.train.device, config.train.threads)
+        }
         // Ranks meet all the same: rank 0 tells what is wrong, once.
-        Err(_) => (CommConfig::default(), DeviceConfig::Cpu),
+        Err(_) => (CommConfig::default(), DeviceConfig::Cpu, 0),
     };
-    let mut session = match Session::start(&comm, device, stop) {
+    let mut session = match Session::start(&comm, device, threads, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -111,7 +127,8 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
     match ended {
         Ok(ending) => {
             if arguments.profile && session.comm().rank() == 0 {
-                print!("{}", ending.profile);
+                // The run is done, whoever reads this.
+                let _ = write_result(&ending.profile);
             }
             let code = match ending.state {
                 RunState::Stopped => ExitCode::Stopped,
@@ -126,7 +143,7 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
 fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
     let BenchArguments { backend, share_gpu, .. } = *arguments;
     let config = CommConfig { backend, share_gpu, ..CommConfig::default() };
-    let session = match Session::start(&config, arguments.device, stop) {
+    let session = match Session::start(&config, arguments.device, 0, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -134,11 +151,10 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
     let (comm, device) = (session.comm(), &session.worker().device);
     let calls = Calls { warmup: arguments.warmup as usize, calls: arguments.calls as usize };
     let figures = match arguments.part.clone() {
-        BenchPart::Data { config, set, batches } => {
-            tessera_train::resolve(config.as_deref(), std::env::vars(), &set, None)
-                .and_then(|resolved| bench::data(comm, &resolved.config, batches))
-                .map(|figures| serde_json::to_string(&figures))
-        }
+        BenchPart::Data { config, set, batches } => arguments::environment()
+            .and_then(|variables| tessera_train::resolve(config.as_deref(), variables, &set, None))
+            .and_then(|resolved| bench::data(comm, &resolved.config, batches))
+            .map(|figures| serde_json::to_string(&figures)),
         BenchPart::Quantizer { n, codes, dim } => {
             let size = QuantizerSize { num_latents: n, num_codes: codes, code_dim: dim };
             bench::quantizer(device, size, calls).map(|figures| serde_json::to_string(&figures))
@@ -147,18 +163,13 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
             .map(|figures| serde_json::to_string(&figures)),
     };
     match figures {
-        Ok(line) => {
-            if comm.rank() == 0 {
-                println!("{}", line.expect("figures are plain data"));
-            }
-            session.finish(ExitCode::Done, 0)
-        }
+        Ok(line) => session.answer(&(line.expect("figures are plain data") + "\n"), 0),
         Err(error) => session.fail(&error),
     }
 }
 
 fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
-    let session = match Session::start(&CommConfig::default(), DeviceConfig::Auto, stop) {
+    let session = match Session::start(&CommConfig::default(), DeviceConfig::Auto, 0, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -169,24 +180,31 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         evaluate_run(comm, device, run, *checkpoint, *levels, *part, activity);
     match evaluated {
         Ok(figures) => {
-            if session.comm().rank() == 0 {
-                if arguments.json {
-                    let line = serde_json::to_string(&figures).expect("figures are plain data");
-                    println!("{line}");
-                } else {
-                    println!("split       {}", figures.split);
-                    println!("step        {}", figures.step);
-                    println!("samples     {}", figures.samples);
-                    println!("mse         {:.6}", figures.mse);
-                    println!("psnr        {:.3} dB", figures.psnr);
-                    println!("ssim        {:.4}", figures.ssim);
-                    println!("perplexity  {:.1}", figures.usage.perplexity);
-                    println!("codes used  {}", figures.usage.codes_used);
-                    println!("bits/token  {:.2}", figures.usage.bits_per_token);
-                }
-            }
-            session.finish(ExitCode::Done, figures.step)
+            let text = if arguments.json {
+                serde_json::to_string(&figures).expect("figures are plain data") + "\n"
+            } else {
+                table(&figures)
+            };
+            session.answer(&text, figures.step)
         }
         Err(error) => session.fail(&error),
     }
+}
+
+/// The figures of an evaluation, a line each.
+fn table(figures: &Evaluation) -> String {
+    let Evaluation { split, step, samples, mse, psnr, ssim, usage, .. } = figures;
+    [
+        format!("split       {split}"),
+        format!("step        {step}"),
+        format!("samples     {samples}"),
+        format!("mse         {mse:.6}"),
+        format!("psnr        {psnr:.3} dB"),
+        format!("ssim        {ssim:.4}"),
+        format!("perplexity  {:.1}", usage.perplexity),
+        format!("codes used  {}", usage.codes_used),
+        format!("bits/token  {:.2}", usage.bits_per_token),
+        String::new(),
+    ]
+    .join("\n")
 }

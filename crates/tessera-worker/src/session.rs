@@ -10,8 +10,13 @@ use tch::Device;
 use tessera_comm::{
     CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
 };
-use tessera_control::{Activity, Call, Client, ExitCode, Message, RunState, RunStatus, variables};
+use tessera_control::{
+    Activity, Call, Client, ExitCode, Message, Process, RunState, RunStatus, not_written, tell,
+    unread, variables, write_result,
+};
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
+
+use crate::threads::{self, Threads};
 
 /// What a thread needs to tell how the worker ends when the main thread cannot.
 #[derive(Debug, Default)]
@@ -42,7 +47,8 @@ impl LastWords {
         {
             let message = message.to_owned();
             let state = RunState::Failed;
-            let status = RunStatus { state, exit_code: Some(code), step, world_size, message };
+            let (exit_code, process) = (Some(code), Some(Process::own()));
+            let status = RunStatus { state, exit_code, step, world_size, message, process };
             let _ = status.write(run_dir);
         }
         if let Some(control) = self.control.get() {
@@ -57,22 +63,26 @@ impl LastWords {
 pub(crate) struct Session {
     comm: Box<dyn Communicator>,
     worker: Worker,
+    threads: Threads,
     environment: Environment,
     last_words: Arc<LastWords>,
 }
 
 impl Session {
-    /// Connects to the peers and to the launcher, where there are any.
+    /// Connects to the peers and to the launcher, where there are any; computes with so many threads, 0 for
+    /// as many as there are cores for.
     pub(crate) fn start(
         config: &CommConfig,
         device: DeviceConfig,
+        threads: u64,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, ExitCode> {
         let last_words = Arc::new(LastWords::default());
         let theirs = Arc::clone(&last_words);
         match connect(config, device, move |hang| report_hang(hang, &theirs)) {
             Ok(connection) => {
-                Self::over(connection, config, last_words, stop).map_err(|error| refuse(&error))
+                let over = Self::over(connection, config, threads, last_words, stop);
+                over.map_err(|error| refuse(&error))
             }
             Err(error) => Err(refuse_alone(&error.into())),
         }
@@ -82,6 +92,7 @@ impl Session {
     fn over(
         Connection { comm, device, environment }: Connection,
         config: &CommConfig,
+        threads: u64,
         last_words: Arc<LastWords>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, TrainError> {
@@ -109,8 +120,8 @@ impl Session {
         if let Some(control) = &control {
             let _ = last_words.control.set(Arc::clone(control));
         }
-        let threads = crate::threads::share_of_cores(&*comm)?;
-        crate::threads::compute_with(threads);
+        let threads = threads::choose(&*comm, threads)?;
+        threads::compute_with(threads.count);
         tch::set_num_interop_threads(1);
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
@@ -126,7 +137,7 @@ impl Session {
             profile: false,
             trace: false,
         };
-        Ok(Self { comm, worker, environment, last_words })
+        Ok(Self { comm, worker, threads, environment, last_words })
     }
 
     pub(crate) fn comm(&self) -> &dyn Communicator {
@@ -167,16 +178,34 @@ impl Session {
             .map_err(|source| TrainError::File { action: "open", path, source })?;
         crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
+        let threads_by = &self.threads.source;
         let device = self.worker.device.name();
         let started_by = &self.environment;
-        tracing::info!(world_size, threads, device, %started_by, "worker started");
+        tracing::info!(world_size, threads, threads_by, device, %started_by, "worker started");
         if let (0, Some(control)) = (rank, &self.worker.control) {
-            let text = format!(
-                "{world_size} workers on {device}, {threads} threads each (cores / workers)"
-            );
+            let text =
+                format!("{world_size} workers on {device}, {threads} threads each ({threads_by})");
             control.send(Message::Notice { text });
         }
         Ok(())
+    }
+
+    /// Prints the result of rank 0 and leaves in good order; a result that cannot be written is bad input, and
+    /// one that nobody reads ends the process by SIGPIPE.
+    pub(crate) fn answer(self, text: &str, step: u64) -> ExitCode {
+        let written = match self.comm.rank() {
+            0 => write_result(text),
+            _ => Ok(()),
+        };
+        match written {
+            Ok(()) => self.finish(ExitCode::Done, step),
+            Err(error) if unread(&error) => {
+                self.finish(ExitCode::Done, step);
+                tessera_control::end_unread();
+                ExitCode::Failed
+            }
+            Err(error) => self.fail(&TrainError::BadInput(not_written(&error))),
+        }
     }
 
     /// Leaves in good order.
@@ -205,7 +234,7 @@ impl Session {
         tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
         if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
-            eprintln!("error: {message}");
+            tell(format_args!("error: {message}"));
         }
         self.last_words.say(error.code(), &message);
         error.code()
@@ -214,7 +243,7 @@ impl Session {
 
 /// Tells an error that came before there was anybody else to tell.
 pub(crate) fn refuse(error: &TrainError) -> ExitCode {
-    eprintln!("error: {error}");
+    tell(format_args!("error: {error}"));
     error.code()
 }
 
@@ -250,7 +279,7 @@ fn report_hang(hang: &Hang, last_words: &LastWords) {
         last_words.activity.step()
     );
     tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
-    eprintln!("error: {message}");
+    tell(format_args!("error: {message}"));
     last_words.say(ExitCode::from(hang.exit_code()), &message);
 }
 

@@ -168,9 +168,9 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
     let bad = |message: String| Failure::new(ExitCode::BadInput, message);
     let mut table = toml::Table::new();
     table.insert("kind".to_owned(), format.into());
-    let input = input.to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?;
     if format != "mixture" {
-        table.insert("path".to_owned(), input.into()); // the parts of a mixture have paths
+        // The parts of a mixture have paths.
+        table.insert("path".to_owned(), input.to_string_lossy().into_owned().into());
     }
     for setting in set {
         let Some((key, value)) = setting.split_once('=') else {
@@ -180,10 +180,14 @@ fn data_config(format: &str, input: &Path, set: &[String]) -> Result<DataConfig,
         insert(&mut table, key, value).map_err(|problem| bad(format!("--set {key} {problem}")))?;
     }
     let config: Result<DataConfig, _> = table.try_into();
-    config.map_err(|error| {
+    let mut config = config.map_err(|error| {
         let message = error.to_string().trim().replace('\n', ", ");
         bad(format!("data: {message}"))
-    })
+    })?;
+    if input.to_str().is_none() {
+        config.path = input.to_owned(); // TOML holds text alone
+    }
+    Ok(config)
 }
 
 /// What a text stands for: itself for a key that holds text, unless it stands in quotes; else a

@@ -1,15 +1,14 @@
 //! `tessera launch`: workers through mpirun, watched from start to end.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, one_line};
 use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read_hostfile};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, print_ending};
 
 const SIGNALS: &str = "\
 SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
@@ -119,7 +118,7 @@ fn report(task: Task, ending: &Ending) -> Result<ExitCode, Failure> {
     match ending.code {
         ExitCode::Done | ExitCode::Stopped => {
             if task == Task::Train {
-                writeln!(std::io::stdout().lock(), "{line}")?;
+                print_ending(&(one_line(&line) + "\n"));
             }
             Ok(ending.code)
         }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, one_line};
 use tessera_sweep::report::{self, Table};
 use tessera_sweep::{Ending, Goal, Options, Strategy, Sweep, SweepError};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, print_ending};
 
 /// Rows of the table that are printed.
 const ROWS: usize = 20;
@@ -129,18 +129,18 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, Failure> {
     };
     let ending = tessera_sweep::run(&sweep, &options).map_err(refused)?;
     let found = report::Review::read(&options.folder).map_err(refused)?;
-    print_table(&found)?;
-    let mut out = std::io::stdout().lock();
+    print_ending(&Table::of(&found).text(ROWS));
     match ending {
         Ending::Done => {
             if let Some(best) = found.best() {
                 let path = options.folder.join("best.toml");
-                writeln!(out, "\nbest: trial {best}, ready to train: {}", path.display())?;
+                let path = one_line(&path.display().to_string());
+                print_ending(&format!("\nbest: trial {best}, ready to train: {path}\n"));
             }
             Ok(ExitCode::Done)
         }
         Ending::Stopped => {
-            writeln!(out, "\nstopped; the same command with --resume goes on")?;
+            print_ending("\nstopped; the same command with --resume goes on\n");
             Ok(ExitCode::Stopped)
         }
     }

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
     let path = args.out.clone().unwrap_or_else(|| args.run.join("trace/all.json"));
     let text = json!({"traceEvents": events, "displayTimeUnit": "ms"}).to_string();
     fs::write(&path, text)
-        .map_err(|error| Failure::new(ExitCode::Failed, format!("{}: {error}", path.display())))?;
+        .map_err(|error| Failure::bad_input(format!("cannot write {}: {error}", path.display())))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{num} ranks merged into {}", path.display())?;
     let sums: u64 = late.values().map(|late| late.times).sum();

@@ -25,7 +25,11 @@ pub(crate) struct WorkerArgs {
 pub(crate) fn run(command: &str, args: &WorkerArgs) -> Result<ExitCode, Failure> {
     let worker = tessera_launch::find_worker().map_err(failed)?;
     tessera_launch::check_libraries(&worker).map_err(failed)?;
-    let refused = Command::new(&worker).arg(command).args(&args.args).exec();
+    let refused = Command::new(&worker)
+        .arg(command)
+        .args(&args.args)
+        .envs(tessera_launch::passive_waiting())
+        .exec();
     let message = format!("cannot start {}: {refused}; run `tessera doctor`", worker.display());
     Err(Failure::new(ExitCode::Failed, message))
 }

@@ -20,7 +20,7 @@ use crate::training::Training;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 24] = [
+const MAY_CHANGE: [&str; 25] = [
     "checkpoint.best_metric",
     "checkpoint.every",
     "checkpoint.keep",
@@ -43,6 +43,7 @@ const MAY_CHANGE: [&str; 24] = [
     "train.max_skipped_steps",
     "train.precision",
     "train.stop_at",
+    "train.threads",
     "optimizer.clip_grad_norm",
     "optimizer.learning_rate",
 ];

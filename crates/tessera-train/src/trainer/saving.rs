@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tessera_control::{Message, Phase, RunState, RunStatus};
+use tessera_control::{Message, Phase, Process, RunState, RunStatus};
 
 use super::Run;
 use crate::checkpoint::{self, saver::Saved};
@@ -124,7 +124,8 @@ impl Run<'_> {
         }
         let exit_code = state.exit_code();
         let world_size = self.comm.world_size();
-        RunStatus { state, exit_code, step, world_size, message: message.into() }
+        let process = Some(Process::own());
+        RunStatus { state, exit_code, step, world_size, message: message.into(), process }
             .write(&self.folder.root)
             .map_err(TrainError::file("write the status of", &self.folder.root))
     }
