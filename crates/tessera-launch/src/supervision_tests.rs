@@ -66,6 +66,13 @@ fn a_rank_that_closes_without_an_outcome_is_named_with_phase_and_step() {
 }
 
 #[test]
+fn what_a_rank_repeats_of_another_one_is_told_once() {
+    let (mut run, now) = three();
+    run.hear(1, &outcome(ExitCode::BadInput, "rank 0: cannot make the folder"), now);
+    assert_eq!(run.verdict().message, "rank 0: cannot make the folder");
+}
+
+#[test]
 fn the_first_failure_that_a_rank_tells_goes_before_later_losses() {
     let (mut run, now) = three();
     run.hear(1, &outcome(ExitCode::Numeric, "loss is NaN at step 9"), now);

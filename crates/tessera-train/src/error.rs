@@ -64,6 +64,9 @@ pub enum TrainError {
     Torch(#[from] tch::TchError),
 }
 
+/// What is tried where a folder is made.
+pub(crate) const MAKE_FOLDER: &str = "make the folder";
+
 /// What a person can do about an error of the system, where that is known.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -72,7 +75,10 @@ fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::NotADirectory => ": choose a --run-dir that can be written",
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::InvalidFilename => ": choose a --run-dir that can be written",
         _ => "",
     }
 }
@@ -121,13 +127,17 @@ impl TrainError {
             },
             Self::Mismatch(_) => ExitCode::Hang,
             Self::NotFinite { .. } => ExitCode::Numeric,
-            Self::File { source, .. } => match source.kind() {
+            Self::File { action, source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull
                 | io::ErrorKind::QuotaExceeded
                 | io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem
                 | io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::InvalidFilename
                 | io::ErrorKind::NotFound => ExitCode::BadInput,
+                // Something else has the name of a folder that is to be made.
+                io::ErrorKind::AlreadyExists if *action == MAKE_FOLDER => ExitCode::BadInput,
                 _ => ExitCode::Failed,
             },
             Self::Peer { code, .. } => *code,

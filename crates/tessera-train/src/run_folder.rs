@@ -1,11 +1,13 @@
 //! The folder that a run writes to, and that all its ranks must see.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::coordinator::agree_on;
-use crate::error::TrainError;
+use crate::error::{MAKE_FOLDER, TrainError};
 use tessera_comm::{Communicator, broadcast_bytes};
+use tessera_control::one_line;
 
 /// From which checkpoint a run goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,27 +114,24 @@ impl RunFolder {
     }
 
     fn make(&self) -> Result<(), TrainError> {
-        for folder in [
-            self.root.clone(),
-            self.tensorboard(),
-            self.reconstructions(),
-            self.root.join("logs"),
-            self.checkpoints(),
-        ] {
-            fs::create_dir_all(&folder).map_err(TrainError::file("make the folder", &folder))?;
+        for folder in self.folders() {
+            fs::create_dir_all(&folder).map_err(TrainError::file(MAKE_FOLDER, &folder))?;
         }
         Ok(())
     }
+
+    /// The folder and those in it that every run has.
+    fn folders(&self) -> [PathBuf; 5] {
+        let logs = self.root.join("logs");
+        [self.root.clone(), self.tensorboard(), self.reconstructions(), logs, self.checkpoints()]
+    }
 }
 
-/// What can be said about the run folder before anything is written: that `never` finds it
-/// empty, and that its nearest existing parent is a folder.
+/// What can be said about the run folder before anything is written: that it and the folders in it are there
+/// or can be made, and that `never` finds it empty.
 pub(crate) fn check(run_dir: &Path, resume: &Resume) -> Result<(), TrainError> {
-    if run_dir.exists() && !run_dir.is_dir() {
-        return Err(TrainError::BadInput(format!(
-            "{} is a file: choose a folder as --run-dir",
-            run_dir.display()
-        )));
+    for folder in (RunFolder { root: run_dir.to_owned() }).folders() {
+        check_place(&folder)?;
     }
     let is_empty = fs::read_dir(run_dir).map_or(true, |mut entries| entries.next().is_none());
     if *resume == Resume::Never && !is_empty {
@@ -147,6 +146,39 @@ pub(crate) fn check(run_dir: &Path, resume: &Resume) -> Result<(), TrainError> {
     let written = fs::write(&probe, b"").map_err(TrainError::file("write", run_dir));
     let _ = fs::remove_file(&probe);
     written
+}
+
+/// Refuses a place that is no folder and where none can be made.
+fn check_place(folder: &Path) -> Result<(), TrainError> {
+    let refused = |what: String| {
+        let what = one_line(&what);
+        Err(TrainError::BadInput(format!("{what}: choose another folder as --run-dir")))
+    };
+    for path in folder.ancestors() {
+        match path.metadata() {
+            Ok(about) if about.is_dir() => return Ok(()),
+            Ok(_) => return refused(format!("{} is a file", path.display())),
+            Err(error) if path.is_symlink() => {
+                let to = fs::read_link(path).unwrap_or_default();
+                let (path, to) = (path.display(), to.display());
+                return refused(format!(
+                    "{path} is a link to {to}, which cannot be used ({error})"
+                ));
+            }
+            // What is not there yet is to be made, or what is above it decides.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {}
+            Err(error) => {
+                let shown = path.to_string_lossy();
+                let (start, more) = match shown.char_indices().nth(200) {
+                    Some((end, _)) => (&shown[..end], "..."),
+                    None => (&*shown, ""),
+                };
+                return refused(format!("{start}{more} cannot be used ({error})"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn nanoseconds() -> u128 {
@@ -169,4 +201,62 @@ pub(crate) fn cut_pictures(folder: &Path, last_step: u64) -> Result<(), TrainErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::resolve::{Resolved, resolve};
+
+    fn refusal(run_dir: &Path) -> String {
+        let error = check(run_dir, &Resume::Auto).unwrap_err();
+        assert_eq!(error.code(), tessera_control::ExitCode::BadInput, "{error}");
+        let message = error.to_string();
+        assert!(!message.contains('\n') && message.len() < 500, "{message}");
+        message
+    }
+
+    #[test]
+    fn a_run_folder_that_cannot_be_made_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        check(&path("new/and/deeper"), &Resume::Auto).unwrap();
+        symlink(path("gone/away"), path("link")).unwrap();
+        assert!(refusal(&path("link")).contains("link is a link to "));
+        assert!(refusal(&path("link/below")).contains("link is a link to "));
+        symlink(path("circle"), path("circle")).unwrap();
+        assert!(refusal(&path("circle")).contains("circle is a link to "));
+        fs::write(path("file\nline"), "").unwrap();
+        assert!(refusal(&path("file\nline")).contains("file\\nline is a file"));
+        assert!(refusal(&path("file\nline/below")).contains("is a file"));
+        assert!(refusal(&path(&"n".repeat(300))).contains("name too long"));
+        assert!(refusal(&path(&vec!["n".repeat(199); 25].join("/"))).contains("name too long"));
+    }
+
+    #[test]
+    fn what_lies_in_the_way_in_a_run_folder_is_refused_too() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tensorboard"), "").unwrap();
+        assert!(refusal(folder.path()).contains("tensorboard is a file"));
+        fs::remove_file(folder.path().join("tensorboard")).unwrap();
+        symlink("nowhere", folder.path().join("checkpoints")).unwrap();
+        assert!(refusal(folder.path()).contains("checkpoints is a link to nowhere"));
+    }
+
+    #[test]
+    fn names_of_any_bytes_survive_the_run_folder_and_the_way_to_the_workers() {
+        use std::os::unix::ffi::OsStringExt;
+        let folder = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsString::from_vec(b"caf\xe9\nseed = 9 #.toml".to_vec());
+        let path = folder.path().join(name);
+        std::fs::write(&path, "data.kind = 'synthetic'\nseed = 3\n").unwrap();
+        let resolved = resolve(Some(&path), [], &[], Some(path.with_extension("run"))).unwrap();
+        std::fs::write(folder.path().join("config.toml"), resolved.to_toml()).unwrap();
+        assert_eq!(Resolved::of_run(folder.path()).unwrap().config, resolved.config);
+        let line = serde_json::to_string(&resolved).unwrap();
+        let heard: Resolved = serde_json::from_str(&line).unwrap();
+        assert_eq!(heard.run_dir, resolved.run_dir);
+    }
 }

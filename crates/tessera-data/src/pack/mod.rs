@@ -256,6 +256,10 @@ fn check_target(target: &Path) -> Result<(), DataError> {
     if target.file_name().is_none() {
         return Err(output_error(target, "give the name of a new folder"));
     }
+    if let Some(link) = target.ancestors().find(|path| path.is_symlink() && !path.exists()) {
+        let problem = format!("{} is a link to nowhere: choose another", link.display());
+        return Err(output_error(target, &problem));
+    }
     match fs::read_dir(target) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
@@ -264,6 +268,9 @@ fn check_target(target: &Path) -> Result<(), DataError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(output_error(target, "it, or a part of its path, is a file: choose another"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+            Err(output_error(target, "its name is too long: choose another"))
         }
         Err(source) => Err(write_error(target, source)),
     }

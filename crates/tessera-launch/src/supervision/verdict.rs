@@ -117,7 +117,10 @@ impl Supervision {
     fn reported(&self, rank: usize, silent: Option<(usize, u64)>) -> (ExitCode, String) {
         let (code, message) =
             self.told(rank).unwrap_or((ExitCode::Failed, "failed without a reason".into()));
-        let message = format!("rank {rank}: {message}");
+        // What a rank repeats of another one is that one's: `rank 0: ...` from rank 1.
+        let repeats = message.strip_prefix("rank ").and_then(|rest| rest.split_once(": "));
+        let repeats = repeats.is_some_and(|(other, _)| other.parse::<usize>().is_ok());
+        let message = if repeats { message } else { format!("rank {rank}: {message}") };
         if code != ExitCode::Hang {
             return (code, message);
         }
