@@ -3,16 +3,18 @@
 //! On a terminal a live view, elsewhere a line for each row of metrics. Only files are read.
 
 mod live;
+mod pulse;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Deserialize;
 use tessera_control::{ExitCode, RunState, RunStatus, last_row};
 
 use crate::failure::Failure;
+use pulse::Pulse;
 
 /// Time between two looks at the run folder.
 const EVERY: Duration = Duration::from_millis(500);
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
         return live::show(run_dir);
     }
     let mut shown = None;
+    let mut pulse = Pulse::of(run_dir, Instant::now());
     loop {
         let status = read_status(run_dir)?; // Before the row, so that the last row is not missed.
         let row: Option<Row> = last_row(&run_dir.join("metrics.jsonl"));
@@ -68,6 +71,11 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
                 )?;
             }
             shown = row;
+        }
+        if let Some(why) = pulse.lost(run_dir, status.as_ref(), Instant::now()) {
+            let step = status.map_or(0, |status| status.step);
+            writeln!(std::io::stdout().lock(), "worker lost after step {step}: {why}")?;
+            return Ok(ExitCode::WorkerLost);
         }
         if let Some(status) = status.filter(|status| has_ended(run_dir, status)) {
             let code = status.exit_code.unwrap_or(ExitCode::Failed);

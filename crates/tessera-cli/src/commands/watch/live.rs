@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
@@ -17,6 +17,7 @@ use ratatui::widgets::{
 use tessera_control::{ExitCode, Phase, RunState, RunStatus};
 use tessera_launch::{FailureReport, WorkerReport, last_failure, read_workers};
 
+use super::pulse::Pulse;
 use super::{EVERY, Row, has_ended, read_status};
 use crate::failure::Failure;
 
@@ -26,6 +27,8 @@ const SILENT: f64 = 5.0;
 /// Shows the run until it has ended, or `q` is pressed.
 pub(super) fn show(run_dir: &Path) -> Result<ExitCode, Failure> {
     let mut view = View::of(run_dir);
+    let mut pulse = Pulse::of(run_dir, Instant::now());
+    let mut lost = None;
     let mut terminal = ratatui::init();
     let ended = loop {
         if let Err(failure) = view.look() {
@@ -37,6 +40,10 @@ pub(super) fn show(run_dir: &Path) -> Result<ExitCode, Failure> {
         if let Some(status) = view.status.as_ref().filter(|status| has_ended(run_dir, status)) {
             break Ok(status.exit_code.unwrap_or(ExitCode::Failed));
         }
+        lost = pulse.lost(run_dir, view.status.as_ref(), Instant::now());
+        if lost.is_some() {
+            break Ok(ExitCode::WorkerLost);
+        }
         match wants_to_leave() {
             Ok(true) => break Ok(ExitCode::Done),
             Ok(false) => {}
@@ -44,7 +51,11 @@ pub(super) fn show(run_dir: &Path) -> Result<ExitCode, Failure> {
         }
     };
     ratatui::restore();
-    if let Some(status) = &view.status {
+    if let Some(why) = lost {
+        let words =
+            format!("worker lost after step {}: {why}\n", view.status.map_or(0, |s| s.step));
+        std::io::Write::write_all(&mut std::io::stdout(), words.as_bytes())?;
+    } else if let Some(status) = &view.status {
         let what = status.exit_code.map_or("running", ExitCode::meaning);
         let words = format!("{what}, step {}: {}\n", status.step, status.message);
         std::io::Write::write_all(&mut std::io::stdout(), words.as_bytes())?;
