@@ -7,12 +7,21 @@
 use std::collections::VecDeque;
 
 /// Lines held back that are kept for an error without another explanation.
-const TAIL: usize = 20;
+const TAIL: usize = 40;
 /// A block of mpirun's is not longer than this; what is longer belongs to a worker.
 const LONGEST_BLOCK: usize = 40;
 /// Words of which every block of mpirun's has one.
-const MARKS: [&str; 8] =
-    ["mpirun", "MPI", "orte", "ORTE", "prte", "PRTE", "Primary job", "BAD TERMINATION"];
+const MARKS: [&str; 9] = [
+    "mpirun",
+    "MPI",
+    "orte",
+    "ORTE",
+    "prte",
+    "PRTE",
+    "Primary job",
+    "BAD TERMINATION",
+    "unable to create the desired directory",
+];
 
 /// How the first rank ended, as `mpirun` noticed it.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,9 +38,16 @@ pub(crate) struct BannerFilter {
     block: Vec<String>,
     tail: VecDeque<String>,
     cause: Option<Cause>,
+    /// Process id of mpirun, whose own lines begin with `[HOST:PID]`.
+    mpirun: Option<u32>,
 }
 
 impl BannerFilter {
+    /// A filter for what mpirun prints, and the workers through it.
+    pub(crate) fn of(mpirun: u32) -> Self {
+        Self { mpirun: Some(mpirun), ..Self::default() }
+    }
+
     /// Takes the next line and answers what is to be shown now.
     pub(crate) fn push(&mut self, line: &str) -> Vec<String> {
         let dashed = line.len() >= 60
@@ -41,7 +57,7 @@ impl BannerFilter {
                 self.block.push(line.to_owned());
                 return Vec::new();
             }
-            if is_noise(line) {
+            if is_noise(line) || self.is_mpiruns_own(line) {
                 if self.cause.is_none() {
                     self.cause = cause_in(line);
                 }
@@ -68,6 +84,13 @@ impl BannerFilter {
     pub(crate) fn cause(&self, rank: usize) -> Option<&str> {
         let cause = self.cause.as_ref()?;
         cause.rank.is_none_or(|named| named == rank).then_some(cause.how.as_str())
+    }
+
+    /// Whether mpirun speaks of itself, as it does where it crashes.
+    fn is_mpiruns_own(&self, line: &str) -> bool {
+        let start = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let pid = start.and_then(|(start, _)| start.rsplit_once(':')?.1.parse().ok());
+        self.mpirun.is_some() && self.mpirun == pid
     }
 
     fn remember(&mut self, line: &str) {
@@ -102,6 +125,7 @@ fn is_noise(line: &str) -> bool {
         "Please see the FAQ page for debugging suggestions",
     ];
     line.contains("orte_base_help_aggregate")
+        || line.starts_with("*** stack smashing detected ***")
         || (line.starts_with('[') && line.contains("sent help message"))
         || STARTS.iter().any(|start| line.starts_with(start))
 }
@@ -162,6 +186,17 @@ mod tests {
     fn a_workers_own_dashes_are_shown() {
         let lines = [DASHES, "a table", DASHES, "after", DASHES, "open end"];
         assert_eq!(shown(&lines).0, lines);
+    }
+
+    #[test]
+    fn what_mpirun_says_of_its_own_crash_is_held_back_and_a_workers_is_not() {
+        let mut filter = BannerFilter::of(7);
+        let own = "[vm.x:7] [ 1] /lib/libpmix.so.2(pmix_home_directory+0x19)[0x7f]";
+        assert_eq!(filter.push(own), [""; 0]);
+        assert_eq!(filter.tail().collect::<Vec<_>>(), [own]);
+        for theirs in ["[vm:77] *** Process received signal ***", "[7] a list", "no brackets"] {
+            assert_eq!(filter.push(theirs), [theirs]);
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a person sees while workers run: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tessera_control::{unread, write_result};
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub(crate) struct Display {
     printed: Option<Instant>,
     /// The newest progress line that was not printed yet.
     pending: Option<String>,
+    /// Why a line of a result could not be written.
+    refused: Option<io::Error>,
 }
 
 impl Display {
@@ -41,7 +44,7 @@ impl Display {
             bar.set_message("starting");
             bar
         });
-        Self { bar, first: None, printed: None, pending: None }
+        Self { bar, first: None, printed: None, pending: None, refused: None }
     }
 
     /// Shows how far the run is.
@@ -73,10 +76,17 @@ impl Display {
     }
 
     /// Prints a line of a worker's result on stdout.
-    pub(crate) fn result(&self, line: &str) {
-        self.above_bar(|| {
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        });
+    pub(crate) fn result(&mut self, line: &str) {
+        let mut written = Ok(());
+        self.above_bar(|| written = write_result(&format!("{line}\n")));
+        if let (Err(error), None) = (written, &self.refused) {
+            self.refused = Some(error);
+        }
+    }
+
+    /// Why a result could not be written; one that nobody reads any more counts as written.
+    pub(crate) fn refused(&self) -> Option<&io::Error> {
+        self.refused.as_ref().filter(|error| !unread(error))
     }
 
     /// Leaves the last state of the progress on the screen.

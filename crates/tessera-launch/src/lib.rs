@@ -32,6 +32,7 @@ mod run;
 mod session;
 mod signals;
 mod slurm;
+mod startup;
 mod supervision;
 mod watch;
 mod worker;

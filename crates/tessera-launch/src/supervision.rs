@@ -341,6 +341,11 @@ impl Supervision {
         )
     }
 
+    /// Whether no worker at all has said hello.
+    pub(crate) fn none_came(&self) -> bool {
+        self.workers.iter().all(Option::is_none)
+    }
+
     /// The rank that was lost without a word.
     pub(crate) fn lost_worker(&self) -> Option<usize> {
         match self.fault {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use tessera_control::{Message, read_record};
+use tessera_control::{ExitCode, Message, not_written, read_record};
 
 use crate::banner::BannerFilter;
 use crate::display::{Display, Progress};
@@ -16,7 +16,7 @@ use crate::report::{WorkerReport, write_workers};
 use crate::session::Session;
 use crate::signals::{Stop, StopCounter, name};
 use crate::supervision::{Supervision, Verdict};
-use crate::{LaunchOptions, Task};
+use crate::{LaunchOptions, Task, startup};
 
 /// Longest time between two looks at the clock and at mpirun.
 const TICK: Duration = Duration::from_millis(100);
@@ -71,6 +71,7 @@ impl<'a> Watch<'a> {
         session: &'a mut Session,
         places: Places<'a>,
     ) -> Self {
+        let pid = session.child().id();
         Self {
             events,
             session,
@@ -78,7 +79,7 @@ impl<'a> Watch<'a> {
             next_write: Instant::now(),
             supervision,
             display: Display::new(steps),
-            filters: Default::default(),
+            filters: std::array::from_fn(|_| BannerFilter::of(pid)),
             stops: StopCounter::default(),
             task: options.task,
             verbose: options.verbose,
@@ -129,7 +130,9 @@ impl<'a> Watch<'a> {
     pub(crate) fn into_verdict(mut self) -> (Verdict, Option<i32>, Vec<WorkerReport>) {
         for stream in [Stream::Out, Stream::Err] {
             let rest = self.filters[stream as usize].finish();
-            self.show(stream, &rest);
+            if !self.verbose {
+                self.show(stream, &rest);
+            }
         }
         self.display.finish();
         if let Some(rank) = self.supervision.lost_worker()
@@ -137,7 +140,24 @@ impl<'a> Watch<'a> {
         {
             self.supervision.explain(how.to_owned());
         }
-        let verdict = self.supervision.verdict();
+        let mut verdict = self.supervision.verdict();
+        let status = self.session.status();
+        let no_start = status.filter(|_| self.supervision.none_came()).and_then(|status| {
+            let said: Vec<&str> = self.filters.iter().flat_map(BannerFilter::tail).collect();
+            startup::explain(&said, status, &host_name())
+        });
+        if let Some(message) = no_start {
+            verdict = Verdict {
+                code: ExitCode::BadInput,
+                message,
+                agreed: false,
+                unexplained: false,
+                ..verdict
+            };
+        }
+        if let (ExitCode::Done, Some(error)) = (verdict.code, self.display.refused()) {
+            (verdict.code, verdict.message) = (ExitCode::BadInput, not_written(error));
+        }
         if verdict.unexplained && !self.verbose {
             for line in self.filters.iter().flat_map(BannerFilter::tail) {
                 self.display.say(line);
@@ -170,11 +190,8 @@ impl<'a> Watch<'a> {
             }
             Event::Closed { rank } => self.supervision.close(rank),
             Event::Line { stream, text } => {
-                let lines = if self.verbose {
-                    vec![text]
-                } else {
-                    self.filters[stream as usize].push(&text)
-                };
+                let lines = self.filters[stream as usize].push(&text);
+                let lines = if self.verbose { vec![text] } else { lines };
                 self.show(stream, &lines);
             }
             Event::EndOfStream => self.open_streams = self.open_streams.saturating_sub(1),
@@ -182,7 +199,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn show(&self, stream: Stream, lines: &[String]) {
+    fn show(&mut self, stream: Stream, lines: &[String]) {
         for line in lines {
             match stream {
                 Stream::Out => self.display.result(line),
