@@ -54,7 +54,7 @@ pub use run::launch;
 pub use session::{TRAMPOLINE, Trampoline};
 pub use signals::stop_signals;
 pub use slurm::SlurmJob;
-pub use worker::{check_libraries, find_worker, missing_libraries};
+pub use worker::{check_libraries, find_worker, loaded_library, missing_libraries};
 
 /// Environment variable that names the worker's program, where it is not the sibling
 /// `tessera-worker` of this executable.

@@ -48,15 +48,31 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
 /// Asks the dynamic loader itself, as `ldd` does: the program's own code does not run, and a
 /// worker without libtorch would die before its first line.
 pub fn missing_libraries(program: &Path) -> Vec<String> {
+    not_found(&listing(program))
+}
+
+/// The file that the loader takes for the library `name` of the program, asked in the same way.
+pub fn loaded_library(program: &Path, name: &str) -> Option<PathBuf> {
+    file_of(&listing(program), name)
+}
+
+fn listing(program: &Path) -> String {
     let listing = Command::new(program)
         .env("LD_TRACE_LOADED_OBJECTS", "1")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
     match listing {
-        Ok(output) => not_found(&String::from_utf8_lossy(&output.stdout)),
-        Err(_) => Vec::new(), // Not executable: starting it says so in the system's words.
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(_) => String::new(), // Not executable: starting it says so in the system's words.
     }
+}
+
+/// The first library of the listing whose name begins so.
+fn file_of(listing: &str, name: &str) -> Option<PathBuf> {
+    let line = listing.lines().map(str::trim).find(|line| line.starts_with(name))?;
+    let file = line.split_once("=> ")?.1.rsplit_once(" (")?.0;
+    Some(file.into())
 }
 
 /// Refuses a worker that the loader cannot start, before it is started many times.
@@ -88,6 +104,8 @@ mod tests {
         let listing = "\tlinux-vdso.so.1 (0x1)\n\tlibtorch_cpu.so => not found\n\
                        \tlibc.so.6 => /lib/libc.so.6 (0x2)\n";
         assert_eq!(not_found(listing), ["libtorch_cpu.so"]);
+        assert_eq!(file_of(listing, "libc.so"), Some("/lib/libc.so.6".into()));
+        assert_eq!(file_of(listing, "libtorch_cpu.so"), None);
     }
 
     #[test]

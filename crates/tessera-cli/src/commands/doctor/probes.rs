@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tessera_launch::{Gpus, LaunchError, Mpirun, find_gpus, find_worker, missing_libraries};
+use tessera_control::{Quota, allowed_cores, quotas, usable_cores};
+use tessera_launch::{
+    Gpus, LaunchError, Mpirun, find_gpus, find_worker, loaded_library, missing_libraries,
+};
 
 use super::Finding;
 
@@ -45,7 +48,9 @@ fn mpirun() -> Finding {
 }
 
 fn libmpi(shared: &str) -> Finding {
-    let found = in_loader_cache(shared, "libmpi.so").or_else(|| in_library_path("libmpi.so"));
+    let found = of_the_worker("libmpi.so").map(shown);
+    let found = found.or_else(|| in_loader_cache(shared, "libmpi.so"));
+    let found = found.or_else(|| in_library_path("libmpi.so"));
     let compiler = Command::new("mpicc").arg("--version").stdin(Stdio::null()).output().is_ok();
     match (found, compiler) {
         (Some(path), true) => {
@@ -63,8 +68,17 @@ fn libmpi(shared: &str) -> Finding {
     }
 }
 
-/// The libtorch that a build would take: the variable, the working folder, the executable's tree.
+/// The file that the loader takes for this library of the worker, wherever this command was started.
+fn of_the_worker(library: &str) -> Option<PathBuf> {
+    loaded_library(&find_worker().ok()?, library)
+}
+
+/// The libtorch of the worker; without a worker that which a build would take: the variable, the working
+/// folder, the executable's tree.
 fn libtorch_folder() -> Option<PathBuf> {
+    if let Some(library) = of_the_worker("libtorch_cpu.so") {
+        return library.parent().and_then(Path::parent).map(Path::to_owned);
+    }
     if let Some(named) = std::env::var_os("LIBTORCH") {
         return Some(named.into());
     }
@@ -194,11 +208,17 @@ fn nccl(gpus: &Gpus, libtorch: Option<&Path>, shared: &str) -> Finding {
 }
 
 fn cores() -> Finding {
-    let name = "cores";
-    match std::thread::available_parallelism() {
-        Ok(count) => Finding::ok(name, format!("{count} for this process")),
-        Err(error) => Finding::warning(name, format!("cannot be counted ({error})"), "nproc"),
-    }
+    let (allowed, usable) = (allowed_cores().len(), usable_cores().len());
+    let least = quotas().into_iter().map(|Quota { cores, .. }| cores).min_by(f64::total_cmp);
+    Finding::ok(
+        "cores",
+        match least {
+            Some(least) => format!(
+                "{usable} for this process: it may run on {allowed}, with a CPU quota of {least}"
+            ),
+            None => format!("{usable} for this process"),
+        },
+    )
 }
 
 fn memory() -> Finding {
