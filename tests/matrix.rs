@@ -30,8 +30,8 @@ fn workers_that_disagree_and_numbers_that_are_none() {
 }
 
 #[test]
-fn saves_and_signals() {
-    chaos(&["save-kill", "save-enospc", "bit-flip", "signal-usr1", "launcher-kill"]);
+fn saves_signals_and_surroundings() {
+    chaos(&["save-kill", "save-enospc", "bit-flip", "signal-usr1", "launcher-kill", "around-temp"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod disturb;
+mod surroundings;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

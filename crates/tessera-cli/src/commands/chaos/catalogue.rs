@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use super::disturb::{Ended, Run};
+use super::surroundings::Surroundings;
 use super::{Setting, Undisturbed};
 
 /// A fault.
@@ -37,9 +38,13 @@ enum What {
     Worlds,
     /// One run whose workers are killed over and over.
     Kills,
+    /// The run's surroundings are not as usual.
+    Around(Surroundings),
 }
 
-use What::{Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds};
+use What::{
+    Around, Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds,
+};
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
 
@@ -133,6 +138,36 @@ pub(super) const CASES: &[Case] = &[
         name: "worlds",
         meaning: "killed on 4 workers, then on 2, ended on 3: as on one, to 1e-9 in fp64",
         what: Worlds,
+    },
+    Case {
+        name: "around-start",
+        meaning: "streams are closed and SIGCHLD is ignored at the start: the run goes on",
+        what: Around(Surroundings::BareStart),
+    },
+    Case {
+        name: "around-reader",
+        meaning: "nobody reads what is printed: the run goes on, and its code counts",
+        what: Around(Surroundings::NoReader),
+    },
+    Case {
+        name: "around-link",
+        meaning: "the run folder is a link to nowhere: 2, and nothing is made",
+        what: Around(Surroundings::LinkToNowhere),
+    },
+    Case {
+        name: "around-gone",
+        meaning: "the run folder is removed: 2, with one line",
+        what: Around(Surroundings::FolderGone),
+    },
+    Case {
+        name: "around-temp",
+        meaning: "the temporary folder cannot be used: 2, with what to do",
+        what: Around(Surroundings::NoTemporary),
+    },
+    Case {
+        name: "around-busy",
+        meaning: "another program uses all cores: the run goes on, to the same numbers",
+        what: Around(Surroundings::BusyNeighbor),
     },
 ];
 
@@ -265,6 +300,7 @@ impl Case {
                 expected.check(folder)?;
                 Ok(format!("signal {} after step {step}: {:?}", signal.as_raw(), ended.code))
             }
+            Around(surroundings) => surroundings.disturb(setting, expected, folder),
             Kills => kills(setting, expected, folder, draws),
             Worlds => worlds(setting, folder, draws),
             Flip => flip(setting, expected, folder, draws),
@@ -383,7 +419,7 @@ fn checkpoint_step(last: &tessera_checkpoint::Checkpoint, step: u64) -> Result<u
     }
 }
 
-fn expect(ended: &Ended, code: i32, words: &str) -> Result<(), String> {
+pub(super) fn expect(ended: &Ended, code: i32, words: &str) -> Result<(), String> {
     if ended.code != Some(code) {
         let line = ended.last_line();
         return Err(format!("it ended with {:?}, not {code}: {line}", ended.code));

@@ -17,6 +17,9 @@ pub(super) struct Run<'a> {
     launch: Vec<String>,
     set: Vec<String>,
     faults: String,
+    shell: Option<&'static str>,
+    temporary: Option<PathBuf>,
+    unread: bool,
 }
 
 /// How a run has ended.
@@ -37,6 +40,11 @@ impl Ended {
         at.parse::<f64>().ok().map(|fault| self.at - fault)
     }
 
+    /// Lines that tell an error.
+    pub(super) fn errors(&self) -> usize {
+        self.stderr.lines().filter(|line| line.starts_with("error:")).count()
+    }
+
     /// What it said last.
     pub(super) fn last_line(&self) -> String {
         let error = self.stderr.lines().rev().find(|line| line.starts_with("error:"));
@@ -49,7 +57,18 @@ impl<'a> Run<'a> {
     pub(super) fn new(setting: &'a Setting<'a>, folder: &Path) -> Self {
         let (launch, set) = (Vec::new(), Vec::new());
         let (folder, nproc) = (folder.to_owned(), setting.nproc);
-        Self { setting, folder, nproc, launch, set, faults: String::new() }
+        let (shell, temporary, unread) = (None, None, false);
+        Self {
+            setting,
+            folder,
+            nproc,
+            launch,
+            set,
+            faults: String::new(),
+            shell,
+            temporary,
+            unread,
+        }
     }
 
     /// With these faults in its workers.
@@ -74,12 +93,34 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// Started by this line of a shell, which finds the command as `"$@"`.
+    pub(super) fn through(self, line: &'static str) -> Self {
+        Self { shell: Some(line), ..self }
+    }
+
+    /// With this folder for temporary files.
+    pub(super) fn with_temporary(self, folder: PathBuf) -> Self {
+        Self { temporary: Some(folder), ..self }
+    }
+
+    /// With nobody who reads what it prints.
+    pub(super) fn unread(self) -> Self {
+        Self { unread: true, ..self }
+    }
+
     /// Starts it.
     pub(super) fn start(&self) -> Result<Running, String> {
         let log = self.folder.with_extension(format!("{}.log", nanoseconds()));
         let open = || File::create(&log).map_err(|error| format!("{}: {error}", log.display()));
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = Command::new(program);
+        let mut command = match self.shell {
+            None => Command::new(program),
+            Some(line) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", line, "sh"]).arg(program);
+                shell
+            }
+        };
         command.args(["launch", "--nproc", &self.nproc.to_string()]).args(&self.launch);
         command.args(["--", "train", "--config"]).arg(self.setting.config);
         command.arg("--run-dir").arg(&self.folder);
@@ -88,6 +129,15 @@ impl<'a> Run<'a> {
         }
         command.env("TESSERA_FAULTS", &self.faults);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(open()?);
+        if let Some(folder) = &self.temporary {
+            command.env("TMPDIR", folder);
+        }
+        if self.unread {
+            let (reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
+            drop(reader);
+            let other = writer.try_clone().map_err(|error| error.to_string())?;
+            command.stdout(writer).stderr(other);
+        }
         let child = command.spawn().map_err(|error| error.to_string())?;
         let deadline = Instant::now() + self.setting.limit;
         Ok(Running { child, log, folder: self.folder.clone(), deadline })
