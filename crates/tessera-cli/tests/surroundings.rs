@@ -37,7 +37,7 @@ fn through(line: &str, command: &Command) -> Command {
     shell
 }
 
-fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
+fn words<'a>(words: &'a [&'a str]) -> Vec<&'a OsStr> {
     words.iter().map(OsStr::new).collect()
 }
 

@@ -76,6 +76,8 @@ impl SweepError {
             }
             Self::Refused { code } => *code,
             Self::Launch(error) => error.exit_code(),
+            // A folder that cannot be made is the user's choice of a place.
+            Self::File { what: "make", .. } => ExitCode::BadInput,
             Self::Store(_) | Self::File { .. } | Self::Picture { .. } => ExitCode::Failed,
         }
     }

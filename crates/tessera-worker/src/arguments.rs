@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
@@ -84,7 +85,7 @@ pub(crate) struct TrainArguments {
     /// Go on from: auto (the newest good checkpoint in the run folder, else the start), never
     /// (the run folder must be empty), the folder of a checkpoint, or a run folder (its newest good
     /// checkpoint).
-    #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
+    #[arg(long, value_name = "auto|never|PATH", default_value = "auto", value_parser = resume())]
     pub(crate) resume: Resume,
     /// Print where a step's time went, at the end.
     #[arg(long)]
@@ -194,6 +195,14 @@ impl TrainArguments {
     }
 }
 
+/// Takes `--resume`, whose path may be any bytes.
+fn resume() -> impl TypedValueParser<Value = Resume> {
+    OsStringValueParser::new().map(|given| match given.to_str().map(str::parse) {
+        Some(Ok(resume)) => resume,
+        None => Resume::From(given.into()),
+    })
+}
+
 /// The variables of this process. One of another program may hold anything; a key of ours may not.
 pub(crate) fn environment() -> Result<Vec<(String, String)>, TrainError> {
     let mut variables = Vec::new();
@@ -209,4 +218,26 @@ pub(crate) fn environment() -> Result<Vec<(String, String)>, TrainError> {
         }
     }
     Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_to_resume_from_may_have_a_name_of_any_bytes() {
+        let parsed = |given: OsString| {
+            let words = ["tessera".into(), "train".into(), "--resume".into(), given];
+            let Command::Train(train) = Arguments::parse_from(words).command else {
+                panic!("not train")
+            };
+            train.resume
+        };
+        assert_eq!(parsed("never".into()), Resume::Never);
+        let latin = OsString::from_vec(b"r\xe9s/checkpoints/step-2".to_vec());
+        assert_eq!(parsed(latin.clone()), Resume::From(latin.into()));
+    }
 }
