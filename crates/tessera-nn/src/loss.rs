@@ -12,6 +12,12 @@ pub fn squared_error(images_nchw: &Tensor, targets_nchw: &Tensor) -> Tensor {
     (images_nchw - targets_nchw).square().sum(images_nchw.kind())
 }
 
+/// Zero, a scalar, or NaN where a number of `tensor` is not finite; without graph. Added to a loss
+/// it makes sure that such a number is seen there, whatever was made of it.
+pub fn zero_if_finite(tensor: &Tensor) -> Tensor {
+    (tensor.detach() * 0.0).sum(tensor.kind())
+}
+
 /// Sum over images of the structural similarity, a scalar in float64; pixels in [0, 1].
 ///
 /// Wang et al. 2004, <https://doi.org/10.1109/TIP.2003.819861>, equation 13: Gaussian window of
@@ -75,6 +81,13 @@ mod tests {
     fn perplexity_counts_equally_used_codes() {
         assert!((perplexity(&[5.0, 5.0, 0.0, 5.0]) - 3.0).abs() < 1e-12);
         assert_eq!(perplexity(&[0.0; 4]), 0.0);
+    }
+
+    #[test]
+    fn what_is_not_finite_shows_in_a_loss() {
+        let of = |value: f64| zero_if_finite(&Tensor::from_slice(&[1.0, value])).double_value(&[]);
+        assert_eq!([0.0, -1e308, f64::MIN_POSITIVE].map(of), [0.0; 3]);
+        assert!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(of).iter().all(|n| n.is_nan()));
     }
 
     #[test]

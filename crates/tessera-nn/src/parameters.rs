@@ -58,6 +58,7 @@ struct Declaration {
     stage: Stage,
     bound: f64,
     offset: i64,
+    decays: bool,
 }
 
 /// Collects the parameters of a model before there is memory for them.
@@ -68,7 +69,9 @@ pub struct Declarations {
 }
 
 impl Declarations {
-    /// Declares a tensor that starts uniform in [-bound, bound).
+    /// Declares a tensor that starts uniform in [-bound, bound). With two axes or more it is a
+    /// layer's weight, which weight decay shrinks; with one a bias, or a norm's scale, which it
+    /// does not.
     ///
     /// # Panics
     ///
@@ -80,13 +83,37 @@ impl Declarations {
         stage: Stage,
         bound: f64,
     ) -> ParameterId {
+        let id = self.declare_codes(name, shape, stage, bound);
+        self.entries[id.0].decays = shape.len() > 1;
+        id
+    }
+
+    /// The same for codes, or for what makes them: weight decay does not shrink them, which would
+    /// draw those that nothing takes to the origin.
+    ///
+    /// # Panics
+    ///
+    /// Those of [`Self::declare`].
+    pub fn declare_codes(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        stage: Stage,
+        bound: f64,
+    ) -> ParameterId {
         assert!(self.entries.iter().all(|entry| entry.name != name), "{name} is declared twice");
         let in_order = self.entries.last().is_none_or(|last| last.stage <= stage);
         assert!(in_order, "{name}: parameters of {stage:?} come earlier");
         let offset = self.len;
         self.len += (shape.iter().product::<i64>() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        self.entries.push(Declaration { name, shape: shape.to_vec(), stage, bound, offset });
+        let (shape, decays) = (shape.to_vec(), false);
+        self.entries.push(Declaration { name, shape, stage, bound, offset, decays });
         ParameterId(self.entries.len() - 1)
+    }
+
+    /// Elements declared so far, padding included: where the next parameter starts.
+    pub(crate) fn len(&self) -> i64 {
+        self.len
     }
 
     /// Allocates the buffer and fills it with the initial values that `seed` stands for.
@@ -155,6 +182,23 @@ impl Parameters {
     /// Whether the model has no parameters.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The elements of [`Self::flat`] that are each parameter's, with the padding behind it; in
+    /// order, and without gaps.
+    pub fn ranges(&self) -> Vec<Range<i64>> {
+        let ends = self.entries.iter().skip(1).map(|entry| entry.offset).chain([self.len()]);
+        self.entries.iter().zip(ends).map(|(entry, end)| entry.offset..end).collect()
+    }
+
+    /// Which elements of [`Self::flat`] weight decay shrinks, `[len]` of its kind: 1 for weights of
+    /// layers; 0 for biases, norms, codes and padding.
+    pub fn decayed(&self) -> Tensor {
+        let decayed = self.flat.zeros_like();
+        for entry in self.entries.iter().filter(|entry| entry.decays) {
+            let _ = view(&decayed, entry).fill_(1.0);
+        }
+        decayed
     }
 
     /// Trainable numbers, padding not counted.
@@ -240,6 +284,20 @@ mod tests {
         assert_eq!(parameters.range_of(Stage::Encoder), 0..32);
         assert_eq!(parameters.range_of(Stage::Quantizer), 0..0);
         assert_eq!(parameters.range_of(Stage::Decoder), 32..48);
+    }
+
+    /// By hand: 24 weights, padded to 32; 5 biases, padded to 16; 6 numbers of codes, to 16.
+    #[test]
+    fn weights_of_layers_decay_and_nothing_else() {
+        let mut declarations = Declarations::default();
+        declarations.declare_codes("quantizer.codebook".into(), &[2, 3], Stage::Quantizer, 1.0);
+        declarations.declare("encoder.a.weight".into(), &[2, 3, 2, 2], Stage::Encoder, 1.0);
+        declarations.declare("encoder.a.bias".into(), &[5], Stage::Encoder, 1.0);
+        let parameters = declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu);
+        assert_eq!(parameters.ranges(), [0..16, 16..48, 48..64]);
+        let decayed = parameters.decayed();
+        assert_eq!(decayed.narrow(0, 16, 24).min().double_value(&[]), 1.0);
+        assert_eq!(decayed.sum(Kind::Double).double_value(&[]), 24.0);
     }
 
     /// 1 + 2^-10 is not a bfloat16 (8 bits of mantissa); the master keeps it.

@@ -111,7 +111,7 @@ fn check(case: &Case) {
 #[test]
 fn outputs_losses_gradients_and_updates_are_those_of_the_library_or_the_paper() {
     let cases = cases();
-    assert_eq!(cases.len(), 22);
+    assert_eq!(cases.len(), 24);
     for case in &cases {
         check(case);
     }

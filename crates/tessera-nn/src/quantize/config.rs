@@ -56,6 +56,8 @@ pub enum Distance {
     Euclidean,
     /// The angle: latents and codes are brought to length one first.
     Cosine,
+    /// The angle, in the search alone: latents and codes keep their lengths in all else, as in DAC.
+    CosineSearch,
 }
 
 /// Where the first codes come from.
@@ -95,7 +97,7 @@ pub struct VectorConfig {
     pub latent_dim: i64,
     /// How the codebook is learned.
     pub codebook: Codebook,
-    /// "euclidean" or "cosine".
+    /// "euclidean", "cosine" or "cosine_search".
     pub distance: Distance,
     /// Weight of the past per optimiser step, in [0, 1). 0.99 averages over about 100 steps.
     pub decay: f64,
@@ -127,7 +129,8 @@ pub struct VectorConfig {
     pub entropy: f64,
     /// Weight of the batch's entropy against that of each token, 0 or more.
     pub diversity: f64,
-    /// Temperature of the softmax p over squared distances that the entropies are of, above 0.
+    /// Temperature of the softmax p over squared distances that the entropies are of, above 0; 0.01
+    /// is that of MaskGIT and of LlamaGen.
     pub entropy_temperature: f64,
 }
 
@@ -153,7 +156,7 @@ impl Default for VectorConfig {
             orthogonality: 0.0,
             entropy: 0.0,
             diversity: 1.0,
-            entropy_temperature: 1.0,
+            entropy_temperature: 0.01,
         }
     }
 }
@@ -301,6 +304,22 @@ impl QuantizerConfig {
             Self::Vector(config) => Some(config),
             _ => None,
         }
+    }
+
+    /// The same with the defaults for keys that nothing reads: those of the entropy loss of a
+    /// codebook that has none.
+    pub fn without_idle_keys(&self) -> Self {
+        let mut plain = self.clone();
+        match &mut plain {
+            Self::Vector(config) if config.entropy == 0.0 => {
+                let VectorConfig { diversity, entropy_temperature, .. } = VectorConfig::default();
+                (config.diversity, config.entropy_temperature) = (diversity, entropy_temperature);
+            }
+            Self::Residual(config) => *config.quantizer = config.quantizer.without_idle_keys(),
+            Self::Grouped(config) => *config.quantizer = config.quantizer.without_idle_keys(),
+            _ => {}
+        }
+        plain
     }
 
     /// Channels of the latents where they are projected, otherwise 0.

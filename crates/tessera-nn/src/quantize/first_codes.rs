@@ -38,6 +38,7 @@ pub(super) fn first_codes(
 ) -> Option<(Tensor, Tensor)> {
     let (num_codes, num_candidates) = (config.num_codes, candidates_cd.size()[0]);
     let (codes_kd, counts_k) = match config.codebook_init {
+        _ if num_candidates == 0 => return None,
         CodebookInit::Uniform => return None,
         CodebookInit::Data => {
             // A level takes other tokens than those before it, whose residuals are zero.

@@ -124,7 +124,9 @@ impl FiniteScalarQuantizer {
     pub(super) fn of_residual(config: &FiniteScalarConfig, level: i64, slot: &Slot) -> Self {
         let mut this = Self::new(&config.levels, Bound::Clamped, slot.kind, slot.device)
             .expect("levels are validated with the configuration");
-        this.scale_d = this.levels_d.to_kind(slot.kind).pow_tensor_scalar(-level);
+        // Deep levels of a float32 would be of size zero, and nothing can be divided by that.
+        let least = f64::from(f32::MIN_POSITIVE);
+        this.scale_d = this.levels_d.to_kind(slot.kind).pow_tensor_scalar(-level).clamp_min(least);
         this
     }
 
@@ -144,7 +146,8 @@ impl FiniteScalarQuantizer {
         self.levels.len() as i64
     }
 
-    /// The code of each latent, `[N, D]`, and its index; without graph.
+    /// The code of each latent, `[N, D]`, and its index; without graph. A channel that is NaN has
+    /// NaN for a code, and counts as its lowest level in the index.
     pub fn quantize(&self, latents_nd: &Tensor) -> FiniteScalarCodes {
         let latents_nd = latents_nd.detach() / &self.scale_d;
         let units_nd = match self.bound {
@@ -153,7 +156,8 @@ impl FiniteScalarQuantizer {
                     (&latents_nd + &self.shift_d).tanh() * &self.half_d - &self.offset_d;
                 let rounded_nd = bounded_nd.round() / &self.half_width_d;
                 let sign_nd = latents_nd.ge(0.0).to_kind(latents_nd.kind()) * 2.0 - 1.0;
-                sign_nd.where_self(&self.is_sign_d, &rounded_nd)
+                let is_sign_nd = self.is_sign_d.logical_and(&latents_nd.isnan().logical_not());
+                sign_nd.where_self(&is_sign_nd, &rounded_nd)
             }
             Bound::Symmetric => self.symmetric(&latents_nd.tanh()),
             Bound::Clamped => self.symmetric(&latents_nd.clamp(-1.0, 1.0)),
@@ -194,7 +198,8 @@ impl FiniteScalarQuantizer {
     fn indices_of(&self, units_nd: &Tensor) -> Tensor {
         let rounded_nd = units_nd * &self.half_width_d + &self.half_width_d;
         let digits_nd = ((units_nd + 1.0) / 2.0).where_self(&self.is_sign_d, &rounded_nd);
-        let digits_nd = digits_nd.round().to_kind(Kind::Int64);
+        // NaN is no whole number; what it became would be an index that no code has.
+        let digits_nd = digits_nd.round().nan_to_num(0.0, None, None).to_kind(Kind::Int64);
         (digits_nd * &self.basis_d).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)
     }
 }

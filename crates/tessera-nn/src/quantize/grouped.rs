@@ -4,6 +4,8 @@
 //! Product quantisation follows Jégou et al. 2011 (<https://doi.org/10.1109/TPAMI.2010.57>). The
 //! losses are means over groups, so that they are those of the whole vector.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::{GroupedConfig, Lens, Path, Place, Quantized, Quantizer, Slot, Sums, Updated, build};
@@ -162,6 +164,10 @@ impl Quantizer for Grouped {
             updated.add(self.parts[group as usize].update(parameters, &own, place));
         }
         updated
+    }
+
+    fn at_rest(&self, step: u64) -> Vec<Range<i64>> {
+        self.parts.iter().flat_map(|part| part.at_rest(step)).collect()
     }
 
     fn num_candidates(&self) -> usize {

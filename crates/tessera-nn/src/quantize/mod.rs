@@ -249,6 +249,12 @@ pub trait Quantizer: Debug + Send {
         Updated::default()
     }
 
+    /// Elements of the flat parameters that a step leaves as they are, momentum and decay included:
+    /// the parameters of levels that it leaves out. In order; none where no level is.
+    fn at_rest(&self, _step: u64) -> Vec<Range<i64>> {
+        Vec::new()
+    }
+
     /// Tokens of the first global batch that [`Self::initialize`] wants to see, at most.
     fn num_candidates(&self) -> usize {
         0

@@ -4,6 +4,8 @@
 //! Yu et al. 2021 (<https://arxiv.org/abs/2110.04627>), section 3.2, and of DAC
 //! (<https://arxiv.org/abs/2306.06546>).
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::{Lens, Path, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
@@ -103,6 +105,10 @@ impl Quantizer for Projected {
 
     fn update(&mut self, parameters: &Parameters, sums: &Sums, place: &Place) -> Updated {
         self.inner.update(parameters, sums, place)
+    }
+
+    fn at_rest(&self, step: u64) -> Vec<Range<i64>> {
+        self.inner.at_rest(step)
     }
 
     fn num_candidates(&self) -> usize {

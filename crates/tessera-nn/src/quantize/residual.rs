@@ -9,10 +9,13 @@
 //! keeps their graph and r_{i+1} = r_i - e_i is not cut, as there.
 //!
 //! In a part of the steps the last quantisers are left out, the same on every rank: how many stay
-//! is drawn from (seed, step). What is left out is neither counted nor updated.
+//! is drawn from (seed, step). What is left out is neither counted nor updated, and its parameters
+//! rest: the optimiser leaves them, their moments and their number of updates as they are.
 //!
 //! Residual FSQ and LFQ shrink their levels: the i-th has L^-i, or 2^-i, times the size of the
 //! first, and FSQ bounds its input once, by c tanh(z / c) with c = L / (L - 1), then clamps.
+
+use std::ops::Range;
 
 use tch::Tensor;
 
@@ -32,6 +35,8 @@ pub struct Residual {
     seed: u64,
     /// One for each level, or one for all.
     parts: Vec<Box<dyn Quantizer>>,
+    /// Elements of the flat parameters that are each one's.
+    ranges: Vec<Range<i64>>,
     /// How the gradient passes the sum; `None` where levels keep their own graph.
     passage: Option<Passage>,
     /// Bound of the input by channel.
@@ -42,9 +47,10 @@ impl Residual {
     /// As many quantisers as the configuration says.
     pub fn new(config: &ResidualConfig, slot: &Slot, to: &mut Declarations) -> Self {
         let num_parts = if config.shared_codebook { 1 } else { config.num_quantizers };
-        let mut clamp_d = None;
+        let (mut clamp_d, mut ranges) = (None, Vec::new());
         let parts = (0..num_parts)
             .map(|level| {
+                let first = to.len();
                 let own = slot.child(&format!("layers.{level}"), slot.level + level as u64);
                 let part: Box<dyn Quantizer> = match &*config.quantizer {
                     QuantizerConfig::FiniteScalar(part) => {
@@ -57,6 +63,7 @@ impl Residual {
                     }
                     _ => build(&config.part(level as usize), &own, to),
                 };
+                ranges.push(first..to.len());
                 part
             })
             .collect();
@@ -65,7 +72,7 @@ impl Residual {
             QuantizerConfig::SimVq(part) => (part.latent_dim == 0).then_some(part.gradient),
             _ => Some(Passage::StraightThrough),
         };
-        Self { config: config.clone(), seed: slot.seed, parts, passage, clamp_d }
+        Self { config: config.clone(), seed: slot.seed, parts, ranges, passage, clamp_d }
     }
 
     fn num_levels(&self) -> usize {
@@ -226,6 +233,14 @@ impl Quantizer for Residual {
             updated.add(self.parts[level].update(parameters, &own, place));
         }
         updated
+    }
+
+    fn at_rest(&self, step: u64) -> Vec<Range<i64>> {
+        if self.is_shared() {
+            return Vec::new();
+        }
+        let left_out = &self.ranges[self.num_active(step)..];
+        left_out.iter().filter(|range| !range.is_empty()).cloned().collect()
     }
 
     fn num_candidates(&self) -> usize {

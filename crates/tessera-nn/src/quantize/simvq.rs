@@ -35,7 +35,7 @@ impl SimVq {
             config: config.clone(),
             name: format!("{}.frozen_codebook", slot.name),
             frozen_kd: frozen_kd.to_kind(slot.kind).to(slot.device),
-            weight: to.declare(name, &[dim, dim], Stage::Quantizer, deviation),
+            weight: to.declare_codes(name, &[dim, dim], Stage::Quantizer, deviation),
         }
     }
 
