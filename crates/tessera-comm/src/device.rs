@@ -42,9 +42,18 @@ impl std::str::FromStr for DeviceConfig {
 }
 
 /// Adds libtorch's CUDA half to the process, where the loader finds it beside the CPU half. To be
-/// called before anything else of libtorch; without it libtorch sees no GPU.
+/// called before anything else of libtorch, and before there is a second thread; without it
+/// libtorch sees no GPU.
+///
+/// Turns TF32 off in NVIDIA's libraries: libtorch lets cuDNN compute float32 convolutions with 10
+/// bits of mantissa, and tch has no call that forbids it. A value that the environment has stays.
 pub fn load_cuda() {
     const NAME: &CStr = c"libtorch_cuda.so";
+    if std::env::var_os(TF32).is_none() {
+        // SAFETY: no other thread reads the environment meanwhile, since there is none: this is
+        // called first in `main`, before anything that starts one.
+        unsafe { std::env::set_var(TF32, "0") };
+    }
     // SAFETY: loading runs the library's constructors, which register CUDA with the libtorch_cpu
     // that the loader finds for both; the name ends with a zero. Null means that it was not
     // loaded, and dlerror then gives text that lives until this thread's next call to the loader.
@@ -57,6 +66,9 @@ pub fn load_cuda() {
         }
     }
 }
+
+/// The variable that NVIDIA's libraries ask, when they start, whether they may compute in TF32.
+const TF32: &str = "NVIDIA_TF32_OVERRIDE";
 
 /// What the loader said when libtorch's CUDA half could not be loaded.
 static NOT_LOADED: OnceLock<String> = OnceLock::new();
