@@ -57,7 +57,7 @@ fn config(precision: Precision, global_batch: u64) -> TrainConfig {
 fn new_training(config: &TrainConfig) -> Training {
     let kinds = config.train.precision.kinds();
     let model = VqVae::new(&config.model, 1, config.seed, kinds, Device::Cpu);
-    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
     Training::new(model, optimizer)
 }
 

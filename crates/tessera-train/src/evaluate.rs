@@ -42,6 +42,26 @@ pub struct Evaluation {
     pub usage: Usage,
 }
 
+impl Evaluation {
+    /// Refuses figures that are not finite: the model has made something that is no number of a
+    /// sample.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NotFinite`].
+    pub fn check_finite(&self) -> Result<(), TrainError> {
+        let Self { step, split, samples, mse, ssim, .. } = self;
+        let found = [("mean squared error", *mse), ("structural similarity", *ssim)];
+        match found.into_iter().find(|(_, value)| !value.is_finite()) {
+            Some((what, value)) if *samples > 0 => {
+                let of = format!(" (evaluated on the split {split})");
+                Err(TrainError::NotFinite { what, step: *step, value, of })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Where an evaluation reads its samples.
 #[derive(Clone)]
 pub struct Split {
@@ -115,13 +135,16 @@ pub fn evaluate(
 }
 
 /// Images through the whole model, with the first `num_levels` levels of a residual quantiser:
-/// outputs clamped to [0, 1], and the indices of each token.
+/// outputs clamped to [0, 1], and the indices of each token. An output is NaN where a latent that
+/// it was made of is not finite, even though there is a code for it.
 pub fn reconstruct(model: &VqVae, images_nchw: &Tensor, num_levels: usize) -> (Tensor, Tensor) {
     let latents_ndhw = model.encode(images_nchw);
     let (quantizer, parameters) = (&model.quantizer, &model.parameters);
-    let indices_nl = quantizer.tokenize(parameters, &to_vectors(&latents_ndhw));
+    let latents_nd = to_vectors(&latents_ndhw);
+    let indices_nl = quantizer.tokenize(parameters, &latents_nd);
     let indices_nl = quantizer.leave_out(&indices_nl, num_levels);
-    let codes_nd = quantizer.look_up(parameters, &indices_nl);
+    let is_lost_n1 = latents_nd.isfinite().all_dim(1, true).logical_not();
+    let codes_nd = quantizer.look_up(parameters, &indices_nl).masked_fill(&is_lost_n1, f64::NAN);
     (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_nl)
 }
 
@@ -154,7 +177,8 @@ impl std::str::FromStr for Which {
 /// # Errors
 ///
 /// [`TrainError::BadInput`] if the folder holds no run or no such checkpoint, there is no test split
-/// or no such part, or the quantiser has fewer levels.
+/// or no such part, or the quantiser has fewer levels; [`TrainError::NotFinite`] where figures are
+/// not.
 pub fn evaluate_run(
     comm: &dyn Communicator,
     device: Device,
@@ -179,14 +203,17 @@ pub fn evaluate_run(
              has, found {num_levels}"
         )));
     }
-    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
     let training = Training::new(model, optimizer);
     agree_on(comm, checkpoint::restore(&checkpoint, &training))?;
     let (batch, load) = (config.eval.batch, config.data.load_options());
     let name = part.map_or("test".to_owned(), |part| format!("test of data.mixture.{part}"));
     let split = Split { name, source, batch, load };
     activity.enter(Phase::Evaluate);
-    evaluate(comm, &training.model, &split, checkpoint.manifest.step, num_levels, activity)
+    let step = checkpoint.manifest.step;
+    let figures = evaluate(comm, &training.model, &split, step, num_levels, activity)?;
+    figures.check_finite()?;
+    Ok(figures)
 }
 
 /// The split test of a data set, or of a part of it.

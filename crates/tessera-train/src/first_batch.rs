@@ -1,5 +1,6 @@
 //! What a model learns from the first global batch before the first step: its first codes, and
-//! the mean image value as the bias of its output. The same for every number of ranks.
+//! the mean image value as the bias of its output. The same for every number of ranks. Where that
+//! step is skipped, the next batch is the first one: everything is set anew.
 
 use tch::Kind;
 use tessera_comm::{Communicator, Piece, Reducer};

@@ -68,6 +68,8 @@ impl Training {
         let latents_nd = to_vectors(&latents_ndhw);
         let Quantized { output_nd, path, loss: mut quantizer_loss, late, indices_nl: _ } =
             model.quantizer.forward(&model.parameters, &latents_nd, &place, &sums);
+        // A quantiser may make a plain code of a latent that is not finite.
+        quantizer_loss += loss::zero_if_finite(&latents_nd);
         reducer.send_early(comm, reducer.span("counts", "distribution"))?;
         clock.lap(Lap::Quantize);
 
@@ -121,10 +123,11 @@ impl Training {
         if input.check_finite
             && let Some(found) = scalars::not_finite(&scalars, &norm, &flat, &model.parameters)
         {
+            window.add_skipped(&scalars);
             return Ok(Stepped::Skipped(found));
         }
-        let mut parameters = model.parameters.flat().shallow_clone();
-        optimizer.step(input.step, input.factor, &mut parameters, &flat, &norm);
+        let at_rest = model.quantizer.at_rest(input.step);
+        optimizer.step(input.factor, model.parameters.flat(), &flat, &norm, &at_rest);
         let norm = norm.to_kind(Kind::Double);
         clock.lap(Lap::Optimizer);
         let updated = model.quantizer.update(&model.parameters, &sums, &place);

@@ -67,7 +67,7 @@ pub fn train(
     let channels = i64::from(data.train.shape().channels);
     let (kinds, device) = (config.train.precision.kinds(), worker.device.device);
     let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
-    let optimizer = AdamW::new(&config.optimizer, model.parameters.flat());
+    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
     let mut training = Training::new(model, optimizer);
     training.uploads = agree_on(comm, Uploads::new(&worker.device).map_err(TrainError::from))?;
     let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
@@ -172,7 +172,8 @@ impl Run<'_> {
         while let Some(batch) = self.next_batch(&mut loader) {
             let mut batch = batch?;
             self.clock.lap(Lap::DataWait);
-            if self.step == 0 {
+            // Steps that were skipped have not begun anything.
+            if !self.training.optimizer.has_begun() {
                 first_batch::start_from(self.comm, &mut self.training.model, &batch, *seed)?;
                 self.clock.lap(Lap::Other);
             }
@@ -214,6 +215,7 @@ impl Run<'_> {
                 let levels = model.quantizer.num_residual_levels();
                 let activity = &self.worker.activity;
                 let figures = evaluate(self.comm, model, test, self.step, levels, activity)?;
+                self.look_at_figures(&figures)?;
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }

@@ -44,7 +44,7 @@ pub struct StepInput {
 }
 
 impl Training {
-    /// A training of `model` from its first step.
+    /// A training of `model`, from the first step of `optimizer`.
     pub fn new(model: VqVae, optimizer: AdamW) -> Self {
         let (kind, device) = (model.kind(), model.device());
         let lens = model.quantizer.lens();

@@ -65,6 +65,7 @@ pub fn state(training: &Training) -> Vec<(String, Tensor)> {
             all.push((format!("{prefix}.{name}"), tensor));
         }
     }
+    all.push(("optimizer.updates".to_owned(), training.optimizer.updates.shallow_clone()));
     all.extend(training.model.quantizer.state());
     for (name, tensor) in training.window.state() {
         all.push((name.to_owned(), tensor.shallow_clone()));
@@ -112,7 +113,12 @@ pub(crate) fn check_resumable(
             manifest.step, manifest.tessera
         ))
     })?;
-    let plain = |config| serde_json::to_value(config).expect("a configuration is plain data");
+    // A default that has changed is no other run where nothing reads the key.
+    let plain = |config: &TrainConfig| {
+        let mut config = config.clone();
+        config.model.quantizer = config.model.quantizer.without_idle_keys();
+        serde_json::to_value(config).expect("a configuration is plain data")
+    };
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
     let constant = config.schedule.kind == ScheduleKind::Constant;
     let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
@@ -172,8 +178,8 @@ fn flatten(prefix: &str, value: &serde_json::Value, leaves: &mut BTreeMap<String
 pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), TrainError> {
     let bad = |what: String| TrainError::BadInput(format!("the checkpoint cannot be used: {what}"));
     let saved: BTreeMap<_, _> = checkpoint.tensors().into_iter().collect();
-    for (name, mut tensor) in state(training) {
-        let Some(view) = saved.get(&name) else {
+    let read = |name: &str| {
+        let Some(view) = saved.get(name) else {
             return Err(bad(format!("it has no tensor {name}")));
         };
         let kind = match view.dtype {
@@ -182,6 +188,21 @@ pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), Train
             other => return Err(bad(format!("{name} is of kind {other:?}"))),
         };
         let size: Vec<i64> = view.shape.iter().map(|&size| size as i64).collect();
+        Ok(Tensor::from_data_size(view.bytes, &size, kind))
+    };
+    for (name, mut tensor) in state(training) {
+        let found = match read(&name) {
+            // Samples that could not be read were once not counted.
+            Ok(sums) if name == "metrics.window_sums" && sums.size() == [5] => {
+                Tensor::cat(&[&sums, &sums.narrow(0, 0, 1).zeros_like()], 0)
+            }
+            Ok(found) => found,
+            Err(missing) => {
+                let step = checkpoint.manifest.step;
+                of_older_version(&name, &tensor, step, &read).ok_or(missing)?
+            }
+        };
+        let (kind, size) = (found.kind(), found.size());
         if kind != tensor.kind() || size != tensor.size() {
             return Err(bad(format!(
                 "{name} is {kind:?} {size:?}, the model wants {:?} {:?}",
@@ -189,10 +210,29 @@ pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), Train
                 tensor.size()
             )));
         }
-        tensor.copy_(&Tensor::from_data_size(view.bytes, &size, kind));
+        tensor.copy_(&found);
     }
     training.model.parameters.refresh();
     Ok(())
+}
+
+/// What stands for a tensor that checkpoints of earlier versions do not have; `None` for one that
+/// all have.
+///
+/// * `optimizer.updates`: every step counted for every parameter.
+/// * `QUANTIZER.ema_use`, for anchors: about the part that each code has of all moving counts.
+fn of_older_version(
+    name: &str,
+    tensor: &Tensor,
+    step: u64,
+    read: &impl Fn(&str) -> Result<Tensor, TrainError>,
+) -> Option<Tensor> {
+    if name == "optimizer.updates" {
+        return Some(tensor.full_like(step as f64));
+    }
+    let counts_k = read(&format!("{}.ema_counts", name.strip_suffix(".ema_use")?)).ok()?;
+    let total = counts_k.sum(counts_k.kind());
+    Some(counts_k / total)
 }
 
 /// Gives every rank rank 0's parameters and codebook: the last word on what all start from.
@@ -215,6 +255,7 @@ mod tests {
     use super::*;
     use tessera_data::{DataConfig, DataKind, MixturePart};
     use tessera_nn::QuantizerConfig;
+    use tessera_nn::quantize::VectorConfig;
 
     #[test]
     fn of_a_mixture_may_change_what_may_change_of_one_data_set() {
@@ -249,5 +290,26 @@ mod tests {
             config.model.quantizer = QuantizerConfig::FiniteScalar(Default::default());
         });
         assert!(kind.starts_with("model.quantizer.kind is \"fsq\" but"), "{kind}");
+    }
+
+    fn config(entropy: f64, entropy_temperature: f64) -> TrainConfig {
+        let mut config = TrainConfig::default();
+        let vector = VectorConfig { entropy, entropy_temperature, ..VectorConfig::default() };
+        config.model.quantizer = QuantizerConfig::Vector(vector);
+        config
+    }
+
+    /// The default went from 1 to 0.01. Without an entropy loss nothing reads it.
+    #[test]
+    fn a_default_that_has_changed_matters_only_where_it_is_read() {
+        let resumed = |entropy: f64| {
+            let saved = draft(5, 1, &config(entropy, 1.0), "data");
+            check_resumable(&saved, &config(entropy, 0.01), "data")
+        };
+        assert!(resumed(0.0).is_ok());
+        let refused = resumed(0.1).unwrap_err().to_string();
+        let expected = "model.quantizer.entropy_temperature is 0.01 but the checkpoint of step 5 \
+                        has 1.0: set it back";
+        assert!(refused.starts_with(expected), "{refused}");
     }
 }

@@ -16,7 +16,8 @@ use crate::evaluate::Evaluation;
 use image_grid::EncodedPng;
 use usage::Usage;
 
-/// A row of `metrics.jsonl`: means over a logging interval.
+/// A row of `metrics.jsonl`: means over a logging interval. They are NaN, `null` in the file, where
+/// every step of it was skipped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRow {
     /// Optimiser steps done at the end of the interval.

@@ -85,7 +85,8 @@ struct TensorBoard {
 impl TensorBoard {
     fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
         let mut written = Ok(());
-        for (tag, value) in values {
+        // Of an interval whose steps were all skipped there is no point to draw.
+        for (tag, value) in values.iter().filter(|(_, value)| value.is_finite()) {
             written = written.and_then(|()| self.events.scalar(step, tag, *value as f32));
         }
         written.and_then(|()| self.events.flush()).map_err(TrainError::file("write", &self.path))
@@ -145,6 +146,9 @@ struct Launcher<'a> {
 
 impl MetricSink for Launcher<'_> {
     fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
+        if !row.loss.is_finite() {
+            return Ok(()); // every step was skipped; a line about each has been sent
+        }
         self.control.send(Message::Progress {
             step: row.step,
             steps: self.steps,

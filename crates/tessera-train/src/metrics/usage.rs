@@ -6,14 +6,15 @@ use tessera_nn::loss::perplexity;
 /// How codes were taken over many tokens, over all ranks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Perplexity, the mean over levels: exp of the entropy of how often each code was taken.
+    /// Perplexity, the mean over the levels that took part: exp of the entropy of how often each
+    /// code was taken. NaN, `null` in a file, where none did.
     pub perplexity: f64,
     /// Codes taken at least once, of all levels together.
     pub codes_used: u64,
     /// Bits that an ideal entropy coder needs for a token, knowing how often each code is taken:
-    /// the sum over levels of their entropies.
+    /// the sum over the levels that took part of their entropies; NaN where none did.
     pub bits_per_token: f64,
-    /// Perplexity of each level.
+    /// Perplexity of each level; NaN of one that was left out of every token.
     pub level_perplexity: Vec<f64>,
     /// Codes taken at least once, of each level.
     pub level_codes_used: Vec<u64>,
@@ -26,15 +27,18 @@ impl Usage {
         let mut rest = counts;
         for &len in num_codes {
             let (level, behind) = rest.split_at(len as usize);
-            level_perplexity.push(perplexity(level));
+            let took_part = level.iter().any(|&count| count > 0.0);
+            level_perplexity.push(if took_part { perplexity(level) } else { f64::NAN });
             level_codes_used.push(level.iter().filter(|&&count| count > 0.0).count() as u64);
             rest = behind;
         }
-        // A level without tokens has perplexity 0, and needs no bits.
-        let bits = level_perplexity.iter().map(|perplexity| perplexity.max(1.0).log2());
+        let took_part: Vec<f64> =
+            level_perplexity.iter().copied().filter(|perplexity| !perplexity.is_nan()).collect();
+        let num = took_part.len() as f64;
+        let bits = took_part.iter().map(|perplexity| perplexity.log2()).sum::<f64>();
         Self {
-            bits_per_token: bits.sum(),
-            perplexity: level_perplexity.iter().sum::<f64>() / num_codes.len() as f64,
+            bits_per_token: if num > 0.0 { bits } else { f64::NAN },
+            perplexity: took_part.iter().sum::<f64>() / num,
             codes_used: level_codes_used.iter().sum(),
             level_perplexity,
             level_codes_used,
@@ -59,9 +63,23 @@ mod tests {
         assert!((usage.bits_per_token - 3.0).abs() < 1e-12);
     }
 
+    /// By hand: of three levels the last was left out; perplexities 2 and 4 have the mean 3.
     #[test]
-    fn a_level_without_tokens_needs_no_bits() {
+    fn figures_are_means_over_the_levels_that_took_part() {
+        let counts = [5.0, 5.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0];
+        let usage = Usage::of(&counts, &[3, 4, 2]);
+        assert!((usage.perplexity - 3.0).abs() < 1e-12, "{usage:?}");
+        assert!((usage.bits_per_token - 3.0).abs() < 1e-12, "{usage:?}");
+        assert!(usage.level_perplexity[2].is_nan(), "{usage:?}");
+        assert_eq!(usage.level_codes_used, [2, 4, 0]);
+        let json = serde_json::to_value(&usage).unwrap();
+        assert_eq!(json["level_perplexity"][2], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn without_tokens_there_is_no_figure() {
         let usage = Usage::of(&[0.0; 4], &[4]);
-        assert_eq!((usage.bits_per_token, usage.perplexity, usage.codes_used), (0.0, 0.0, 0));
+        assert!(usage.bits_per_token.is_nan() && usage.perplexity.is_nan(), "{usage:?}");
+        assert_eq!(usage.codes_used, 0);
     }
 }

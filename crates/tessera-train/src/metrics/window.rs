@@ -15,7 +15,7 @@ pub struct Window {
     num_codes: Vec<i64>,
 }
 
-/// Means over a logging interval.
+/// Means over a logging interval: NaN where none of its steps was done, since all were skipped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WindowMeans {
     /// Mean squared error.
@@ -61,13 +61,18 @@ impl Window {
         self.counts_k += counts_k.to_kind(Kind::Double);
     }
 
+    /// Adds a step that was skipped: of its reduced scalars, samples that could not be read.
+    pub fn add_skipped(&mut self, scalars: &Tensor) {
+        let _ = self.sums.get(5).g_add_(&scalars.get(3).to_kind(Kind::Double));
+    }
+
     /// The means, read to the host; the next interval starts empty.
     pub fn take(&mut self) -> WindowMeans {
         let sums: Vec<f64> = Vec::try_from(&self.sums).expect("six numbers");
         let counts: Vec<f64> = Vec::try_from(&self.counts_k).expect("a number a code");
         let _ = self.sums.zero_();
         let _ = self.counts_k.zero_();
-        let steps = sums[3].max(1.0);
+        let steps = sums[3];
         WindowMeans {
             recon_mse: sums[0] / steps,
             quantizer_loss: sums[1] / steps,
@@ -102,6 +107,12 @@ mod tests {
         assert!((means.usage.perplexity - 2.0).abs() < 1e-12); // two codes, equally often
         assert_eq!((means.usage.codes_used, means.codes_replaced), (2, 8));
         assert_eq!(means.samples_skipped, 6);
-        assert_eq!(window.take().usage.codes_used, 0);
+        window.add_skipped(&Tensor::from_slice(&[f64::NAN, f64::NAN, 0.0, 2.0]));
+        let empty = window.take();
+        assert_eq!((empty.usage.codes_used, empty.codes_replaced), (0, 0));
+        assert_eq!(empty.samples_skipped, 2);
+        for mean in [empty.recon_mse, empty.quantizer_loss, empty.grad_norm] {
+            assert!(mean.is_nan(), "of no step there is no mean: {mean}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::Run;
 use crate::checkpoint::{self, saver::Saved};
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
+use crate::evaluate::Evaluation;
 use crate::scalars::{self, NotFinite};
 
 /// Seconds that a step may wait for the save before; after them the storage is slow, and a save is
@@ -101,6 +102,16 @@ impl Run<'_> {
             return Err(error);
         }
         self.notice(format!("step {} left out: {error}", self.step + 1));
+        Ok(())
+    }
+
+    /// Ends the run where an evaluation's figures are not finite, unless such steps may be passed
+    /// over: then its row says `null`. Every rank has the same figures.
+    pub(super) fn look_at_figures(&self, figures: &Evaluation) -> Result<(), TrainError> {
+        match figures.check_finite() {
+            Err(error) if self.config.train.max_skipped_steps > 0 => self.notice(error.to_string()),
+            checked => checked?,
+        }
         Ok(())
     }
 

@@ -1,0 +1,66 @@
+//! A checkpoint of the version before `optimizer.updates` and `ema_use` is read, and training goes
+//! on from it. `fixtures/checkpoint-anchors.toml` is the run that made it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+use tessera_checkpoint::Checkpoint;
+use tessera_comm::{RankDevice, Solo};
+use tessera_nn::VqVae;
+use tessera_train::{
+    AdamW, Clock, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
+};
+
+#[test]
+fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-anchors");
+    let saved = Checkpoint::verify(&folder).unwrap();
+    assert_eq!(saved.manifest.step, 3);
+    let names: Vec<String> = saved.tensors().into_iter().map(|(name, _)| name).collect();
+    for newer in ["optimizer.updates", "quantizer.ema_use"] {
+        assert!(!names.iter().any(|name| name == newer), "{names:?}");
+    }
+
+    let config: TrainConfig = serde_json::from_value(saved.manifest.config.clone()).unwrap();
+    config.validate().unwrap();
+    let model = VqVae::new(&config.model, 1, 99, config.train.precision.kinds(), Device::Cpu);
+    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
+    let mut training = Training::new(model, optimizer);
+    checkpoint::restore(&saved, &training).unwrap();
+    let updates = &training.optimizer.updates;
+    assert_eq!(*updates, updates.full_like(3.0), "each step counted for each parameter");
+    let state: std::collections::BTreeMap<String, Tensor> =
+        checkpoint::state(&training).into_iter().collect();
+    let (counts_k, use_k) = (&state["quantizer.ema_counts"], &state["quantizer.ema_use"]);
+    assert!(use_k.allclose(&(counts_k / counts_k.sum(Kind::Float)), 1e-6, 0.0, false));
+    // All else is there as it was written.
+    for (name, tensor) in saved.tensors() {
+        let expected =
+            Tensor::from_data_size(tensor.bytes, &state[&name].size(), state[&name].kind());
+        assert_eq!(state[&name], expected, "{name}");
+    }
+
+    let source = tessera_data::source::open(&config.data, "train").unwrap();
+    let comm = Solo::default();
+    // The plan of the run ends with its third step; this one is as if it had begun there.
+    let mut batch = training_batches(source, &config, 2, &comm, RankDevice::cpu())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let input = StepInput {
+        step: 3,
+        factor: 1.0,
+        stop: false,
+        compare_state: true,
+        num_skipped: 0,
+        check_finite: true,
+        saves: [0.0; 4],
+    };
+    let mut clock = Clock::start(Arc::default());
+    assert!(training.optimizer.has_begun());
+    let stepped = training.step(&comm, &mut batch, input, &mut clock).unwrap();
+    assert!(matches!(stepped, Stepped::Done(_)), "{stepped:?}");
+    assert_eq!(training.optimizer.updates.max().double_value(&[]), 4.0);
+}
