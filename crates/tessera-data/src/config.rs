@@ -12,6 +12,7 @@ use crate::decode::video::VideoConfig;
 use crate::error::DataError;
 use crate::loader::LoadOptions;
 use crate::shape::SampleShape;
+use crate::source::split_config::SplitConfig;
 use crate::store::{self, RemoteConfig};
 
 /// Where samples come from and how they are read.
@@ -33,8 +34,11 @@ pub struct DataConfig {
     /// or archives do not say the split themselves; in [0, 1). 0: where there is no such split, a
     /// run is trained and not evaluated.
     pub holdout: f64,
-    /// Equal parts of the split `train`, drawn alike for all runs, of which one is the split `test`
-    /// instead: 0 (none), or 2 to the number of samples. For a mixture, set it in each part.
+    /// Which folders, archives or arrays are which split.
+    pub split: SplitConfig,
+    /// Parts of the split `train`, drawn alike for all runs, of which one is the split `test`
+    /// instead: 0 (none), or 2 to the number of files. All samples of a file are in one part; parts
+    /// are equal, up to the samples of one file. For a mixture, set it in each part.
     pub folds: u64,
     /// Which part that is, from 0, below `folds`.
     pub fold: u64,
@@ -168,6 +172,7 @@ impl Default for DataConfig {
             modality: Modality::default(),
             member: String::new(),
             holdout: 0.05,
+            split: SplitConfig::default(),
             folds: 0,
             fold: 0,
             image: ImageConfig::default(),
@@ -224,6 +229,12 @@ impl DataConfig {
         if !(0.0..1.0).contains(&self.holdout) {
             let problem = format!("must be in [0, 1), not {}", self.holdout);
             return Err(DataError::Config { key: "holdout", problem });
+        }
+        self.split.check().map_err(|(key, problem)| DataError::Config { key, problem })?;
+        let has_names = [DataKind::Folder, DataKind::Webdataset, DataKind::Npy];
+        if !self.split.is_empty() && !has_names.contains(&self.kind) {
+            let problem = "is for kinds folder, webdataset and npy: leave it out".to_owned();
+            return Err(DataError::Config { key: "split", problem });
         }
         if self.folds == 1 {
             let problem = "must be 0, or 2 or more, not 1".to_owned();

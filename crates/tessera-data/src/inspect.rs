@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use crate::error::DataError;
-use crate::manifest::{self, SourceDescription};
+use crate::manifest::{self, Grouping, SourceDescription};
 use crate::shape::SampleShape;
 
 /// What a packed data set is.
@@ -23,6 +23,10 @@ pub struct DatasetSummary {
     pub source: SourceDescription,
     /// Shape of every sample.
     pub shape: SampleShape,
+    /// Names of the classes by their numbers.
+    pub classes: Vec<String>,
+    /// Which samples were made from one file; none if an older version packed it and did not note it.
+    pub groups: Option<Grouping>,
     /// Bytes of all shard files.
     pub num_bytes: u64,
     /// The splits by name.
@@ -76,6 +80,8 @@ pub fn inspect(folder: &Path) -> Result<DatasetSummary, DataError> {
         fingerprint,
         source: manifest.source,
         shape: manifest.shape,
+        classes: manifest.classes,
+        groups: manifest.groups,
         num_bytes,
         splits,
     })

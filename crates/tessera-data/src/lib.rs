@@ -41,12 +41,14 @@ pub use error::{DataError, DataErrorKind};
 pub use inspect::{DatasetSummary, SplitSummary, inspect};
 pub use loader::{LoadOptions, Loader, Order};
 pub use manifest::{
-    Compression, FORMAT_VERSION, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription, SplitEntry,
+    Compression, FORMAT_VERSION, Grouping, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription,
+    SplitEntry,
 };
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
 pub use preview::{MAX_PREVIEW, preview};
 pub use sampler::{SamplePosition, Sampler, part};
 pub use shape::SampleShape;
-pub use source::Source;
+pub use source::split_config::SplitConfig;
+pub use source::{Groups, Source};
 pub use store::RemoteConfig;
 pub use verify::{Problem, VerifyReport, verify};

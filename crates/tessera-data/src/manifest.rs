@@ -19,9 +19,10 @@ use crate::store::Store;
 /// Name of the manifest inside the folder of a data set.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Newest version of the format: the one of audio, of video and of compressed samples. Pictures
-/// that are not compressed are written as version 1, which older programs read as well.
-pub const FORMAT_VERSION: u32 = 2;
+/// Newest version of the format: the one that notes which samples were made from one file. Where
+/// each sample is a file of its own, audio, video and compressed samples are written as version 2,
+/// and pictures that are not compressed as version 1, which older programs read as well.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Value of `format` in every manifest.
 const FORMAT: &str = "tessera-dataset";
@@ -36,6 +37,13 @@ pub struct Manifest {
     /// How samples are compressed, each on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// Which samples were made from one file; none if an older program packed it, which did not
+    /// note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Grouping>,
+    /// Names of the classes by their numbers, the same in every split; empty where they have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Shape of every sample.
     pub shape: SampleShape,
     /// What was packed.
@@ -51,6 +59,9 @@ pub struct SourceDescription {
     pub format: String,
     /// Names of the input files, without their folders.
     pub files: Vec<String>,
+    /// How samples came to their split, and what was left out: lines for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One split of a data set.
@@ -84,6 +95,16 @@ pub struct ShardEntry {
     pub sha256: String,
 }
 
+/// Which samples were made from one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grouping {
+    /// Each sample is a file, or a record, of its own.
+    Single,
+    /// The tensor `groups` of each shard says it.
+    Recorded,
+}
+
 /// How samples are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,12 +125,23 @@ impl Manifest {
     pub(crate) fn new(
         shape: SampleShape,
         compression: Option<Compression>,
+        groups: Option<Grouping>,
         source: SourceDescription,
     ) -> Self {
         let is_first = shape.modality == Modality::Image && compression.is_none();
-        let version = if is_first { 1 } else { FORMAT_VERSION };
+        let version = match groups {
+            Some(Grouping::Recorded) => FORMAT_VERSION,
+            _ if is_first => 1,
+            _ => 2,
+        };
         let (format, splits) = (FORMAT.to_owned(), BTreeMap::new());
-        Self { format, version, compression, shape, source, splits }
+        let classes = Vec::new();
+        Self { format, version, compression, groups, classes, shape, source, splits }
+    }
+
+    /// Whether every shard says which of its samples were made from one file.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.groups == Some(Grouping::Recorded)
     }
 
     /// Bytes of all shard files together.
@@ -221,8 +253,8 @@ mod tests {
 
     fn manifest(file: &str) -> Manifest {
         let shape = SampleShape::image(1, 2, 2);
-        let source = SourceDescription { format: "idx".to_owned(), files: vec![] };
-        let mut manifest = Manifest::new(shape, None, source);
+        let source = SourceDescription { format: "idx".to_owned(), files: vec![], notes: vec![] };
+        let mut manifest = Manifest::new(shape, None, Some(Grouping::Single), source);
         let shard =
             ShardEntry { file: file.to_owned(), num_samples: 3, bytes: 100, ..Default::default() };
         let split = SplitEntry {
@@ -266,8 +298,8 @@ mod tests {
 
     #[test]
     fn another_version_or_format_is_named() {
-        let other = br#"{"format":"tessera-dataset","version":3,"new":[]}"#;
-        assert_eq!(parse(other).unwrap_err(), "has version 3, this program reads 1 to 2");
+        let other = br#"{"format":"tessera-dataset","version":4,"new":[]}"#;
+        assert_eq!(parse(other).unwrap_err(), "has version 4, this program reads 1 to 3");
         let foreign = br#"{"format":"else","version":1}"#;
         assert!(parse(foreign).unwrap_err().starts_with("has format \"else\""));
         assert!(parse(b"{").unwrap_err().starts_with("is not a manifest"));

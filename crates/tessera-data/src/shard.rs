@@ -1,7 +1,7 @@
 //! One shard: a safetensors file of samples, each with a checksum of its own.
 //!
-//! Tensors, in the order of their bytes: `labels` I64 `[n]` (only if there are labels),
-//! `crc32` U32 `[n]`, `samples`: U8 `[n, H, W, C]` of pictures, U8 `[n, T, H, W, C]` of video, I16
+//! Tensors, in the order of their bytes: `labels` I64 `[n]` (only if there are labels), `groups` U64
+//! `[n]` (only if a file can be several samples: equal for those of one file), `crc32` U32 `[n]`, `samples`: U8 `[n, H, W, C]` of pictures, U8 `[n, T, H, W, C]` of video, I16
 //! `[n, T, C]` of audio. Where samples are compressed, `ends` U64 `[n]` comes after the labels, and
 //! `compressed` U8 is in place of `samples`. The order is that of safetensors itself
 //! (larger elements first, so that each tensor is aligned). Any safetensors reader opens it;
@@ -20,7 +20,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::decode::Modality;
 use crate::error::{DataError, one_line};
 use crate::file;
-use crate::manifest::{Compression, ShardEntry};
+use crate::manifest::{Compression, Manifest, ShardEntry};
 use crate::shape::SampleShape;
 use crate::store::{Blob, Sequential};
 
@@ -40,6 +40,8 @@ pub(crate) struct ShardContent {
     pub(crate) samples: Vec<u8>,
     crcs: Vec<u8>,
     labels: Vec<u8>,
+    /// Numbers that samples of one file share; empty if each is a file of its own.
+    groups: Vec<u8>,
     /// Where each compressed sample ends.
     ends: Vec<u8>,
     num_samples: u64,
@@ -47,8 +49,17 @@ pub(crate) struct ShardContent {
 
 impl ShardContent {
     /// Adds what belongs to one sample, and the sample itself if it is compressed.
-    pub(crate) fn push(&mut self, crc32: u32, label: Option<i64>, compressed: Option<&[u8]>) {
+    pub(crate) fn push(
+        &mut self,
+        crc32: u32,
+        label: Option<i64>,
+        group: Option<u64>,
+        compressed: Option<&[u8]>,
+    ) {
         self.crcs.extend_from_slice(&crc32.to_le_bytes());
+        if let Some(group) = group {
+            self.groups.extend_from_slice(&group.to_le_bytes());
+        }
         if let Some(label) = label {
             self.labels.extend_from_slice(&label.to_le_bytes());
         }
@@ -64,9 +75,14 @@ impl ShardContent {
         self.num_samples
     }
 
+    /// Samples with a label.
+    pub(crate) fn num_labels(&self) -> u64 {
+        self.labels.len() as u64 / 8
+    }
+
     /// Whether every sample has a label; a shard has labels for all of its samples or for none.
     pub(crate) fn has_labels(&self) -> bool {
-        self.num_samples > 0 && self.labels.len() as u64 == 8 * self.num_samples
+        self.num_samples > 0 && self.num_labels() == self.num_samples
     }
 
     fn labels(&self) -> &[u8] {
@@ -86,6 +102,9 @@ impl ShardContent {
         };
         if self.has_labels() {
             add("labels", Dtype::I64, vec![n], self.labels.len());
+        }
+        if !self.groups.is_empty() {
+            add("groups", Dtype::U64, vec![n], self.groups.len());
         }
         if !self.ends.is_empty() {
             add("ends", Dtype::U64, vec![n], self.ends.len());
@@ -114,8 +133,8 @@ pub(crate) fn write(
 ) -> Result<ShardEntry, DataError> {
     let header = content.header(shape);
     let length = (header.len() as u64).to_le_bytes();
-    let pieces: [&[u8]; 6] =
-        [&length, &header, content.labels(), &content.ends, &content.crcs, &content.samples];
+    let ShardContent { groups, ends, crcs, samples, .. } = content;
+    let pieces: [&[u8]; 7] = [&length, &header, content.labels(), groups, ends, crcs, samples];
     let written = file::write_synced(&folder.join(file), &pieces)?;
     Ok(ShardEntry {
         file: file.to_owned(),
@@ -130,6 +149,10 @@ pub(crate) struct Shard {
     path: PathBuf,
     blob: Blob,
     sample_bytes: usize,
+    /// Where the label of the first sample starts in the file, if there are labels.
+    labels_at: Option<u64>,
+    /// The same of the numbers of groups.
+    groups_at: Option<u64>,
     /// Where the first sample starts in the file.
     samples_at: u64,
     /// Where each compressed sample ends behind that; empty if they are not compressed.
@@ -148,9 +171,9 @@ impl Shard {
         path: PathBuf,
         blob: io::Result<Blob>,
         entry: &ShardEntry,
-        shape: SampleShape,
-        compression: Option<Compression>,
+        manifest: &Manifest,
     ) -> Result<Self, DataError> {
+        let Manifest { shape, compression, .. } = *manifest;
         let read_error = |source| match io::Error::kind(&source) {
             io::ErrorKind::NotFound => {
                 DataError::Shard { path: path.clone(), problem: "is missing".to_owned() }
@@ -201,7 +224,44 @@ impl Shard {
             }
         };
         let samples_at = data_at + samples_at as u64;
-        Ok(Self { path, blob, sample_bytes: shape.num_bytes(), samples_at, ends, crcs })
+        let column = |name: &str, dtype| -> Result<Option<u64>, DataError> {
+            if metadata.info(name).is_none() {
+                return Ok(None);
+            }
+            let info = tensor(&metadata, name, dtype, &[num_samples]).map_err(wrong)?;
+            Ok(Some(data_at + info.data_offsets.0 as u64))
+        };
+        let (labels_at, groups_at) = (column("labels", Dtype::I64)?, column("groups", Dtype::U64)?);
+        if manifest.has_groups() && groups_at.is_none() {
+            return Err(wrong("has no tensor \"groups\", the manifest says it has".to_owned()));
+        }
+        let sample_bytes = shape.num_bytes();
+        Ok(Self { path, blob, sample_bytes, labels_at, groups_at, samples_at, ends, crcs })
+    }
+
+    /// Number of a sample's class, if there are labels.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::read`].
+    pub(crate) fn label(&self, index: u64) -> Result<Option<i64>, DataError> {
+        let Some(start) = self.labels_at else { return Ok(None) };
+        let mut label = [0; 8];
+        self.read_bytes(index, start + 8 * index, &mut label)?;
+        Ok(Some(i64::from_le_bytes(label)))
+    }
+
+    /// For each sample a number that it shares with the others of its file; none if that was not
+    /// noted.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::ReadSample`] if the system fails.
+    pub(crate) fn groups(&self) -> Result<Option<Vec<u64>>, DataError> {
+        let Some(start) = self.groups_at else { return Ok(None) };
+        let mut bytes = vec![0; 8 * self.crcs.len()];
+        self.read_bytes(0, start, &mut bytes)?;
+        Ok(Some(bytes.as_chunks().0.iter().map(|eight| u64::from_le_bytes(*eight)).collect()))
     }
 
     /// Samples in this shard.
@@ -265,10 +325,10 @@ impl Shard {
         };
         let (start, bytes) = self.place(index);
         if self.ends.is_empty() {
-            self.read_bytes(index, start, out)?;
+            self.read_bytes(index, self.samples_at + start, out)?;
         } else {
             let mut compressed = vec![0; bytes as usize];
-            self.read_bytes(index, start, &mut compressed)?;
+            self.read_bytes(index, self.samples_at + start, &mut compressed)?;
             let outcome = DECOMPRESSOR
                 .with_borrow_mut(|zstd| zstd.decompress_to_buffer(&compressed, &mut *out));
             match outcome {
@@ -286,9 +346,10 @@ impl Shard {
         Ok(())
     }
 
+    /// Reads what belongs to a sample at byte `at` of the file.
     fn read_bytes(&self, index: u64, at: u64, out: &mut [u8]) -> Result<(), DataError> {
         let (shard, sample) = (self.path.clone(), index);
-        self.blob.read_exact_at(out, self.samples_at + at).map_err(|source| match source.kind() {
+        self.blob.read_exact_at(out, at).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => {
                 let problem = "is beyond the end of the file, which was longer".to_owned();
                 DataError::CorruptSample { shard, sample, problem }

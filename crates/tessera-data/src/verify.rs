@@ -91,8 +91,7 @@ fn problems(file: &Path, messages: Vec<String>) -> Vec<Problem> {
 /// Everything wrong with one shard.
 fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<String> {
     let blob = Store::Local(path.parent().unwrap_or(path).to_owned()).open(&entry.file);
-    let (shape, compression) = (manifest.shape, manifest.compression);
-    let shard = match Shard::open(path.to_owned(), blob, entry, shape, compression) {
+    let shard = match Shard::open(path.to_owned(), blob, entry, manifest) {
         Ok(shard) => shard,
         Err(error) => return vec![message_of(error)],
     };

@@ -259,6 +259,28 @@ fn a_missing_data_set_split_or_manifest_says_what_to_do() {
 }
 
 #[test]
+fn idx_files_are_found_in_upper_case_with_test_for_t10k_and_through_links() {
+    let folder = published();
+    let (root, deep) = (folder.path().join("in"), folder.path().join("in/a/b"));
+    for (from, to) in [
+        ("train-images-idx3-ubyte.gz", "TRAIN-IMAGES-IDX3-UBYTE.GZ"),
+        ("t10k-images.idx3-ubyte", "test-images.idx3-ubyte"),
+        ("t10k-labels.idx1-ubyte.gz", "Test-labels-idx1-ubyte.gz"),
+    ] {
+        fs::rename(deep.join(from), deep.join(to)).unwrap();
+    }
+    // The same folder under another name is no second set.
+    std::os::unix::fs::symlink(&deep, root.join("latest")).unwrap();
+    let data = DataConfig { kind: DataKind::Idx, path: root.clone(), ..DataConfig::default() };
+    let test = source::open(&data, "test").unwrap();
+    assert_eq!((test.num_samples(), test.label(1).unwrap()), (u64::from(NUM_TEST), Some(8)));
+    assert_eq!(source::open(&data, "train").unwrap().num_samples(), u64::from(NUM_TRAIN));
+    fs::write(deep.join("t10k-images-idx3-ubyte"), images(NUM_TEST)).unwrap();
+    let error = source::open(&data, "test").err().unwrap().to_string();
+    assert!(error.contains("holds t10k-images twice"), "{error}");
+}
+
+#[test]
 fn an_idx_file_cut_short_is_refused_with_its_lengths() {
     let folder = published();
     let plain = folder.path().join("in/a/b/t10k-images.idx3-ubyte");

@@ -71,6 +71,17 @@ impl Data {
         let test = self.test.as_ref().map_or("none".to_owned(), |test| test.fingerprint());
         format!("{} {test}", self.train.fingerprint())
     }
+
+    /// How samples came to the splits and what was left out, each line once.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = self.train.notes();
+        for note in self.test.iter().flat_map(|test| test.notes()) {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes
+    }
 }
 
 /// Everything that can be found wrong before anything is written: data, model, run folder, and

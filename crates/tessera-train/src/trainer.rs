@@ -61,7 +61,7 @@ pub fn train(
 ) -> Result<Ending, TrainError> {
     let config = &resolved.config;
     let data = agree_on(comm, open_data(config))?;
-    let fingerprint = data.fingerprint();
+    let (fingerprint, notes) = (data.fingerprint(), data.notes());
     agree_on_run(comm, config, &fingerprint)?;
 
     let channels = i64::from(data.train.shape().channels);
@@ -106,6 +106,9 @@ pub fn train(
         step,
         stop_seen: false,
     };
+    for note in notes {
+        run.notice(format!("data: {note}"));
+    }
     if run.test.is_none() {
         run.notice(
             "nothing is evaluated: there is no split test and data.holdout is 0, so eval.every \

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tessera_control::ExitCode;
 use tessera_data::{
-    DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, MAX_PREVIEW,
-    OnCorrupt, PackOptions,
+    DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, Grouping,
+    MAX_PREVIEW, OnCorrupt, PackOptions,
 };
 
 use crate::failure::Failure;
@@ -159,7 +159,11 @@ fn pack(args: PackArgs) -> Result<(), Failure> {
         })
         .collect();
     let bytes = HumanBytes(manifest.num_bytes());
-    writeln!(io::stdout(), "packed {out}: {} ({bytes})", splits.join(", "))?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "packed {out}: {} ({bytes})", splits.join(", "))?;
+    for note in &manifest.source.notes {
+        writeln!(stdout, "  {note}")?;
+    }
     Ok(())
 }
 
@@ -296,7 +300,21 @@ fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()
             list(&split.pixel_variance)
         )?;
     }
+    if !summary.classes.is_empty() {
+        let (first, more) = summary.classes.split_at(summary.classes.len().min(20));
+        let more = if more.is_empty() { "" } else { ", ..." };
+        writeln!(out, "  classes      {}: {}{more}", summary.classes.len(), first.join(", "))?;
+    }
+    let groups = match summary.groups {
+        Some(Grouping::Single) => "each sample is a file of its own",
+        Some(Grouping::Recorded) => "noted: folds keep the samples of a file together",
+        None => "not noted by the version that packed it: folds may part the samples of a file",
+    };
+    writeln!(out, "  files        {groups}")?;
     writeln!(out, "  source       {}: {}", summary.source.format, summary.source.files.join(", "))?;
+    for note in &summary.source.notes {
+        writeln!(out, "  {:<12} {note}", "")?;
+    }
     writeln!(out, "  fingerprint  {}", summary.fingerprint)
 }
 

@@ -23,9 +23,9 @@ use crate::config::{DataConfig, OnCorrupt};
 use crate::draw::Draw;
 use crate::error::{DataError, DataErrorKind};
 use crate::file;
-use crate::manifest::{Compression, Manifest, SourceDescription, SplitEntry};
+use crate::manifest::{Compression, Grouping, Manifest, SourceDescription, SplitEntry};
 use crate::shard::{self, ShardContent};
-use crate::source::{self, Source};
+use crate::source::{self, Groups, Source};
 
 /// Samples in a shard unless asked otherwise.
 pub const DEFAULT_SHARD_SAMPLES: u64 = 8192;
@@ -108,7 +108,11 @@ fn open_splits(config: &DataConfig) -> Result<Vec<Split>, DataError> {
 fn identity(options: &PackOptions, splits: &[Split]) -> String {
     let fingerprints: Vec<_> = splits.iter().map(|(_, source)| source.fingerprint()).collect();
     let PackOptions { shard_samples, zstd_level, on_corrupt, .. } = options;
-    let described = format!("1 {fingerprints:?} {shard_samples} {zstd_level:?} {on_corrupt:?}");
+    // Fingerprints of archives do not say how they were divided.
+    let DataConfig { holdout, split, member, .. } = &options.data;
+    let divided = format!("{holdout} {split:?} {member:?}");
+    let described =
+        format!("2 {fingerprints:?} {shard_samples} {zstd_level:?} {on_corrupt:?} {divided}");
     file::sha256_of(described.as_bytes())
 }
 
@@ -127,8 +131,12 @@ fn pack_into(
     let format = serde_json::to_value(options.data.kind).expect("a kind is plain data");
     let format = format.as_str().expect("a kind is a word").to_owned();
     let compression = options.zstd_level.map(|_| Compression::Zstd);
-    let mut manifest = Manifest::new(shape, compression, SourceDescription { format, files });
-    for (name, source) in splits {
+    let (grouping, groups) = groups_of(splits)?;
+    let notes = notes_of(splits);
+    let source = SourceDescription { format, files, notes };
+    let mut manifest = Manifest::new(shape, compression, grouping, source);
+    manifest.classes = splits[0].1.classes();
+    for ((name, source), groups) in splits.iter().zip(&groups) {
         let most = (MAX_SHARD_BYTES / shape.num_bytes() as u64).max(1).min(options.shard_samples);
         let num_samples = source.num_samples();
         let mut packed = Vec::new();
@@ -140,20 +148,60 @@ fn pack_into(
                 packed.push(known);
                 continue;
             }
-            let (content, moments, skipped) = read_shard(&**source, ids, options, &sample_done)?;
+            let (content, moments, skipped) =
+                read_shard(&**source, groups.as_deref(), ids, options, &sample_done)?;
             let entry = match content.num_samples() {
                 0 => None,
                 _ => Some(shard::write(partial.path(), &file, shape, &content)?),
             };
-            let labels = content.has_labels();
-            let done = PackedShard { file, entry, labels, moments, skipped };
+            let (labels, num_labels) = (content.has_labels(), content.num_labels());
+            let done = PackedShard { file, entry, labels, num_labels, moments, skipped };
             partial.add(&done)?;
             packed.push(done);
         }
-        manifest.splits.insert((*name).to_owned(), split_entry(&options.data.path, name, packed)?);
+        let num_labels: u64 = packed.iter().map(|shard| shard.num_labels).sum();
+        let entry = split_entry(&options.data.path, name, packed)?;
+        if num_labels > 0 && !entry.labels {
+            let all = entry.num_samples;
+            let note = format!("no labels in {name}: {num_labels} of {all} samples have one");
+            manifest.source.notes.push(note);
+        }
+        manifest.splits.insert((*name).to_owned(), entry);
     }
     manifest.write(partial.path())?;
     Ok(manifest)
+}
+
+/// Which samples of the splits are of one file: what the manifest says, and numbers where shards say
+/// them.
+type GroupsOfSplits = (Option<Grouping>, Vec<Option<Vec<u64>>>);
+
+fn groups_of(splits: &[Split]) -> Result<GroupsOfSplits, DataError> {
+    let groups: Vec<Groups> =
+        splits.iter().map(|(_, source)| source.groups()).collect::<Result<_, _>>()?;
+    let none = vec![None; splits.len()];
+    if groups.contains(&Groups::Unknown) {
+        return Ok((None, none));
+    }
+    if groups.iter().all(|groups| *groups == Groups::Single) {
+        return Ok((Some(Grouping::Single), none));
+    }
+    let numbers = |(groups, (_, source)): (Groups, &Split)| match groups {
+        Groups::Of(groups) => Some(groups),
+        Groups::Single | Groups::Unknown => Some((0..source.num_samples()).collect()),
+    };
+    Ok((Some(Grouping::Recorded), groups.into_iter().zip(splits).map(numbers).collect()))
+}
+
+/// What the splits tell of themselves, each line once.
+fn notes_of(splits: &[Split]) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for note in splits.iter().flat_map(|(_, source)| source.notes()) {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    notes
 }
 
 fn split_entry(
@@ -185,6 +233,7 @@ enum Outcome {
 
 fn read_shard(
     source: &dyn Source,
+    groups: Option<&[u64]>,
     ids: std::ops::Range<u64>,
     options: &PackOptions,
     sample_done: &(dyn Fn(u64) + Sync),
@@ -211,7 +260,9 @@ fn read_shard(
             Outcome::Skipped { name } => skipped.push(name),
             Outcome::Read { label, moments: own, crc32, compressed } => {
                 moments.merge(&own);
-                content.push(crc32, label, options.zstd_level.map(|_| compressed.as_slice()));
+                let group = groups.map(|groups| groups[ids.start as usize + at]);
+                let compressed = options.zstd_level.map(|_| compressed.as_slice());
+                content.push(crc32, label, group, compressed);
                 if kept < at {
                     // Behind one that was left out.
                     samples.copy_within(from..from + shape.num_bytes(), kept * shape.num_bytes());

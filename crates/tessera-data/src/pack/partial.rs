@@ -26,6 +26,8 @@ pub(crate) struct PackedShard {
     pub(crate) entry: Option<ShardEntry>,
     /// Whether it holds a label for each sample.
     pub(crate) labels: bool,
+    /// Samples in it that have a label.
+    pub(crate) num_labels: u64,
     pub(crate) moments: Moments,
     pub(crate) skipped: Vec<String>,
 }

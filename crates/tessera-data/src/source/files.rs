@@ -1,13 +1,18 @@
 //! Collections of published files: folders, and archives (`webdataset.rs`).
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
+use crate::config::DataConfig;
 use crate::decode::video::is_frame;
 use crate::decode::{Modality, has_extension};
 use crate::error::{DataError, one_line};
 use crate::file;
-use crate::source::splits;
+use crate::source::splits::{self, Division, Unit};
 
 /// Files by number, of one split, in an order that is the same on every machine.
 pub(crate) trait Files: Send + Sync {
@@ -28,6 +33,14 @@ pub(crate) trait Files: Send + Sync {
 
     /// Number of its class, if it has one.
     fn label(&self, index: usize) -> Result<Option<i64>, DataError>;
+
+    /// Names of the classes by their numbers, if they have names.
+    fn classes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How files came to their split and what was left out, in lines for a person.
+    fn notes(&self) -> Vec<String>;
 
     /// What the collection is called.
     fn root(&self) -> &Path;
@@ -55,27 +68,36 @@ pub(crate) trait Files: Send + Sync {
 /// The files of one modality in a folder and all folders below it.
 pub(crate) struct FolderFiles {
     root: PathBuf,
-    /// Paths below the root, sorted.
-    names: Vec<String>,
-    /// Names of classes, sorted: the folders right above the files, if all files are in one.
+    /// Sorted by name.
+    files: Vec<FolderFile>,
+    /// Names of classes, sorted, of all splits together: the folders right above the files, if all
+    /// files are in one.
     classes: Vec<String>,
+    notes: Vec<String>,
     fingerprint: String,
 }
 
+struct FolderFile {
+    /// Path below the root.
+    name: String,
+    /// Number of its class.
+    class: Option<u32>,
+}
+
 impl FolderFiles {
-    /// Lists the files of `split` below `root`.
+    /// Lists the files of `split` below `data.path`.
     ///
     /// # Errors
     ///
-    /// [`DataError::NoFiles`] if there are none, [`DataError::Read`] if a folder cannot be read.
-    pub(crate) fn open(
-        root: &Path,
-        modality: Modality,
-        split: &str,
-        holdout: f64,
-    ) -> Result<Self, DataError> {
+    /// [`DataError::NoFiles`] if there are none, [`DataError::NoSplit`] if none is in this split,
+    /// [`DataError::Config`] if `data.split` does not fit, [`DataError::Read`] if a folder cannot
+    /// be read.
+    pub(crate) fn open(data: &DataConfig, split: &str) -> Result<Self, DataError> {
+        splits::check(split)?;
+        let (root, modality) = (&data.path, data.modality);
+        let listing = list(root)?;
         let mut names = Vec::new();
-        for path in list_files(root)? {
+        for path in listing.files {
             let name = path.strip_prefix(root).expect("it was found below the root");
             let Some(name) = name.to_str() else {
                 let problem = "holds a file whose name is not UTF-8".to_owned();
@@ -84,7 +106,7 @@ impl FolderFiles {
             if has_extension(name, modality.extensions()) {
                 names.push(name.to_owned());
             } else if modality == Modality::Video && is_frame(name) {
-                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let folder = name.rsplit_once('/').map_or(".", |(folder, _)| folder);
                 names.push(format!("{folder}/"));
             }
         }
@@ -94,28 +116,50 @@ impl FolderFiles {
         }
         names.sort_unstable();
         names.dedup();
-        let first_folder = |name: &String| name.split_once('/').map(|(first, _)| first.to_owned());
-        splits::keep(&mut names, split, holdout, first_folder, |name| key(name).to_owned())?;
-        if names.is_empty() {
+        let paths: Vec<&str> = names.iter().map(String::as_str).collect();
+        let division = Division::of(&paths, Unit::Folder, data)?;
+        let splits: Vec<_> =
+            names.iter().enumerate().map(|(at, name)| division.split_of(at, stem(name))).collect();
+        let mut notes = division.notes(&splits, |at| names[at].clone());
+        notes.extend(listing.notes);
+        let class =
+            |at: usize| splits[at].and_then(|_| class(paths[at], division.prefixes[at] as usize));
+        let classes = match classes(&splits, class) {
+            Ok(classes) => classes.into_iter().map(str::to_owned).collect(),
+            Err(without) => {
+                notes.push(format!("no labels: {} is in no folder of a class", paths[without]));
+                Vec::new()
+            }
+        };
+        let number = |class: &str| {
+            let found = classes.binary_search_by(|known: &String| known.as_str().cmp(class));
+            found.ok().map(|at| at as u32)
+        };
+        let numbers: Vec<_> = (0..names.len()).map(|at| class(at).and_then(number)).collect();
+        let here = |((name, class), found): ((String, Option<u32>), Option<&str>)| {
+            (found == Some(split)).then_some(FolderFile { name, class })
+        };
+        let files: Vec<FolderFile> =
+            names.into_iter().zip(numbers).zip(splits).filter_map(here).collect();
+        if files.is_empty() {
             return Err(no_split(root, split));
         }
-        let classes = classes(&names);
-        let fingerprint = fingerprint(root, &names)?;
-        Ok(Self { root: root.to_owned(), names, classes, fingerprint })
+        let fingerprint = fingerprint(root, &files)?;
+        Ok(Self { root: root.to_owned(), files, classes, notes, fingerprint })
     }
 }
 
 impl Files for FolderFiles {
     fn num_files(&self) -> usize {
-        self.names.len()
+        self.files.len()
     }
 
     fn name(&self, index: usize) -> String {
-        self.names[index].clone()
+        self.files[index].name.clone()
     }
 
     fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
-        let name = &self.names[index];
+        let name = &self.files[index].name;
         fs::read(self.root.join(name)).map_err(|source| DataError::ReadSample {
             shard: self.root.clone(),
             sample: name.clone(),
@@ -124,17 +168,19 @@ impl Files for FolderFiles {
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {
-        Some(self.root.join(&self.names[index]))
+        Some(self.root.join(&self.files[index].name))
     }
 
     fn label(&self, index: usize) -> Result<Option<i64>, DataError> {
-        let class = class(&self.names[index]);
-        Ok(class.and_then(|class| {
-            self.classes
-                .binary_search_by(|known| known.as_str().cmp(class))
-                .ok()
-                .map(|at| at as i64)
-        }))
+        Ok(self.files[index].class.map(i64::from))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn root(&self) -> &Path {
@@ -148,29 +194,85 @@ impl Files for FolderFiles {
 
 /// No sample of the data set is in this split.
 pub(crate) fn no_split(root: &Path, split: &str) -> DataError {
-    let other = if split == splits::TEST { splits::TRAIN } else { splits::TEST };
+    let (other, how) = match split {
+        splits::TEST => (splits::TRAIN, "data.holdout says which part is held out"),
+        _ => (splits::TEST, "data.split says which folders or archives are which split"),
+    };
     DataError::NoSplit {
         path: root.to_owned(),
         split: split.to_owned(),
-        available: format!("{other} (data.holdout says which part is held out)"),
+        available: format!("{other} ({how})"),
     }
 }
 
-/// All files below `folder`, unsorted; links to folders are not followed, so there are no cycles.
-pub(crate) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        let read_error = |source| DataError::Read { path: folder.clone(), source };
-        for entry in fs::read_dir(&folder).map_err(read_error)? {
-            let entry = entry.map_err(read_error)?;
-            let kind = entry.file_type().map_err(read_error)?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() || entry.path().is_file() {
-                files.push(entry.path());
+/// All files below a folder, and what could not be followed on the way.
+pub(crate) struct Listing {
+    /// Unsorted.
+    pub(crate) files: Vec<PathBuf>,
+    /// Lines about links, for a person.
+    pub(crate) notes: Vec<String>,
+}
+
+/// All files below `folder`; links are followed, but for those to a folder that they are in.
+pub(crate) fn list(folder: &Path) -> Result<Listing, DataError> {
+    let read_error = |path: &Path, source| DataError::Read { path: path.to_owned(), source };
+    fs::read_dir(folder).map_err(|source| read_error(folder, source))?;
+    let (mut files, mut nowhere, mut circles) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in WalkDir::new(folder).follow_links(true) {
+        let error = match entry {
+            Ok(entry) if entry.file_type().is_file() => {
+                files.push(entry.into_path());
+                continue;
             }
+            Ok(_) => continue,
+            Err(error) => error,
+        };
+        let path = error.path().unwrap_or(folder).to_owned();
+        let below = || path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
+        if error.loop_ancestor().is_some() {
+            circles.push(below());
+            continue;
+        }
+        let source = error.into_io_error().expect("all but circles are errors of the system");
+        if leads_nowhere(&path, &source) {
+            nowhere.push(below());
+            continue;
+        }
+        return Err(read_error(&path, source));
+    }
+    let mut notes = Vec::new();
+    for (what, mut names) in [
+        ("left out, since they lead nowhere: the links", nowhere),
+        ("not followed, since they lead back to a folder that they are in: the links", circles),
+    ] {
+        names.sort_unstable();
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            notes.push(format!("{what} {}", splits::listed(&names)));
         }
     }
+    Ok(Listing { files, notes })
+}
+
+fn leads_nowhere(path: &Path, error: &io::Error) -> bool {
+    let missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    missing && fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
+/// All files below `folder`, for sources that tell nothing themselves. A file that is reached under
+/// one name by several ways is there once.
+pub(crate) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let Listing { mut files, notes } = list(folder)?;
+    for note in notes {
+        tracing::warn!(folder = %folder.display(), "{note}");
+    }
+    files.sort_unstable();
+    let mut seen = BTreeSet::new();
+    files.retain(|file| {
+        let real = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+        seen.insert((real, file.file_name().map(ToOwned::to_owned)))
+    });
     Ok(files)
 }
 
@@ -181,24 +283,46 @@ pub(crate) fn key(name: &str) -> &str {
     name[file..].find('.').map_or(name, |dot| &name[..file + dot])
 }
 
-/// Folder right above a file.
-fn class(name: &str) -> Option<&str> {
-    let (folders, _) = name.rsplit_once('/')?;
+/// A name without its extension: by its hash a file of a folder is held out.
+fn stem(name: &str) -> &str {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[file..].rfind('.') {
+        Some(dot) if dot > 0 => &name[..file + dot],
+        _ => name,
+    }
+}
+
+/// Folder right above a file, or above the folder that is a film, if it is one behind the `prefix`
+/// that names the split.
+fn class(name: &str, prefix: usize) -> Option<&str> {
+    let (folders, _) = name[prefix..].trim_matches('/').rsplit_once('/')?;
     Some(folders.rsplit_once('/').map_or(folders, |(_, last)| last))
 }
 
-fn classes(names: &[String]) -> Vec<String> {
-    let Some(mut classes) = names.iter().map(|name| class(name)).collect::<Option<Vec<_>>>() else {
-        return Vec::new();
-    };
-    classes.sort_unstable();
-    classes.dedup();
-    classes.into_iter().map(str::to_owned).collect()
+/// All classes, sorted; none if no file has one. The error is the first file without one, where
+/// others have one.
+fn classes<'a>(
+    splits: &[Option<&str>],
+    class: impl Fn(usize) -> Option<&'a str>,
+) -> Result<BTreeSet<&'a str>, usize> {
+    let (mut classes, mut without) = (BTreeSet::new(), None);
+    for at in (0..splits.len()).filter(|&at| splits[at].is_some()) {
+        match class(at) {
+            Some(class) => {
+                classes.insert(class);
+            }
+            None => without = without.or(Some(at)),
+        }
+    }
+    match without {
+        Some(at) if !classes.is_empty() => Err(at),
+        _ => Ok(classes),
+    }
 }
 
-fn fingerprint(root: &Path, names: &[String]) -> Result<String, DataError> {
+fn fingerprint(root: &Path, files: &[FolderFile]) -> Result<String, DataError> {
     let mut hasher = file::Hasher::default();
-    for name in names {
+    for FolderFile { name, .. } in files {
         let path = root.join(name);
         let bytes = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
@@ -207,4 +331,32 @@ fn fingerprint(root: &Path, names: &[String]) -> Result<String, DataError> {
         hasher.update(format!("{name}\0{bytes}\n").as_bytes());
     }
     Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_name_ends_at_its_last_dot_and_a_samples_at_its_first() {
+        for (name, whole, first) in [
+            ("frame.0001.png", "frame.0001", "frame"),
+            ("a.b/c d 10.15.30.jpeg", "a.b/c d 10.15.30", "a.b/c d 10"),
+            ("a/.hidden", "a/.hidden", "a/"),
+            ("a/none", "a/none", "a/none"),
+            ("film.1/", "film.1/", "film.1/"),
+        ] {
+            assert_eq!((stem(name), key(name)), (whole, first));
+        }
+    }
+
+    #[test]
+    fn a_class_is_the_folder_above_a_file_unless_that_is_the_split() {
+        assert_eq!(class("train/cat/1.png", 5), Some("cat"));
+        assert_eq!(class("train/1.png", 5), None);
+        assert_eq!(class("pets/cat/1.png", 0), Some("cat"));
+        assert_eq!(class("1.png", 0), None);
+        assert_eq!(class("dogs/film/", 0), Some("dogs"));
+        assert_eq!((class("film/", 0), class("train/", 5)), (None, None));
+    }
 }

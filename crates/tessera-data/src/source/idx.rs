@@ -24,8 +24,8 @@ const IMAGES_MAGIC: u32 = 0x0000_0803;
 /// Magic of a file of labels: unsigned bytes, one axis.
 const LABELS_MAGIC: u32 = 0x0000_0801;
 
-/// Splits of an IDX folder: what the files call them, what we call them.
-const SPLITS: [(&str, &str); 2] = [("train", "train"), ("t10k", "test")];
+/// Splits of an IDX folder: what we call them, what the files call them.
+const SPLITS: [(&str, &[&str]); 2] = [("train", &["train"]), ("test", &["t10k", "test"])];
 
 /// One IDX file, read item after item from its beginning.
 pub struct IdxReader {
@@ -207,9 +207,10 @@ pub struct IdxSplit {
     pub labels: Option<PathBuf>,
 }
 
-/// Finds `{train,t10k}-images-idx3-ubyte[.gz]` and their labels anywhere below `folder`.
+/// Finds `{train,t10k}-images-idx3-ubyte[.gz]` and their labels anywhere below `folder`; `test` is
+/// taken for `t10k`. Other images beside them are named in the log.
 ///
-/// Names with a dot for the second hyphen (`train-images.idx3-ubyte`) are found as well; a
+/// Names in upper case are found as well, and names with a dot for the second hyphen (`train-images.idx3-ubyte`) are found as well; a
 /// plain file goes before a gzipped one beside it. The split `train` must exist.
 ///
 /// # Errors
@@ -220,9 +221,10 @@ pub fn find_splits(folder: &Path) -> Result<Vec<IdxSplit>, DataError> {
     let mut files = list_files(folder)?;
     files.sort();
     let mut splits = Vec::new();
-    for (prefix, name) in SPLITS {
-        let images = find_one(folder, &files, &format!("{prefix}-images"), "idx3-ubyte")?;
-        let labels = find_one(folder, &files, &format!("{prefix}-labels"), "idx1-ubyte")?;
+    for (name, prefixes) in SPLITS {
+        let (images, labels) = (["images", "idx3-ubyte"], ["labels", "idx1-ubyte"]);
+        let images = find_one(folder, &files, prefixes, images)?;
+        let labels = find_one(folder, &files, prefixes, labels)?;
         match images {
             Some(images) => splits.push(IdxSplit { name, images, labels }),
             None if name == "train" => {
@@ -234,33 +236,48 @@ pub fn find_splits(folder: &Path) -> Result<Vec<IdxSplit>, DataError> {
             None => {}
         }
     }
+    let known = |file: &PathBuf| {
+        let prefixes = SPLITS.iter().flat_map(|(_, prefixes)| *prefixes);
+        prefixes.into_iter().any(|prefix| is_named(file, prefix, ["images", "idx3-ubyte"]))
+    };
+    let is_other = |file: &&PathBuf| file::name_of(file).contains("idx3-ubyte") && !known(file);
+    for file in files.iter().filter(is_other) {
+        tracing::warn!(file = %file.display(), "left out, its name says neither train nor t10k");
+    }
     Ok(splits)
 }
 
-/// The one file with this name, in any of its spellings.
+/// The one file with one of these prefixes, in any of its spellings.
 fn find_one(
     folder: &Path,
     files: &[PathBuf],
-    stem: &str,
-    kind: &str,
+    prefixes: &[&str],
+    kind: [&str; 2],
 ) -> Result<Option<PathBuf>, DataError> {
-    let spellings = [format!("{stem}-{kind}"), format!("{stem}.{kind}")];
-    let matches = |path: &&PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let name = name.strip_suffix(".gz").unwrap_or(name);
-        spellings.iter().any(|spelling| spelling == name)
-    };
-    let mut found = files.iter().filter(matches);
-    let Some(first) = found.next() else { return Ok(None) };
-    if let Some(other) = found.find(|other| other.parent() != first.parent()) {
+    let prefix_of =
+        |file: &PathBuf| prefixes.iter().position(|prefix| is_named(file, prefix, kind));
+    let mut found = files.iter().filter_map(|file| Some((prefix_of(file)?, file)));
+    let Some((prefix, first)) = found.next() else { return Ok(None) };
+    let is_other =
+        |(other, file): &(usize, &PathBuf)| *other != prefix || file.parent() != first.parent();
+    if let Some((_, other)) = found.find(is_other) {
         let problem = format!(
-            "holds {stem} twice, {} and {}: give the folder of one of them",
+            "holds {}-{} twice, {} and {}: give the folder of one of them",
+            prefixes[prefix],
+            kind[0],
             first.display(),
             other.display()
         );
         return Err(DataError::Idx { path: folder.to_owned(), problem });
     }
     Ok(Some(first.clone()))
+}
+
+/// Whether a file is that of `prefix`, in any of the spellings of its name.
+fn is_named(file: &Path, prefix: &str, [what, kind]: [&str; 2]) -> bool {
+    let name = file::name_of(file).to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name == format!("{prefix}-{what}-{kind}") || name == format!("{prefix}-{what}.{kind}")
 }
 
 /// The samples of one split of an IDX folder, in memory: what is gzipped has no random access.

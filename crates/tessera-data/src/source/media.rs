@@ -14,7 +14,7 @@ use crate::file;
 use crate::shape::SampleShape;
 use crate::source::files::Files;
 use crate::source::recipe::{Decoded, Recipe};
-use crate::source::{Source, assert_read, starts_every};
+use crate::source::{Groups, Source, assert_read, starts_every};
 
 /// Samples of one split, decoded when they are read.
 pub(crate) struct MediaSource {
@@ -157,6 +157,20 @@ impl Source for MediaSource {
 
     fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
         self.files.label(self.place(id).0)
+    }
+
+    fn groups(&self) -> Result<Groups, DataError> {
+        let Some(starts) = &self.starts else { return Ok(Groups::Single) };
+        let of_file = |ends: &[u64]| std::iter::repeat_n(ends[0], (ends[1] - ends[0]) as usize);
+        Ok(Groups::Of(starts.windows(2).flat_map(of_file).collect()))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.files.classes()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.files.notes()
     }
 
     fn name(&self, id: u64) -> String {

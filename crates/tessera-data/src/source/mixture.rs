@@ -1,8 +1,10 @@
 //! Several data sets as one: samples of a part are numbered behind those of the parts before it.
 //!
 //! In training each part comes as often as its weight says (`sampler/mixture.rs`); an evaluation
-//! sees every sample of every part once.
+//! sees every sample of every part once. Classes that have names are numbered by the names of all
+//! parts together.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::{DataConfig, MixturePart};
@@ -11,27 +13,45 @@ use crate::error::DataError;
 use crate::file;
 use crate::sampler::{Sampler, mix};
 use crate::shape::SampleShape;
-use crate::source::{self, Source};
+use crate::source::splits::{TEST, TRAIN};
+use crate::source::{self, Groups, Source};
 
 /// The parts of a mixture, all of one split.
 pub(crate) struct MixtureSource {
     parts: Vec<(MixturePart, Arc<dyn Source>)>,
     /// Number of the first sample of each part, and at the end the number of samples.
     starts: Vec<u64>,
+    /// Names of the classes of all parts, sorted; empty if a part has none.
+    classes: Vec<String>,
+    /// For each part the numbers of its classes in that list.
+    numbers: Vec<Vec<i64>>,
+    notes: Vec<String>,
 }
 
 impl MixtureSource {
-    /// Opens `split` of every part.
+    /// Opens `split` of every part. For an evaluation it is enough that some parts have it, if the
+    /// others hold nothing out.
     ///
     /// # Errors
     ///
-    /// As [`source::open`]; [`DataError::Config`] if the parts have samples of several shapes.
+    /// As [`source::open`]; [`DataError::Config`] if the parts have samples of several shapes, or
+    /// some have a split `test` that others should have.
     pub(crate) fn open(parts: &[MixturePart], split: &str) -> Result<Self, DataError> {
         let mut opened: Vec<(MixturePart, Arc<dyn Source>)> = Vec::new();
-        let mut starts = vec![0];
-        let mut total = 0;
-        for part in parts {
-            let source = source::open(&part.data, split)?;
+        let (mut starts, mut notes, mut classes) = (vec![0], Vec::new(), Vec::new());
+        let (mut total, mut missing) = (0, Vec::new());
+        for (number, part) in (1..).zip(parts) {
+            let note = |words: &str| format!("part {number} of the mixture: {words}");
+            let source = match source::open(&part.data, split) {
+                Err(error @ DataError::NoSplit { .. }) if split == TEST => {
+                    notes.push(note(&format!("not in the split test, since {error}")));
+                    // What it is trained on counts for the numbers of classes.
+                    classes.push(source::open(&part.data, TRAIN)?.classes());
+                    missing.push((number, part.data.holdout, error));
+                    continue;
+                }
+                source => source?,
+            };
             if let Some((_, first)) = opened.first()
                 && first.shape() != source.shape()
             {
@@ -43,16 +63,53 @@ impl MixtureSource {
                 );
                 return Err(DataError::Config { key: "mixture", problem });
             }
+            notes.extend(source.notes().iter().map(|words| note(words)));
+            classes.push(source.classes());
             total += source.num_samples();
             starts.push(total);
             opened.push((part.clone(), source));
         }
-        Ok(Self { parts: opened, starts })
+        // Of those that should have one, the first is told.
+        missing.sort_by_key(|(number, holdout, _)| (*holdout == 0.0, *number));
+        match missing.into_iter().next() {
+            Some((_, _, error)) if opened.is_empty() => return Err(error),
+            Some((number, holdout, error)) if holdout > 0.0 => {
+                let problem = format!(
+                    "has parts with and without a split test, and part {number} should have one \
+                     ({error}): set holdout of that part to 0 to go without"
+                );
+                return Err(DataError::Config { key: "mixture", problem });
+            }
+            _ => {}
+        }
+        let named = classes.iter().filter(|names| !names.is_empty()).count();
+        if 0 < named && named < classes.len() {
+            let words = "labels of the mixture are the numbers of each part, since the classes of \
+                         some parts have no names";
+            notes.push(words.to_owned());
+            classes.clear();
+        }
+        let all: BTreeSet<String> = classes.into_iter().flatten().collect();
+        let classes: Vec<String> = all.into_iter().collect();
+        let number = |name: &String| classes.binary_search(name).expect("it is of a part") as i64;
+        let numbers = match classes.is_empty() {
+            true => Vec::new(),
+            false => opened
+                .iter()
+                .map(|(_, source)| source.classes().iter().map(number).collect())
+                .collect(),
+        };
+        Ok(Self { parts: opened, starts, classes, numbers, notes })
+    }
+
+    /// The number of a sample's part.
+    fn index(&self, id: u64) -> usize {
+        self.starts.partition_point(|&start| start <= id) - 1
     }
 
     /// The part of a sample, and the sample's number in it.
     fn part(&self, id: u64) -> (&dyn Source, u64) {
-        let index = self.starts.partition_point(|&start| start <= id) - 1;
+        let index = self.index(id);
         (&*self.parts[index].1, id - self.starts[index])
     }
 }
@@ -72,8 +129,36 @@ impl Source for MixtureSource {
     }
 
     fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
-        let (part, id) = self.part(id);
-        part.label(id)
+        let (part, id_there) = self.part(id);
+        let label = part.label(id_there)?;
+        let numbers = self.numbers.get(self.index(id));
+        Ok(label.map(|label| {
+            let known = numbers.and_then(|numbers| numbers.get(usize::try_from(label).ok()?));
+            known.copied().unwrap_or(label)
+        }))
+    }
+
+    fn groups(&self) -> Result<Groups, DataError> {
+        let (mut all, mut is_single) = (Vec::new(), true);
+        for ((_, part), &start) in self.parts.iter().zip(&self.starts) {
+            match part.groups()? {
+                Groups::Single => all.extend(start..start + part.num_samples()),
+                Groups::Of(groups) => {
+                    is_single = false;
+                    all.extend(groups.into_iter().map(|group| start + group));
+                }
+                Groups::Unknown => return Ok(Groups::Unknown),
+            }
+        }
+        Ok(if is_single { Groups::Single } else { Groups::Of(all) })
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn name(&self, id: u64) -> String {

@@ -28,6 +28,7 @@ mod mixture;
 pub(crate) mod packed;
 mod recipe;
 mod records;
+pub(crate) mod split_config;
 mod splits;
 mod subset;
 mod synthetic;
@@ -71,6 +72,25 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// Which samples were made from one file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`].
+    fn groups(&self) -> Result<Groups, DataError> {
+        Ok(Groups::Single)
+    }
+
+    /// Names of the classes by their numbers, the same in every split; empty where they have none.
+    fn classes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How samples came to their split and what was left out, in lines for a person.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Name of a sample in the published data set; by its hash samples are held out.
     fn name(&self, id: u64) -> String {
         id.to_string()
@@ -99,6 +119,19 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// Which samples were made from one file, as tiles, windows and clips are. Such samples follow each
+/// other, and are on one side of every split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Groups {
+    /// Each sample is a file, or a record, of its own.
+    Single,
+    /// For each sample a number that it shares with the others of its file, and with no other: that
+    /// of the first of them.
+    Of(Vec<u64>),
+    /// Nobody noted it: of a data set that an older version packed.
+    Unknown,
+}
+
 /// Opens the split `split` (`"train"` or `"test"`) of what `config` names, and checks it as
 /// far as [`DataConfig::verify`] says.
 ///
@@ -114,16 +147,16 @@ pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataErr
 }
 
 fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
-    let DataConfig { path, modality, holdout, .. } = config;
+    let path = &config.path;
     Ok(match config.kind {
         DataKind::Packed => Arc::new(PackedSource::open(config, split)?),
         DataKind::Synthetic => Arc::new(SyntheticSource::new(&config.synthetic, split)?),
         DataKind::Mixture => Arc::new(MixtureSource::open(&config.mixture, split)?),
         DataKind::Idx => Arc::new(IdxSource::open(path, split)?),
         DataKind::Cifar => Arc::new(RecordSource::open_cifar(path, split)?),
-        DataKind::Npy => records::open_arrays(path, split, *holdout)?,
+        DataKind::Npy => records::open_arrays(config, split)?,
         DataKind::Folder => {
-            let files = FolderFiles::open(path, *modality, split, *holdout)?;
+            let files = FolderFiles::open(config, split)?;
             Arc::new(MediaSource::new(Box::new(files), config)?)
         }
         DataKind::Webdataset => {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::config::{DataConfig, OnCorrupt, VerifyMode};
 use crate::draw::Draw;
 use crate::error::DataError;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Grouping, Manifest};
 use crate::shape::SampleShape;
 use crate::shard::Shard;
-use crate::source::{Source, assert_read};
+use crate::source::{Groups, Source, assert_read};
 use crate::store::Store;
 
 /// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.
@@ -25,6 +25,11 @@ pub struct PackedSource {
     shards: Vec<Result<Shard, Skipped>>,
     /// Number of the first sample of each shard, and at the end the number of samples.
     starts: Vec<u64>,
+    /// Whether all samples have labels.
+    labels: bool,
+    classes: Vec<String>,
+    /// Which samples were made from one file, if that was noted.
+    groups: Option<Grouping>,
 }
 
 /// A shard that was damaged when the data set was opened.
@@ -63,7 +68,7 @@ impl PackedSource {
         let names: Vec<&str> = entry.shards.iter().map(|shard| shard.file.as_str()).collect();
         for (shard, blob) in entry.shards.iter().zip(store.open_all(&names)) {
             let path = store.path(&shard.file);
-            let open = Shard::open(path.clone(), blob, shard, manifest.shape, manifest.compression);
+            let open = Shard::open(path.clone(), blob, shard, &manifest);
             let checked = open.and_then(|open| match hashed {
                 true => open.check_hash(shard).map(|()| open),
                 false => Ok(open),
@@ -87,7 +92,23 @@ impl PackedSource {
             return Err(DataError::Shard { path: path.clone(), problem });
         }
         tracing::debug!(split, num_samples = total, num_shards = shards.len(), hashed, "opened");
-        Ok(Self { shape: manifest.shape, fingerprint, shards, starts })
+        let (shape, labels) = (manifest.shape, entry.labels);
+        let Manifest { classes, groups, .. } = manifest;
+        Ok(Self { shape, fingerprint, shards, starts, labels, classes, groups })
+    }
+
+    /// The shard of a sample, and the sample's number in it.
+    fn place(&self, id: u64) -> (&Result<Shard, Skipped>, u64) {
+        let shard = self.starts.partition_point(|&start| start <= id) - 1;
+        (&self.shards[shard], id - self.starts[shard])
+    }
+}
+
+impl Skipped {
+    fn corrupt(&self, sample: u64) -> DataError {
+        let (shard, problem) = (self.path.clone(), &self.problem);
+        let problem = format!("cannot be read, since {problem}");
+        DataError::CorruptSample { shard, sample, problem }
     }
 }
 
@@ -102,16 +123,50 @@ impl Source for PackedSource {
 
     fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
         assert_read(self, id, out);
-        let shard = self.starts.partition_point(|&start| start <= id) - 1;
-        let sample = id - self.starts[shard];
-        match &self.shards[shard] {
-            Ok(shard) => shard.read(sample, out),
-            Err(Skipped { path, problem }) => Err(DataError::CorruptSample {
-                shard: path.clone(),
-                sample,
-                problem: format!("cannot be read, since {problem}"),
-            }),
+        match self.place(id) {
+            (Ok(shard), sample) => shard.read(sample, out),
+            (Err(skipped), sample) => Err(skipped.corrupt(sample)),
         }
+    }
+
+    fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        match self.place(id) {
+            _ if !self.labels => Ok(None),
+            (Ok(shard), sample) => shard.label(sample),
+            (Err(skipped), sample) => Err(skipped.corrupt(sample)),
+        }
+    }
+
+    fn groups(&self) -> Result<Groups, DataError> {
+        match self.groups {
+            None => return Ok(Groups::Unknown),
+            Some(Grouping::Single) => return Ok(Groups::Single),
+            Some(Grouping::Recorded) => {}
+        }
+        let (mut firsts, mut last) = (Vec::new(), None);
+        for shard in &self.shards {
+            let shard = match shard {
+                Ok(shard) => shard,
+                Err(Skipped { path, problem }) => {
+                    let problem =
+                        format!("says which samples are of one file and cannot be read: {problem}");
+                    return Err(DataError::Shard { path: path.clone(), problem });
+                }
+            };
+            for group in shard.groups()?.expect("it was there when the shard was opened") {
+                let first = match last {
+                    Some((known, first)) if known == group => first,
+                    _ => firsts.len() as u64,
+                };
+                last = Some((group, first));
+                firsts.push(first);
+            }
+        }
+        Ok(Groups::Of(firsts))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
     }
 
     fn shard_starts(&self) -> Vec<u64> {

@@ -11,11 +11,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::DataConfig;
+use crate::decode::has_extension;
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
 use crate::source::files::{list_files, no_split};
+use crate::source::splits::{Division, Place, Unit};
 use crate::source::subset::Subset;
 use crate::source::{Source, assert_read, splits};
 
@@ -54,29 +57,49 @@ impl RecordSource {
     ///
     /// [`DataError::Array`] if they are not there or not whole.
     pub(crate) fn open_cifar(folder: &Path, split: &str) -> Result<Self, DataError> {
+        splits::check(split)?;
         let mut paths = list_files(folder)?;
-        paths.sort_unstable();
-        let named = |wanted: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
-            let is = |path: &&PathBuf| {
-                path.file_name().and_then(|name| name.to_str()).is_some_and(wanted)
-            };
-            paths.iter().filter(is).cloned().collect()
-        };
-        let (ten, hundred) = match split {
-            splits::TRAIN => {
-                let is_batch =
-                    |name: &str| name.starts_with("data_batch_") && name.ends_with(".bin");
-                (named(&is_batch), named(&|name| name == "train.bin"))
+        paths.retain(|path| cifar_file(path).is_some());
+        paths.sort_unstable_by_key(|path| (file::name_of(path).to_ascii_lowercase(), path.clone()));
+        let wrong = |problem: String| DataError::Array { path: folder.to_owned(), problem };
+        let has = |num| paths.iter().any(|path| cifar_file(path).is_some_and(|(n, _)| n == num));
+        let num_labels = match (has(1), has(2)) {
+            (true, true) => {
+                let problem = "holds CIFAR-10 and CIFAR-100: give the folder of one of them";
+                return Err(wrong(problem.to_owned()));
             }
-            _ => (named(&|name| name == "test_batch.bin"), named(&|name| name == "test.bin")),
+            (_, is_hundred) => {
+                if is_hundred {
+                    2
+                } else {
+                    1
+                }
+            }
         };
-        let (paths, num_labels) = if ten.is_empty() { (hundred, 2) } else { (ten, 1) };
+        let names = paths.iter().map(|path| file::name_of(path).to_ascii_lowercase());
+        let names: Vec<String> = names.collect();
+        if let Some(at) = (1..names.len()).find(|&at| names[at] == names[at - 1]) {
+            return Err(wrong(format!(
+                "holds {} twice, {} and {}: give the folder of one of them",
+                names[at],
+                paths[at - 1].display(),
+                paths[at].display()
+            )));
+        }
+        let all = paths.len();
+        paths.retain(|path| cifar_file(path).is_some_and(|(_, of)| of == split));
+        if paths.is_empty() && all > 0 && split == splits::TEST {
+            return Err(DataError::NoSplit {
+                path: folder.to_owned(),
+                split: split.to_owned(),
+                available: "train (there is no test_batch.bin or test.bin)".to_owned(),
+            });
+        }
         if paths.is_empty() {
-            let problem = format!(
+            return Err(wrong(format!(
                 "holds no CIFAR binaries of split {split:?} (data_batch_1.bin to 5 and \
                  test_batch.bin, or train.bin and test.bin): give the folder of the binary version"
-            );
-            return Err(DataError::Array { path: folder.to_owned(), problem });
+            )));
         }
         let record_bytes = (num_labels + 3 * CIFAR_PIXELS) as u64;
         let mut files = Vec::new();
@@ -191,46 +214,81 @@ impl RecordSource {
     }
 }
 
-/// The array for `split` at `path`: the file itself, of which a part is held out, or
-/// `train.npy` and `test.npy` (or names that begin so) in a folder.
+/// Labels of a record, and the split, of a file that has a name of CIFAR's binaries.
+fn cifar_file(path: &Path) -> Option<(usize, &'static str)> {
+    let name = file::name_of(path).to_ascii_lowercase();
+    match name.as_str() {
+        "train.bin" => Some((2, splits::TRAIN)),
+        "test.bin" => Some((2, splits::TEST)),
+        "test_batch.bin" => Some((1, splits::TEST)),
+        name => {
+            let number = name.strip_prefix("data_batch_")?.strip_suffix(".bin")?;
+            (!number.is_empty()).then_some((1, splits::TRAIN))
+        }
+    }
+}
+
+/// The array for `split` at `data.path`: the file itself, of which a part is held out, or in a
+/// folder `train.npy` and `test.npy` (or names that begin so, or that `data.split` gives).
 ///
 /// # Errors
 ///
-/// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Array`] or
+/// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Array`], [`DataError::Config`] or
 /// [`DataError::Truncated`].
-pub(crate) fn open_arrays(
-    path: &Path,
+pub(crate) fn open_arrays(data: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
+    let DataConfig { path, holdout, .. } = data;
+    splits::check(split)?;
+    if !path.is_dir() {
+        return part_of_array(path, path, split, *holdout);
+    }
+    let mut files = list_files(path)?;
+    files.retain(|file| has_extension(&file::name_of(file), &["npy"]));
+    if files.is_empty() {
+        return Err(DataError::NoFiles { path: path.to_owned(), extensions: "npy".to_owned() });
+    }
+    files.sort_unstable();
+    if let ([file], true) = (files.as_slice(), data.split.is_empty()) {
+        return part_of_array(path, file, split, *holdout);
+    }
+    let names: Vec<String> = files.iter().map(|file| file::name_of(file)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let division = Division::of(&names, Unit::Array, data)?;
+    let of = |wanted: &[Place]| -> Vec<&PathBuf> {
+        let files = files.iter().zip(&division.places);
+        files.filter(|(_, place)| wanted.contains(place)).map(|(file, _)| file).collect()
+    };
+    // Without an array for the test, a part of the one for training is held out.
+    let (train, test) = (of(&[Place::Train, Place::ByName]), of(&[Place::Test]));
+    let found = if split == splits::TEST && !test.is_empty() { &test } else { &train };
+    match found.as_slice() {
+        [file] if test.is_empty() => part_of_array(path, file, split, *holdout),
+        [file] => Ok(Arc::new(RecordSource::open_array(file)?)),
+        [] => Err(no_split(path, split)),
+        found => Err(DataError::Array {
+            path: path.to_owned(),
+            problem: format!(
+                "holds {} arrays for split {split:?} ({}), expected one: name them train.npy and \
+                 test.npy, or say with data.split which is which",
+                found.len(),
+                splits::listed(
+                    &found.iter().filter_map(|file| file.file_name()?.to_str()).collect::<Vec<_>>()
+                )
+            ),
+        }),
+    }
+}
+
+/// The part of an array that belongs to `split`, by the hash of its samples' numbers.
+fn part_of_array(
+    root: &Path,
+    array: &Path,
     split: &str,
     holdout: f64,
 ) -> Result<Arc<dyn Source>, DataError> {
-    if !path.is_dir() {
-        let all = Arc::new(RecordSource::open_array(path)?);
-        let subset = Subset::by_hash(all, split, holdout)?;
-        return subset
-            .map(|subset| Arc::new(subset) as Arc<dyn Source>)
-            .ok_or_else(|| no_split(path, split));
-    }
-    let name = |path: &PathBuf| file::name_of(path);
-    let mut files = list_files(path)?;
-    files.retain(|file| name(file).ends_with(".npy"));
-    files.sort_unstable();
-    match files.as_slice() {
-        [] => Err(DataError::NoFiles { path: path.to_owned(), extensions: "npy".to_owned() }),
-        [file] => open_arrays(file, split, holdout),
-        _ => {
-            splits::keep(&mut files, split, 0.0, |file| Some(name(file)), name)?;
-            match files.as_slice() {
-                [file] => Ok(Arc::new(RecordSource::open_array(file)?)),
-                files => Err(DataError::Array {
-                    path: path.to_owned(),
-                    problem: format!(
-                        "holds {} arrays for split {split:?}, expected one: name them train.npy and \
-                         test.npy",
-                        files.len()
-                    ),
-                }),
-            }
-        }
+    let all = Arc::new(RecordSource::open_array(array)?);
+    match Subset::by_hash(all, split, holdout)? {
+        Some(subset) => Ok(Arc::new(subset)),
+        None => Err(no_split(root, split)),
     }
 }
 

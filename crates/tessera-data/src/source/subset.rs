@@ -1,5 +1,6 @@
 //! Some of another source's samples.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::DataConfig;
@@ -8,12 +9,14 @@ use crate::error::DataError;
 use crate::file;
 use crate::sampler::Permutation;
 use crate::shape::SampleShape;
-use crate::source::{Source, splits};
+use crate::source::{Groups, Source, splits};
 
 /// Samples of a source that belong to one split.
 pub(crate) struct Subset {
     inner: Arc<dyn Source>,
+    /// Ascending.
     ids: Vec<u64>,
+    notes: Vec<String>,
     fingerprint: String,
 }
 
@@ -21,8 +24,8 @@ pub(crate) struct Subset {
 const FOLDS: u64 = u64::from_be_bytes(*b"foldfold");
 
 impl Subset {
-    /// All samples but one of `config.folds` equal parts, or for the split `test` that part alone. A
-    /// permutation says which sample is in which part.
+    /// All samples but one of `config.folds` parts, or for the split `test` that part alone. A
+    /// permutation says which sample is in which part; samples of one file are in one part.
     pub(crate) fn fold(
         inner: Arc<dyn Source>,
         config: &DataConfig,
@@ -30,16 +33,30 @@ impl Subset {
     ) -> Result<Self, DataError> {
         let (num, folds, fold) = (inner.num_samples(), config.folds, config.fold);
         splits::check(split)?;
-        if folds > num {
-            let problem = format!("must be at most the {num} samples that there are, not {folds}");
+        let groups = inner.groups()?;
+        let mut notes = Vec::new();
+        let (parts, what) = match &groups {
+            Groups::Of(groups) => parts_of_groups(groups, folds),
+            Groups::Single | Groups::Unknown => (parts_of_samples(num, folds), ("samples", num)),
+        };
+        if groups == Groups::Unknown {
+            let note = "an older version packed this data set and did not note which samples are of \
+                        one file: tiles, windows and clips of a file may be in several folds; pack \
+                        it again";
+            notes.push(note.to_owned());
+        }
+        if folds > what.1 {
+            let (what, there) = what;
+            let problem = format!("must be at most the {there} {what} that there are, not {folds}");
             return Err(DataError::Config { key: "folds", problem });
         }
-        let order = Permutation::new(FOLDS, 0, num);
-        let part = |id| u128::from(order.of(id)) * u128::from(folds) / u128::from(num);
-        let is_test = |id: &u64| part(*id) == u128::from(fold);
+        let is_test = |id: &u64| parts[*id as usize] == fold;
         let ids = (0..num).filter(|id| is_test(id) == (split == splits::TEST)).collect();
-        let described = format!("{} {split} fold {fold} of {folds}", inner.fingerprint());
-        Ok(Self { inner, ids, fingerprint: file::sha256_of(described.as_bytes()) })
+        let mut described = format!("{} {split} fold {fold} of {folds}", inner.fingerprint());
+        if let Groups::Of(_) = groups {
+            described.push_str(" by file");
+        }
+        Ok(Self { inner, ids, notes, fingerprint: file::sha256_of(described.as_bytes()) })
     }
 
     /// The samples of `split` in a source without splits of its own, by the hash of their names; none
@@ -49,14 +66,55 @@ impl Subset {
         split: &str,
         holdout: f64,
     ) -> Result<Option<Self>, DataError> {
-        let mut ids: Vec<u64> = (0..inner.num_samples()).collect();
-        splits::keep(&mut ids, split, holdout, |_| None, |&id| inner.name(id))?;
+        splits::check(split)?;
+        let is_test = |id: &u64| splits::is_held_out(&inner.name(*id), holdout);
+        let all = 0..inner.num_samples();
+        let ids: Vec<u64> = all.filter(|id| is_test(id) == (split == splits::TEST)).collect();
         if ids.is_empty() {
             return Ok(None);
         }
+        let here = ids.len() as u64;
+        let there = inner.num_samples() - here;
+        let (train, test) = if split == splits::TEST { (there, here) } else { (here, there) };
+        let notes = vec![format!(
+            "one array: {train} samples in train, {test} in test, held out by their numbers \
+             (data.holdout = {holdout})"
+        )];
         let described = format!("{} {split} {holdout}", inner.fingerprint());
-        Ok(Some(Self { inner, ids, fingerprint: file::sha256_of(described.as_bytes()) }))
+        Ok(Some(Self { inner, ids, notes, fingerprint: file::sha256_of(described.as_bytes()) }))
     }
+}
+
+/// The part of each sample, where each is a file of its own.
+fn parts_of_samples(num: u64, folds: u64) -> Vec<u64> {
+    let order = Permutation::new(FOLDS, 0, num);
+    let part = |id| u128::from(order.of(id)) * u128::from(folds) / u128::from(num);
+    (0..num).map(|id| part(id) as u64).collect()
+}
+
+/// The part of each sample, by the number of its file, and how many files there are. Files are taken
+/// in the order of a permutation, each to the part that is the smallest by then.
+fn parts_of_groups(groups: &[u64], folds: u64) -> (Vec<u64>, (&'static str, u64)) {
+    let mut files: Vec<(usize, usize)> = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
+        match files.last_mut() {
+            Some((start, end)) if groups[*start] == *group => *end = at + 1,
+            _ => files.push((at, at + 1)),
+        }
+    }
+    let num = files.len() as u64;
+    let order = Permutation::new(FOLDS, 0, num);
+    let mut ordered: Vec<(u64, (usize, usize))> =
+        (0..num).map(|at| (order.of(at), files[at as usize])).collect();
+    ordered.sort_unstable();
+    let mut sizes: BTreeSet<(usize, u64)> = (0..folds.min(num)).map(|part| (0, part)).collect();
+    let mut parts = vec![0; groups.len()];
+    for (_, (start, end)) in ordered {
+        let (size, part) = sizes.pop_first().expect("there is a part");
+        parts[start..end].fill(part);
+        sizes.insert((size + end - start, part));
+    }
+    (parts, ("files", num))
 }
 
 impl Source for Subset {
@@ -76,6 +134,29 @@ impl Source for Subset {
         self.inner.label(self.ids[id as usize])
     }
 
+    fn groups(&self) -> Result<Groups, DataError> {
+        let groups = match self.inner.groups()? {
+            Groups::Of(groups) => groups,
+            other => return Ok(other),
+        };
+        // Samples of a file follow each other, here as there.
+        let mut firsts: Vec<u64> = (0..self.num_samples()).collect();
+        for at in 1..self.ids.len() {
+            if groups[self.ids[at] as usize] == groups[self.ids[at - 1] as usize] {
+                firsts[at] = firsts[at - 1];
+            }
+        }
+        Ok(Groups::Of(firsts))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.inner.classes()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes().into_iter().chain(self.notes.iter().cloned()).collect()
+    }
+
     fn name(&self, id: u64) -> String {
         self.inner.name(self.ids[id as usize])
     }
@@ -91,8 +172,6 @@ impl Source for Subset {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::source::{SyntheticSource, open};
 

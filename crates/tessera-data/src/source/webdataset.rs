@@ -16,7 +16,7 @@ use crate::decode::has_extension;
 use crate::error::DataError;
 use crate::file;
 use crate::source::files::{Files, list_files, no_split};
-use crate::source::splits;
+use crate::source::splits::{self, Division, Unit};
 use crate::source::tar_index::{self, Member, TarIndex};
 use crate::store::{self, Blob, RemoteConfig, Store};
 
@@ -32,6 +32,7 @@ pub(crate) struct TarFiles {
     store: Store,
     archives: Vec<Archive>,
     samples: Vec<TarSample>,
+    notes: Vec<String>,
     fingerprint: String,
 }
 
@@ -52,7 +53,7 @@ struct TarSample {
 }
 
 impl TarFiles {
-    /// Opens the archives at `config.path` (a folder, an archive, or a pattern such as
+    /// Opens the samples of `split` in the archives at `config.path` (a folder, an archive, or a pattern such as
     /// `shard-{000..009}.tar`), indexing those that have no index yet.
     ///
     /// # Errors
@@ -60,7 +61,8 @@ impl TarFiles {
     /// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Archive`],
     /// [`DataError::Remote`] or [`DataError::Read`].
     pub(crate) fn open(config: &DataConfig, split: &str) -> Result<Self, DataError> {
-        let DataConfig { path: root, modality, member, holdout, .. } = config;
+        splits::check(split)?;
+        let DataConfig { path: root, modality, member, .. } = config;
         let (store, names) = archives(root, &config.remote)?;
         let (names, blobs, indices) = index_all(&store, names, config.on_corrupt, &|_, _| {})?;
         let is_local = matches!(store, Store::Local(_));
@@ -91,16 +93,32 @@ impl TarFiles {
             };
             return Err(DataError::NoFiles { path: root.to_owned(), extensions });
         }
-        let archive_name =
-            |sample: &TarSample| Some(archives[sample.archive as usize].name.clone());
-        let name = |sample: &TarSample| sample.key.clone();
-        splits::keep(&mut samples, split, *holdout, archive_name, name)?;
+        let (mut full, mut at_full) = (Vec::new(), vec![0; archives.len()]);
+        for (archive, found) in archives.iter().enumerate() {
+            let holds = samples.partition_point(|sample| (sample.archive as usize) < archive)
+                < samples.partition_point(|sample| (sample.archive as usize) <= archive);
+            if holds {
+                at_full[archive] = full.len();
+                full.push(found.name.as_str());
+            }
+        }
+        let division = Division::of(&full, Unit::Archive, config)?;
+        let of =
+            |sample: &TarSample| division.split_of(at_full[sample.archive as usize], &sample.key);
+        let splits: Vec<_> = samples.iter().map(of).collect();
+        let notes = division.notes(&splits, |at| samples[at].key.clone());
+        if division.moved {
+            // Else the samples are those that a checkpoint of an older version was trained on.
+            hasher.update(format!("{split} {:?}\n", config.split).as_bytes());
+        }
+        let mut found = splits.into_iter();
+        samples.retain(|_| found.next() == Some(Some(split)));
         if samples.is_empty() {
             return Err(no_split(root, split));
         }
         samples.shrink_to_fit();
         let fingerprint = hasher.finish();
-        Ok(Self { root: root.to_owned(), store, archives, samples, fingerprint })
+        Ok(Self { root: root.to_owned(), store, archives, samples, notes, fingerprint })
     }
 
     /// Reads a member and checks it. What a cache holds wrongly is fetched again, once.
@@ -163,6 +181,10 @@ impl Files for TarFiles {
             Some(number) => Ok(Some(number)),
             None => Err(self.corrupt(index, "has a class (cls) that is no number".to_owned())),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn root(&self) -> &Path {

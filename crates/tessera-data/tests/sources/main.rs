@@ -7,6 +7,7 @@ mod arrays;
 mod media;
 mod packing;
 mod pictures;
+mod splits;
 
 use std::fs;
 use std::io::Cursor;
@@ -14,8 +15,8 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use tessera_data::{
-    DataConfig, DataError, DataErrorKind, DataKind, Draw, Modality, OnCorrupt, PackOptions, Source,
-    VerifyMode, pack, source, verify,
+    DataConfig, DataError, DataErrorKind, DataKind, Draw, Groups, Modality, OnCorrupt, PackOptions,
+    Source, VerifyMode, pack, source, verify,
 };
 
 /// A picture whose pixel (x, y) is (x, y, number).
@@ -86,7 +87,12 @@ pub(crate) fn packs_as_it_is_read(data: &DataConfig) {
         let options = PackOptions { zstd_level, ..options(data.clone(), &out) };
         let manifest = pack(&options, &|_, _| {}).unwrap();
         let plain_picture = published.shape().modality == Modality::Image && zstd_level.is_none();
-        assert_eq!(manifest.version, if plain_picture { 1 } else { 2 });
+        let version = match published.groups().unwrap() {
+            Groups::Single if plain_picture => 1,
+            Groups::Single => 2,
+            _ => 3,
+        };
+        assert_eq!(manifest.version, version);
         assert_eq!(verify(&out, &|_, _| {}).unwrap().problems, []);
         let packed = config(DataKind::Packed, &out);
         let packed = DataConfig { verify: VerifyMode::Always, ..packed };
