@@ -129,6 +129,9 @@ fn a_folder_its_archives_and_its_shards_train_alike() {
         ];
         let (code, _, stderr) = run(&mut train(2, &run_dir, &with(&SHORT, &settings)));
         assert_eq!(code, Some(0), "{stderr}");
+        // Once, not by each rank: which samples are in which split.
+        let told = stderr.matches("held out by their names (data.holdout = 0.25)").count();
+        assert_eq!(told, usize::from(name != "packed"), "{stderr}");
         found.push((rows(&run_dir, "metrics.jsonl"), tensors(&run_dir, 12)));
     }
     assert!(found[0].0.iter().all(|row| row["loss"].as_f64().unwrap().is_finite()));

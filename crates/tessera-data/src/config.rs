@@ -34,7 +34,8 @@ pub struct DataConfig {
     /// or archives do not say the split themselves; in [0, 1). 0: where there is no such split, a
     /// run is trained and not evaluated.
     pub holdout: f64,
-    /// Which folders, archives or arrays are which split.
+    /// Which folders, archives or arrays are which split; where it is left out, their names say it, or
+    /// `holdout`. See docs/data.md.
     pub split: SplitConfig,
     /// Parts of the split `train`, drawn alike for all runs, of which one is the split `test`
     /// instead: 0 (none), or 2 to the number of files. All samples of a file are in one part; parts

@@ -140,10 +140,16 @@ fn kind_of(schema: &Map<String, Value>) -> (String, String) {
         Some("number") => "number",
         Some("boolean") => "true or false",
         Some("string") => "text",
+        Some("array") if is_of_texts(schema) => "list of texts",
         Some("array") => "list",
         _ => "",
     };
     (kind.to_owned(), String::new())
+}
+
+/// Whether a list is one of texts.
+fn is_of_texts(schema: &Map<String, Value>) -> bool {
+    schema.get("items").and_then(|items| items.get("type")).is_some_and(|of| of == "string")
 }
 
 /// The comment, fit for a cell.

@@ -276,8 +276,7 @@ pub(crate) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// A name up to the first dot of its file name: what members of a sample in an archive share, so
-/// that the same samples are held out of a folder and of archives made from it.
+/// A name up to the first dot of its file name: what members of a sample in an archive share.
 pub(crate) fn key(name: &str) -> &str {
     let file = name.rfind('/').map_or(0, |slash| slash + 1);
     name[file..].find('.').map_or(name, |dot| &name[..file + dot])

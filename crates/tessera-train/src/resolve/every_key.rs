@@ -75,6 +75,7 @@ fn other_than(default: &str, kind: &str, meaning: &str) -> Option<String> {
         "true or false" => (default != "true").to_string(),
         "text" => "\"2026-11-26\"".to_owned(),
         "list" => "[7, 5]".to_owned(),
+        "list of texts" => "[\"a\", \"b\"]".to_owned(),
         "one of" => {
             let values =
                 meaning.split("<br>").skip(1).flat_map(|line| words(line).into_iter().take(1));
