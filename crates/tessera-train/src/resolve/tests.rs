@@ -174,7 +174,7 @@ fn a_mixture_is_read_from_every_source_and_from_a_run_folder() {
     );
     let json = serde_json::to_string(&from_file.config.data.mixture).unwrap();
     for list in [list, json] {
-        let variable = ("TESSERA__DATA__MIXTURE".into(), list.clone().into());
+        let variable = ("TESSERA__DATA__MIXTURE".into(), list.clone());
         let sets = ["data.kind=mixture".to_owned(), format!("data.mixture={list}")];
         assert_eq!(resolve(None, [], &sets, None).unwrap().config.data, from_file.config.data);
         let resolved = resolve(None, [variable], &sets[..1], None).unwrap();
