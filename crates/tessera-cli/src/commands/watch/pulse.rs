@@ -88,7 +88,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut lost = |process: Option<Process>, seconds| {
+        let lost = |process: Option<Process>, seconds| {
             let mut pulse = Pulse::of(run.path(), start);
             pulse.lost(run.path(), Some(&running(process)), after(seconds))
         };
