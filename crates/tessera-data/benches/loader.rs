@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{BufWriter, Cursor, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -95,9 +95,14 @@ fn picture(id: usize) -> Vec<u8> {
     let picture = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
         image::Rgb([wave(x, y, 0), wave(x, y, 1), wave(x, y, 2)])
     });
-    let mut jpeg = Cursor::new(Vec::new());
-    picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).expect("memory");
-    jpeg.into_inner()
+    let mut jpeg = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    // As most programs write it: baseline, its Huffman tables those of the standard.
+    jpeg.set_fastest_defaults();
+    jpeg.set_quality(75.0);
+    jpeg.set_size(SIDE as usize, SIDE as usize);
+    let mut jpeg = jpeg.start_compress(Vec::new()).expect("memory");
+    jpeg.write_scanlines(picture.as_raw()).expect("memory");
+    jpeg.finish().expect("memory")
 }
 
 fn make_pictures(root: &Path) {

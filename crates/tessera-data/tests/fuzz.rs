@@ -222,17 +222,17 @@ fn indices() {
 #[test]
 fn pictures() {
     let folder = tempfile::tempdir().unwrap();
-    let mut jpg = Cursor::new(Vec::new());
-    let picture = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 3]));
-    picture.write_to(&mut jpg, image::ImageFormat::Jpeg).unwrap();
-    fs::write(folder.path().join("a.jpg"), jpg.into_inner()).unwrap();
+    fs::write(folder.path().join("a.jpg"), include_bytes!("pictures/s420-progressive.jpg"))
+        .unwrap();
     fs::write(folder.path().join("b.png"), png()).unwrap();
+    fs::write(folder.path().join("c.tif"), include_bytes!("pictures/lzw.tiff")).unwrap();
     let mut config = of(DataKind::Folder, folder.path());
     (config.image.height, config.image.width) = (5, 5);
     // Small enough that a lie about the size cannot take long.
     config.image.max_pixels = 1 << 20;
     target(&folder, "a.jpg", &config, &|_| {});
     target(&folder, "b.png", &config, &|_| {});
+    target(&folder, "c.tif", &config, &|_| {});
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Pictures: decoded, turned upright, resized, cropped and mirrored.
 //!
-//! Decoding is the `image` crate's, resizing `fast_image_resize`'s (bilinear with antialiasing,
-//! as in torchvision). Sizes are checked before anything is decoded: a small file can claim a
-//! picture that does not fit into memory.
+//! JPEG is decoded by libjpeg-turbo (`jpeg.rs`), everything else by the `image` crate; resizing is
+//! `fast_image_resize`'s (bilinear with antialiasing, as in torchvision). Sizes are checked before
+//! anything is decoded: a small file can claim a picture that does not fit into memory.
 
 use std::cell::RefCell;
 use std::io::Cursor;
@@ -11,10 +11,12 @@ use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::jpeg::{self, Jpeg};
+use crate::decode::Modality;
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
 
@@ -205,32 +207,36 @@ impl ImageConfig {
 /// Width and height of a picture as it is shown, from its header; the error completes
 /// "sample ...".
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
-    let (decoder, orientation) = open(bytes)?;
-    let (width, height) = decoder.dimensions();
-    match orientation.map(Orientation::to_exif) {
-        Ok(5..) => Ok((height, width)),
+    let opened = Opened::open(bytes)?;
+    let (width, height) = opened.dimensions();
+    match opened.orientation.to_exif() {
+        5.. => Ok((height, width)),
         _ => Ok((width, height)),
     }
 }
 
 /// Decodes a picture, upright; the error completes "sample ...".
 pub(crate) fn decode(bytes: &[u8], channels: u32, max_pixels: u64) -> Result<Picture, String> {
-    let (mut decoder, orientation) = open(bytes)?;
-    let (width, height) = decoder.dimensions();
+    let opened = Opened::open(bytes)?;
+    let (width, height) = opened.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
         return Err(format!(
             "claims {width} x {height} pixels, the limit is {max_pixels}: raise \
              data.image.max_pixels if that is right"
         ));
     }
-    let mut limits = Limits::no_limits();
-    // Pixels of up to 16 bytes, and as much for the decoder.
-    limits.max_alloc = Some(max_pixels.saturating_mul(32));
-    decoder.set_limits(limits).map_err(undecodable)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-    if let Ok(orientation) = orientation {
-        image.apply_orientation(orientation);
-    }
+    let orientation = opened.orientation;
+    let mut image = match opened.coded {
+        Coded::Jpeg(jpeg) => jpeg.decode()?,
+        Coded::Other(mut decoder) => {
+            let mut limits = Limits::no_limits();
+            // Pixels of up to 16 bytes, and as much for the decoder.
+            limits.max_alloc = Some(max_pixels.saturating_mul(32));
+            decoder.set_limits(limits).map_err(undecodable)?;
+            DynamicImage::from_decoder(decoder).map_err(undecodable)?
+        }
+    };
+    image.apply_orientation(orientation);
     Ok(of(image, channels))
 }
 
@@ -247,17 +253,86 @@ pub(crate) fn of(mut image: DynamicImage, channels: u32) -> Picture {
     Picture { height, width, channels, bytes }
 }
 
-type Opened<'a> = (Box<dyn ImageDecoder + 'a>, Result<Orientation, image::ImageError>);
+/// A picture whose header has been read.
+struct Opened<'a> {
+    coded: Coded<'a>,
+    orientation: Orientation,
+}
 
-fn open(bytes: &[u8]) -> Result<Opened<'_>, String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(|error| format!("cannot be decoded ({error})"))?;
-    if reader.format().is_none() {
-        return Err("is no jpg, png, webp, bmp or gif".to_owned());
+enum Coded<'a> {
+    Jpeg(Jpeg<'a>),
+    Other(Box<dyn ImageDecoder + 'a>),
+}
+
+impl<'a> Opened<'a> {
+    fn open(bytes: &'a [u8]) -> Result<Self, String> {
+        if jpeg::is_jpeg(bytes) {
+            let jpeg = Jpeg::open(bytes)?;
+            return Ok(Self { orientation: jpeg.orientation(), coded: Coded::Jpeg(jpeg) });
+        }
+        if let Some(format) = unread_format(bytes) {
+            return Err(format!("is {format}, which is not read: save it as png or jpg"));
+        }
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let mut reader = reader.map_err(|error| format!("cannot be decoded ({error})"))?;
+        if bytes.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        if bytes.starts_with(b"II\x2b\0") || bytes.starts_with(b"MM\0\x2b") {
+            // BigTIFF, which is not known by its first bytes there.
+            reader.set_format(ImageFormat::Tiff);
+        }
+        if reader.format().is_none() {
+            return Err(format!("is no {}", Modality::Image.names()));
+        }
+        let mut decoder: Box<dyn ImageDecoder> =
+            Box::new(reader.into_decoder().map_err(undecodable)?);
+        if matches!(decoder.color_type(), ColorType::Rgb32F | ColorType::Rgba32F) {
+            let problem = "has floating-point pixels, whose white is not known: save it with 8 or \
+                           16 bits a channel";
+            return Err(problem.to_owned());
+        }
+        // What EXIF says wrongly says nothing.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        Ok(Self { coded: Coded::Other(decoder), orientation })
     }
-    let mut decoder: Box<dyn ImageDecoder> = Box::new(reader.into_decoder().map_err(undecodable)?);
-    let orientation = decoder.orientation();
-    Ok((decoder, orientation))
+
+    /// Width and height in the file.
+    fn dimensions(&self) -> (u32, u32) {
+        match &self.coded {
+            Coded::Jpeg(jpeg) => jpeg.dimensions(),
+            Coded::Other(decoder) => decoder.dimensions(),
+        }
+    }
+}
+
+/// Name of a format that people have pictures in, whatever they call the file, and that is not read.
+fn unread_format(bytes: &[u8]) -> Option<&'static str> {
+    let begins = |from: usize, with: &[u8]| bytes.get(from..).is_some_and(|b| b.starts_with(with));
+    if begins(4, b"ftyp") {
+        return Some(match bytes.get(8..12)? {
+            b"avif" | b"avis" => "avif",
+            b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1" => "heic",
+            _ => "a film",
+        });
+    }
+    let text = bytes.get(..bytes.len().min(1024))?.to_ascii_lowercase();
+    let holds = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+    let begins_as_markup = text.trim_ascii_start().starts_with(b"<");
+    match () {
+        () if begins(0, b"\xff\x0a") || begins(4, b"JXL ") => Some("jpeg xl"),
+        () if begins(4, b"jP  ") || begins(0, b"\xff\x4f\xff\x51") => Some("jpeg 2000"),
+        () if begins(0, b"8BPS") => Some("psd"),
+        () if begins(0, b"%PDF") => Some("pdf"),
+        () if begins(0, b"qoif") => Some("qoi"),
+        () if begins(0, b"\x76\x2f\x31\x01") => Some("openexr"),
+        () if begins(0, b"#?RADIANCE") => Some("radiance hdr"),
+        () if begins(0, b"DDS ") => Some("dds"),
+        () if begins(0, b"\0\0\x01\0") => Some("ico"),
+        () if begins_as_markup && holds(b"<svg") => Some("svg"),
+        () if begins_as_markup && holds(b"<html") => Some("a page of html"),
+        () => None,
+    }
 }
 
 fn undecodable(error: image::ImageError) -> String {

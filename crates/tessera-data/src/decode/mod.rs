@@ -2,6 +2,9 @@
 
 pub(crate) mod audio;
 pub(crate) mod image;
+mod jpeg;
+#[cfg(test)]
+mod tests;
 pub(crate) mod video;
 
 use schemars::JsonSchema;
@@ -11,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
-    /// A picture: jpg, png, webp, bmp, gif (its first frame).
+    /// A picture: jpg, png, webp, bmp, gif (its first frame), tiff (its first page), pnm.
     #[default]
     Image,
     /// Sound: wav, flac, ogg, mp3.
@@ -21,10 +24,22 @@ pub enum Modality {
 }
 
 impl Modality {
+    /// Names of its formats, for people.
+    pub(crate) fn names(self) -> &'static str {
+        match self {
+            Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
+            Self::Audio => "wav, flac, ogg or mp3",
+            Self::Video => "mp4, webm, mkv, mov, avi or gif",
+        }
+    }
+
     /// Extensions of its files, in lower case.
     pub(crate) fn extensions(self) -> &'static [&'static str] {
         match self {
-            Self::Image => &["jpg", "jpeg", "png", "webp", "bmp", "gif"],
+            Self::Image => &[
+                "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm",
+                "ppm", "pgm", "pbm",
+            ],
             Self::Audio => &["wav", "flac", "ogg", "mp3"],
             Self::Video => &["mp4", "webm", "mkv", "mov", "avi", "gif"],
         }

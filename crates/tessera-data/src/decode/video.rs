@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::audio::Windows;
-use crate::decode::has_extension;
 use crate::decode::image::{self as pictures, ImageConfig, Picture, Resize};
+use crate::decode::{Modality, has_extension};
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
 
@@ -277,7 +277,8 @@ fn frame_paths(folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Whether a file of this name can be a frame of a film.
 pub(crate) fn is_frame(name: &str) -> bool {
-    has_extension(name, &["jpg", "jpeg", "png", "webp", "bmp"])
+    // A gif is a film of its own.
+    has_extension(name, Modality::Image.extensions()) && !has_extension(name, &["gif"])
 }
 
 /// Calls `use_frame` with each frame of a gif. All frames together have at most `max_pixels`: an

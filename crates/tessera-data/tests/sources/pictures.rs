@@ -140,8 +140,8 @@ fn damaged_pictures_are_named_or_left_out() {
     for (id, expected) in [
         (1, "sample 1.png of"),
         (2, "claims 65536 x 65536 pixels, the limit is 134217728"),
-        (3, "is no jpg, png, webp, bmp or gif"),
-        (4, "is no jpg"),
+        (3, "is no jpg, png, webp, bmp, gif, tiff or pnm"),
+        (4, "is empty"),
     ] {
         let error = read_error(&*source, id);
         assert_eq!(error.kind(), DataErrorKind::Corrupt);
