@@ -45,7 +45,7 @@ struct PackArgs {
     /// The input: a folder, searched with all folders below it, or what the format says.
     #[arg(long, value_name = "PATH")]
     input: PathBuf,
-    /// Folder to write; must not exist, or be empty.
+    /// Folder to write; must not exist, or be empty, as a mounted volume is.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Most samples in a shard; a shard is held in memory while it is packed, and never

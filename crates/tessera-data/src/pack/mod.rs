@@ -2,9 +2,10 @@
 //!
 //! Any source can be packed. Samples of a shard are read and decoded on all processors; a shard
 //! is held in memory until it is written. The whole data set is written into a folder beside the
-//! target and renamed at the end, so the target is complete or absent. What a killed pack had
-//! done is taken up again by the next one (`partial.rs`). The same input gives the same bytes,
-//! however many processors there are and however often it was stopped.
+//! target and renamed at the end, so the target is complete or absent; a target that exists and is
+//! empty may be a volume, and is written inside of it, the manifest last (`partial.rs`). What a killed
+//! pack had done is taken up again by the next one. The same input gives the same bytes, however many
+//! processors there are and however often it was stopped.
 
 mod moments;
 mod partial;
@@ -38,7 +39,8 @@ const MAX_SHARD_BYTES: u64 = 256 << 20;
 pub struct PackOptions {
     /// The input, as a run would read it.
     pub data: DataConfig,
-    /// Folder of the data set to write; must not exist, or be empty.
+    /// Folder of the data set to write; must not exist, or be empty, as a volume that was mounted
+    /// there is.
     pub out: PathBuf,
     /// Most samples in a shard, at least 1.
     pub shard_samples: u64,
@@ -69,7 +71,7 @@ pub fn pack(options: &PackOptions, progress: PackProgress<'_>) -> Result<Manifes
     }
     let partial = Partial::open(&options.out, &identity(options, &splits))?;
     let outcome = pack_into(&partial, options, &splits, progress).and_then(|manifest| {
-        partial.commit(&options.out)?;
+        partial.commit(&options.out, &manifest)?;
         Ok(manifest)
     });
     if let Err(error) = &outcome
@@ -312,10 +314,11 @@ fn check_target(target: &Path) -> Result<(), DataError> {
         return Err(output_error(target, &problem));
     }
     match fs::read_dir(target) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(output_error(target, "it is not empty: remove it or choose another")),
-        },
+        Ok(_) if partial::is_free(target) => Ok(()),
+        Ok(_) => Err(output_error(target, "it is not empty: remove it or choose another")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_symlink() => {
+            Err(output_error(target, "it is a link to nothing: make the folder that it leads to"))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(output_error(target, "it, or a part of its path, is a file: choose another"))

@@ -1,4 +1,6 @@
-//! A pack in the making: a folder `NAME.partial` beside the target, and what it holds so far.
+//! A pack in the making: a folder `NAME.partial` beside the target, and what it holds so far. Where
+//! the target exists, and so may be a volume or a link to one, the folder is `.partial` inside of it:
+//! nothing is renamed across file systems.
 //!
 //! `progress.jsonl` in it has a first line that says what is packed, and one line for each shard
 //! that is whole. A pack that finds such a folder of the same input and options goes on from it.
@@ -15,7 +17,10 @@ use super::moments::Moments;
 use super::{output_error, write_error};
 use crate::error::DataError;
 use crate::file;
-use crate::manifest::ShardEntry;
+use crate::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
+
+/// Folder of a pack in the making inside of a target that exists.
+const INSIDE: &str = ".partial";
 
 const PROGRESS_FILE: &str = "progress.jsonl";
 
@@ -32,6 +37,18 @@ pub(crate) struct PackedShard {
     pub(crate) skipped: Vec<String>,
 }
 
+/// Whether a folder is free for a pack: it is empty, but for what file systems put there and what a
+/// pack has left that was stopped.
+pub(crate) fn is_free(target: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(target) else { return false };
+    let is_left = target.join(INSIDE).is_dir() && !target.join(MANIFEST_FILE).exists();
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    names.all(|name| {
+        let shard = || name.to_str().is_some_and(|name| name.ends_with(".safetensors"));
+        name == "lost+found" || (is_left && (name == INSIDE || shard()))
+    })
+}
+
 /// The folder of a pack in the making, ours alone while this lives.
 pub(crate) struct Partial {
     path: PathBuf,
@@ -43,8 +60,14 @@ pub(crate) struct Partial {
 impl Partial {
     /// Makes the folder, or takes up the one that an equal pack has left.
     pub(crate) fn open(target: &Path, identity: &str) -> Result<Self, DataError> {
-        let name = target.file_name().expect("the target was checked").to_string_lossy();
-        let path = parent_of(target).join(format!("{name}.partial"));
+        let path = match target.is_dir() {
+            true => target.join(INSIDE),
+            false => {
+                let mut name = target.file_name().expect("the target was checked").to_owned();
+                name.push(".partial");
+                parent_of(target).join(name)
+            }
+        };
         fs::create_dir_all(&path).map_err(|source| write_error(&path, source))?;
         let file = path.join(PROGRESS_FILE);
         let mut options = OpenOptions::new();
@@ -107,14 +130,35 @@ impl Partial {
         written.map_err(|source| write_error(&self.path, source))
     }
 
-    /// Gives the folder its final name; from here on the data set exists.
-    pub(crate) fn commit(&self, target: &Path) -> Result<(), DataError> {
+    /// Gives the folder, or the files in it, their final names; from here on the data set exists.
+    pub(crate) fn commit(&self, target: &Path, manifest: &Manifest) -> Result<(), DataError> {
+        if self.path.parent() == Some(target) {
+            return self.commit_inside(target, manifest);
+        }
         let file = self.path.join(PROGRESS_FILE);
         fs::remove_file(&file).map_err(|source| write_error(&file, source))?;
         file::sync_folder(&self.path)?;
         // Replaces an empty folder and nothing else.
         fs::rename(&self.path, target).map_err(|source| write_error(target, source))?;
         file::sync_folder(&parent_of(target))
+    }
+
+    /// The manifest goes last: a folder without one is no data set. A pack that is killed in here
+    /// makes the shards again that have moved.
+    fn commit_inside(&self, target: &Path, manifest: &Manifest) -> Result<(), DataError> {
+        let shards = manifest.splits.values().flat_map(|split| &split.shards);
+        let move_out = |name: &str| {
+            let to = target.join(name);
+            fs::rename(self.path.join(name), &to).map_err(|source| write_error(&to, source))
+        };
+        for shard in shards {
+            move_out(&shard.file)?;
+        }
+        file::sync_folder(target)?;
+        move_out(MANIFEST_FILE)?;
+        file::sync_folder(target)?;
+        self.remove();
+        Ok(())
     }
 
     /// Removes what was done.

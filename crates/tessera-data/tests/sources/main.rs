@@ -8,6 +8,7 @@ mod media;
 mod packing;
 mod pictures;
 mod splits;
+mod volumes;
 
 use std::fs;
 use std::io::Cursor;
