@@ -130,6 +130,7 @@ pub enum OnCorrupt {
     Fail,
     /// It is named in a warning and counted. In training another sample, drawn by seed and
     /// position, takes its place; an evaluation, or a data set that is packed, goes without it.
+    /// A key that cannot be met ends the program all the same.
     Skip,
 }
 

@@ -134,6 +134,14 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Damaged samples may be skipped, and all of them are damaged.
+    #[error("{} {problem}", .path.display())]
+    NothingReadable {
+        /// The folder, archive or pattern.
+        path: PathBuf,
+        /// How many there are, and what is wrong with the first.
+        problem: String,
+    },
     /// A store or server elsewhere that cannot be used.
     #[error("{url} {problem}")]
     Remote {
@@ -216,11 +224,21 @@ pub enum DataErrorKind {
 }
 
 impl DataError {
+    /// Whether it is the fault of one sample, or file, that can be left out. What was asked for and
+    /// cannot be had is not.
+    pub(crate) fn is_of_one_sample(&self) -> bool {
+        match self {
+            Self::Memory { .. } | Self::Thread { .. } | Self::NothingReadable { .. } => false,
+            _ => matches!(self.kind(), DataErrorKind::Corrupt | DataErrorKind::Io),
+        }
+    }
+
     /// What the error means for the run.
     pub fn kind(&self) -> DataErrorKind {
         match self {
             Self::Part { source, .. } => source.kind(),
             Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
+            Self::NothingReadable { .. } => DataErrorKind::Corrupt,
             Self::ReadSample { .. } | Self::Memory { .. } | Self::Thread { .. } => {
                 DataErrorKind::Io
             }

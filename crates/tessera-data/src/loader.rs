@@ -23,7 +23,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::batch::{Batch, BatchPlan};
 use crate::config::OnCorrupt;
 use crate::draw::Draw;
-use crate::error::{DataError, DataErrorKind};
+use crate::error::DataError;
 use crate::sampler::{SamplePosition, Sampler};
 use crate::source::Source;
 
@@ -284,14 +284,12 @@ impl Reader {
 
     /// Passes over a sample that cannot be read, if that is allowed.
     fn skip(&self, position: u64, error: DataError, skipped: &AtomicU64) -> Result<(), DataError> {
-        match (self.on_corrupt, error.kind()) {
-            (OnCorrupt::Skip, DataErrorKind::Corrupt | DataErrorKind::Io) => {
-                skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(position, %error, "sample skipped");
-                Ok(())
-            }
-            _ => Err(error),
+        if self.on_corrupt == OnCorrupt::Fail || !error.is_of_one_sample() {
+            return Err(error);
         }
+        skipped.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(position, %error, "sample skipped");
+        Ok(())
     }
 }
 
@@ -299,6 +297,7 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::batch::{eval_plan, train_plan};
+    use crate::error::DataErrorKind;
     use crate::shape::SampleShape;
 
     /// A sample's bytes are its number; the sample `broken` cannot be read, and the sample

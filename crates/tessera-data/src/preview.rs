@@ -6,6 +6,7 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
+use crate::config::OnCorrupt;
 use crate::decode::Modality;
 use crate::draw::Draw;
 use crate::error::DataError;
@@ -24,12 +25,18 @@ const WAVE: (u32, u32) = (256, 64);
 /// Most frames of a clip that are drawn, evenly spaced.
 const MAX_FRAMES: u32 = 16;
 
-/// Draws samples `ids` into a PNG file.
+/// Draws samples `ids` into a PNG file, and returns how many. One that cannot be read leaves a gap
+/// where `on_corrupt` says so.
 ///
 /// # Errors
 ///
 /// As [`Source::read`]; [`DataError::Write`] if the file cannot be written.
-pub fn preview(source: &dyn Source, ids: &[u64], path: &Path) -> Result<(), DataError> {
+pub fn preview(
+    source: &dyn Source,
+    ids: &[u64],
+    on_corrupt: OnCorrupt,
+    path: &Path,
+) -> Result<usize, DataError> {
     let shape = source.shape();
     let (width, height) = size(shape);
     let columns = match shape.modality {
@@ -43,15 +50,23 @@ pub fn preview(source: &dyn Source, ids: &[u64], path: &Path) -> Result<(), Data
         rows * (height + GAP) + GAP,
         BACKGROUND,
     );
-    let mut sample = vec![0; shape.num_bytes()];
+    let (mut sample, mut num_drawn) = (vec![0; shape.num_bytes()], 0);
     for (at, &id) in (0..).zip(ids) {
-        source.read(id, Draw::NONE, &mut sample)?;
+        match source.read(id, Draw::NONE, &mut sample) {
+            Ok(()) => num_drawn += 1,
+            Err(error) if on_corrupt == OnCorrupt::Skip && error.is_of_one_sample() => {
+                tracing::warn!(%error, "sample skipped");
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
         let (left, top) = (at % columns * (width + GAP) + GAP, at / columns * (height + GAP) + GAP);
         draw(shape, &sample, &mut |x, y, color| sheet.put_pixel(left + x, top + y, color));
     }
     let mut png = Cursor::new(Vec::new());
     sheet.write_to(&mut png, ImageFormat::Png).expect("a picture in memory can be written");
-    file::write_synced(path, &[png.get_ref()]).map(|_| ())
+    file::write_synced(path, &[png.get_ref()])?;
+    Ok(num_drawn)
 }
 
 /// Width and height of a drawn sample.
@@ -124,7 +139,14 @@ mod tests {
         }
         fn read(&self, id: u64, _draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
             out.fill(100 * id as u8);
-            Ok(())
+            match id {
+                7 => Err(DataError::CorruptSample {
+                    shard: "x".into(),
+                    sample: id,
+                    problem: "is broken".to_owned(),
+                }),
+                _ => Ok(()),
+            }
         }
         fn fingerprint(&self) -> String {
             String::new()
@@ -134,7 +156,11 @@ mod tests {
     fn drawn(shape: SampleShape) -> RgbImage {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sheet.png");
-        preview(&Two(shape), &[1, 0], &path).unwrap();
+        assert_eq!(preview(&Two(shape), &[1, 0], OnCorrupt::Fail, &path).unwrap(), 2);
+        let broken = [7, 0];
+        assert!(preview(&Two(shape), &broken, OnCorrupt::Fail, &path.join("x")).is_err());
+        let gap = folder.path().join("gap.png");
+        assert_eq!(preview(&Two(shape), &broken, OnCorrupt::Skip, &gap).unwrap(), 1);
         image::load_from_memory(&std::fs::read(path).unwrap()).unwrap().into_rgb8()
     }
 

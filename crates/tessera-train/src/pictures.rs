@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tch::Kind;
-use tessera_data::{Batch, Draw, Source};
+use tessera_data::{Batch, DataErrorKind, Draw, OnCorrupt, Source};
 use tessera_nn::VqVae;
 
 use crate::batch::batch_images;
@@ -13,17 +13,19 @@ use crate::evaluate::reconstruct;
 use crate::metrics::image_grid::{EncodedPng, ImageShape, write_reconstruction_png};
 
 /// Samples in a picture, at most.
-const NUM_SAMPLES: u64 = 16;
+const NUM_SAMPLES: usize = 16;
 /// Samples side by side.
 const COLUMNS: usize = 8;
 
 /// Writes `folder/step-N.png`; rank 0's business. `None`, and no file, where samples have neither
-/// one channel nor three: there is no picture of them.
+/// one channel nor three: there is no picture of them. Samples that cannot be read are passed over
+/// where `on_corrupt` says so.
 pub(crate) fn write(
     folder: &Path,
     model: &VqVae,
     source: &dyn Source,
     step: u64,
+    on_corrupt: OnCorrupt,
 ) -> Result<Option<EncodedPng>, TrainError> {
     let shape = source.shape();
     let size = ImageShape {
@@ -34,16 +36,32 @@ pub(crate) fn write(
     if !matches!(size.channels, 1 | 3) {
         return Ok(None);
     }
-    let num = NUM_SAMPLES.min(source.num_samples());
-    let mut pixels = vec![0u8; num as usize * shape.num_bytes()];
-    for (id, out) in (0..num).zip(pixels.chunks_exact_mut(shape.num_bytes())) {
-        source.read(id, Draw::NONE, out)?;
+    let (mut ids, mut pixels) = (Vec::new(), Vec::new());
+    let mut sample = vec![0u8; shape.num_bytes()];
+    for id in 0..source.num_samples() {
+        if ids.len() == NUM_SAMPLES {
+            break;
+        }
+        match source.read(id, Draw::NONE, &mut sample) {
+            Ok(()) => {
+                ids.push(id);
+                pixels.extend_from_slice(&sample);
+            }
+            // The evaluation, which reads them all, names it.
+            Err(error)
+                if on_corrupt == OnCorrupt::Skip && error.kind() != DataErrorKind::BadInput => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let num = ids.len() as u64;
     let batch = Batch {
         step,
         global: 0..num,
         positions: 0..num,
-        ids: (0..num).collect(),
+        ids,
         memory: pixels,
         shape,
         num_skipped: 0,

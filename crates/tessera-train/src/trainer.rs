@@ -227,7 +227,8 @@ impl Run<'_> {
             if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
                 let folder = self.folder.reconstructions();
                 let source = &*self.shown;
-                let picture = pictures::write(&folder, &self.training.model, source, self.step)?;
+                let (model, on_corrupt) = (&self.training.model, self.config.data.on_corrupt);
+                let picture = pictures::write(&folder, model, source, self.step, on_corrupt)?;
                 for sink in &mut self.sinks {
                     if let Some(picture) = &picture {
                         sink.picture(self.step, picture)?;

@@ -224,8 +224,9 @@ fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let sampler = source.sampler(&data, args.seed);
     let count = args.count.min(source.num_samples());
     let ids: Vec<u64> = (0..count).map(|position| sampler.sample_at(position).id).collect();
-    tessera_data::preview(&*source, &ids, &args.out).map_err(failure)?;
-    writeln!(io::stdout(), "drew {count} samples of {} into {}", args.split, args.out.display())?;
+    let drawn =
+        tessera_data::preview(&*source, &ids, data.on_corrupt, &args.out).map_err(failure)?;
+    writeln!(io::stdout(), "drew {drawn} samples of {} into {}", args.split, args.out.display())?;
     Ok(())
 }
 

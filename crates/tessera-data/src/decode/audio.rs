@@ -94,6 +94,9 @@ impl AudioConfig {
         if self.length == 0 {
             return Err(("audio.length", "must be at least 1 frame".to_owned()));
         }
+        if let Err(problem) = self.shape().check() {
+            return Err(("audio.length", format!("is too large: such a shape {problem}")));
+        }
         Ok(())
     }
 

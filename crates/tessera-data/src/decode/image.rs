@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::jpeg::{self, Jpeg};
-use crate::decode::Modality;
+use crate::decode::{Modality, Problem};
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
 
@@ -24,9 +24,9 @@ use crate::shape::SampleShape;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageConfig {
-    /// Height of a sample in pixels; 0: that of the first picture.
+    /// Height of a sample in pixels; 0: that of the first picture that can be read.
     pub height: u32,
-    /// Width of a sample in pixels; 0: that of the first picture.
+    /// Width of a sample in pixels; 0: that of the first picture that can be read.
     pub width: u32,
     /// 3: color, 1: gray (Rec. 709 luma). What is transparent is shown on white.
     pub channels: u32,
@@ -112,6 +112,12 @@ impl ImageConfig {
             let problem = "must be given together with image.width, or neither".to_owned();
             return Err(("image.height", problem));
         }
+        if self.height != 0
+            && let Err(problem) = self.shape().check()
+        {
+            let problem = format!("and image.width: such a shape {problem}: lower them");
+            return Err(("image.height", problem));
+        }
         if self.tiles && self.height == 0 {
             let problem = "needs the size of a tile: set image.height and image.width".to_owned();
             return Err(("image.tiles", problem));
@@ -132,14 +138,14 @@ impl ImageConfig {
         }
     }
 
-    /// Writes sample `part` of a picture to `out`; the error completes "sample ...".
+    /// Writes sample `part` of a picture to `out`.
     pub(crate) fn place(
         &self,
         picture: &Picture,
         part: u64,
         draw: Draw,
         out: &mut [u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), Problem> {
         let (width, height) = (self.width, self.height);
         let cut = match self.tiles {
             true => self.tile(picture, part)?,
@@ -170,7 +176,7 @@ impl ImageConfig {
     }
 
     /// The part of the picture that becomes the sample.
-    fn cut(&self, picture: &Picture, draw: Draw) -> Result<Cut, String> {
+    fn cut(&self, picture: &Picture, draw: Draw) -> Result<Cut, Problem> {
         let (has, wants) = (
             [picture.width, picture.height].map(f64::from),
             [self.width, self.height].map(f64::from),
@@ -178,10 +184,11 @@ impl ImageConfig {
         let size = match self.resize {
             Resize::Stretch => has,
             Resize::None if picture.width < self.width || picture.height < self.height => {
-                return Err(format!(
-                    "is {} x {} pixels, smaller than {} x {}: set data.image.resize to \"cover\"",
+                let words = format!(
+                    "is {} x {} pixels, smaller than {} x {}",
                     picture.width, picture.height, self.width, self.height
-                ));
+                );
+                return Err(Problem::Key("image.resize", words));
             }
             Resize::None => wants,
             Resize::Cover => {

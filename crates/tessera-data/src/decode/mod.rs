@@ -46,6 +46,29 @@ impl Modality {
     }
 }
 
+/// Why a file gives no sample; the words of either complete "sample ...".
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// It is damaged, or not what it should be.
+    File(String),
+    /// It is whole, and the key below `data` asks for what cannot be made of it.
+    Key(&'static str, String),
+}
+
+impl From<String> for Problem {
+    fn from(words: String) -> Self {
+        Self::File(words)
+    }
+}
+
+impl From<Problem> for String {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::File(words) | Problem::Key(_, words) => words,
+        }
+    }
+}
+
 /// Whether a name ends with a dot and one of these, in upper or lower case.
 pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else { return false };

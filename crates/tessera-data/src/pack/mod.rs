@@ -60,12 +60,23 @@ pub type PackProgress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 /// The input is malformed, or the output cannot be written. After a failing disk, what was done
 /// stays beside the target for the next attempt; after any other error nothing is left.
 pub fn pack(options: &PackOptions, progress: PackProgress<'_>) -> Result<Manifest, DataError> {
+    // Either says it: the option, or the key among those of the input.
+    let on_corrupt = match options.data.on_corrupt {
+        OnCorrupt::Skip => OnCorrupt::Skip,
+        OnCorrupt::Fail => options.on_corrupt,
+    };
+    let data = DataConfig { on_corrupt, ..options.data.clone() };
+    let options = &PackOptions { data, on_corrupt, ..options.clone() };
     check(options)?;
     let splits = open_splits(&options.data)?;
     let shape = splits[0].1.shape();
     for (name, source) in &splits {
         if source.shape() != shape {
-            let problem = format!("has samples of another size in split {name} than in train");
+            let problem = format!(
+                "has samples of another shape in split {name} than in train, {} and {shape}: set \
+                 the size of samples (image.height and image.width, or audio.sample_rate)",
+                source.shape()
+            );
             return Err(DataError::Folder { path: options.data.path.clone(), problem });
         }
     }
@@ -162,7 +173,8 @@ fn pack_into(
             packed.push(done);
         }
         let num_labels: u64 = packed.iter().map(|shard| shard.num_labels).sum();
-        let entry = split_entry(&options.data.path, name, packed)?;
+        let mut entry = split_entry(&options.data.path, name, packed)?;
+        entry.skipped.extend(source.skipped());
         if num_labels > 0 && !entry.labels {
             let all = entry.num_samples;
             let note = format!("no labels in {name}: {num_labels} of {all} samples have one");
@@ -220,8 +232,12 @@ fn split_entry(
     }
     let num_samples: u64 = shards.iter().map(|shard| shard.num_samples).sum();
     if num_samples == 0 {
-        let problem = format!("has no sample in split {name} that could be read");
-        return Err(DataError::Folder { path: input.to_owned(), problem });
+        let problem = format!(
+            "has no sample in split {name} that can be read: all {} are damaged, the first is {}",
+            skipped.len(),
+            skipped.first().map_or("", String::as_str)
+        );
+        return Err(DataError::NothingReadable { path: input.to_owned(), problem });
     }
     let (pixel_mean, pixel_variance) = moments.mean_and_variance();
     Ok(SplitEntry { num_samples, labels, pixel_mean, pixel_variance, skipped, shards })
@@ -288,7 +304,7 @@ fn read_sample(
 ) -> Result<Outcome, DataError> {
     let label = match source.read(id, Draw::NONE, out).and_then(|()| source.label(id)) {
         Ok(label) => label,
-        Err(error) if options.on_corrupt == OnCorrupt::Skip => {
+        Err(error) if options.on_corrupt == OnCorrupt::Skip && error.is_of_one_sample() => {
             tracing::warn!(%error, "sample left out");
             return Ok(Outcome::Skipped { name: source.name(id) });
         }

@@ -23,6 +23,8 @@ pub(crate) struct MediaSource {
     /// Number of the first sample of each file, and at the end the number of samples; none if
     /// each file is one sample.
     starts: Option<Vec<u64>>,
+    /// Files that were found damaged when they were counted.
+    skipped: Vec<usize>,
     fingerprint: String,
     /// Tells sources apart in [`LAST`].
     serial: u64,
@@ -41,18 +43,18 @@ thread_local! {
 impl MediaSource {
     /// Samples of `files`, made as `config` says.
     pub(crate) fn new(files: Box<dyn Files>, config: &DataConfig) -> Result<Self, DataError> {
-        let recipe = guarded(&*files, 0, || Recipe::new(config, &*files))?;
-        if let Err(problem) = recipe.shape().check() {
-            return Err(files.corrupt(0, problem));
-        }
-        let starts = match recipe.has_parts() {
-            true => Some(starts(&*files, &recipe, config.on_corrupt)?),
-            false => None,
+        let recipe = recipe(&*files, config)?;
+        let (starts, skipped) = match recipe.has_parts() {
+            true => {
+                let (starts, skipped) = starts(&*files, &recipe, config.on_corrupt)?;
+                (Some(starts), skipped)
+            }
+            false => (None, Vec::new()),
         };
         let fingerprint = format!("{} {}", files.fingerprint(), recipe.describe());
         let fingerprint = file::sha256_of(fingerprint.as_bytes());
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { files, recipe, starts, fingerprint, serial })
+        Ok(Self { files, recipe, starts, skipped, fingerprint, serial })
     }
 
     /// File of a sample, and the sample's number in it.
@@ -95,42 +97,62 @@ fn guarded<T>(
         .unwrap_or_else(|_| Err(files.corrupt(index, "makes its decoder panic".to_owned())))
 }
 
+/// The recipe of `config`; what that leaves open is what the first file that can be read says.
+fn recipe(files: &dyn Files, config: &DataConfig) -> Result<Recipe, DataError> {
+    let num_files = if Recipe::is_open(config) { files.num_files() } else { 1 };
+    let mut first = None;
+    for index in 0..num_files {
+        match guarded(files, index, || Recipe::new(config, files, index)) {
+            Err(error) if config.on_corrupt == OnCorrupt::Skip && error.is_of_one_sample() => {
+                tracing::warn!(%error, "file skipped");
+                first.get_or_insert(error);
+            }
+            recipe => return recipe,
+        }
+    }
+    Err(nothing_readable(files, first.expect("there is a file, and it was skipped")))
+}
+
+fn nothing_readable(files: &dyn Files, first: DataError) -> DataError {
+    let problem = format!(
+        "has no file that can be read: all {} are damaged, and the first is {first}",
+        files.num_files()
+    );
+    DataError::NothingReadable { path: files.root().to_owned(), problem }
+}
+
+/// Number of the first sample of each file, and at the end of all samples; and the files that are
+/// skipped.
 fn starts(
     files: &dyn Files,
     recipe: &Recipe,
     on_corrupt: OnCorrupt,
-) -> Result<Vec<u64>, DataError> {
+) -> Result<(Vec<u64>, Vec<usize>), DataError> {
     let counts = (0..files.num_files()).into_par_iter();
-    let counts: Vec<u64> = counts
-        .map(|index| num_parts(files, recipe, index, on_corrupt))
-        .collect::<Result<_, _>>()?;
-    let (mut starts, mut total) = (vec![0], 0);
-    for count in counts {
-        total += count;
+    let counts: Vec<Result<u64, DataError>> =
+        counts.map(|index| guarded(files, index, || recipe.num_parts(files, index))).collect();
+    let (mut starts, mut total, mut skipped, mut first) = (vec![0], 0, Vec::new(), None);
+    for (index, count) in counts.into_iter().enumerate() {
+        match count {
+            Ok(count) => total += count,
+            Err(error) if on_corrupt == OnCorrupt::Skip && error.is_of_one_sample() => {
+                tracing::warn!(%error, "file skipped");
+                skipped.push(index);
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
         starts.push(total);
     }
+    if let Some(first) = first.filter(|_| skipped.len() == files.num_files()) {
+        return Err(nothing_readable(files, first));
+    }
     if total == 0 {
-        let path = files.root().to_owned();
-        let problem = "holds no file as large or as long as a sample: make samples smaller";
-        return Err(DataError::Folder { path, problem: problem.to_owned() });
+        let path = files.root().display().to_string();
+        let problem = format!("is too large: {path} holds no file as large or as long as a sample");
+        return Err(DataError::Config { key: recipe.size_key(), problem });
     }
-    Ok(starts)
-}
-
-/// How many samples a file is: none if it cannot be read and may be skipped.
-fn num_parts(
-    files: &dyn Files,
-    recipe: &Recipe,
-    index: usize,
-    on_corrupt: OnCorrupt,
-) -> Result<u64, DataError> {
-    match guarded(files, index, || recipe.num_parts(files, index)) {
-        Err(error) if on_corrupt == OnCorrupt::Skip => {
-            tracing::warn!(%error, "file skipped");
-            Ok(0)
-        }
-        count => count,
-    }
+    Ok((starts, skipped))
 }
 
 impl Source for MediaSource {
@@ -151,7 +173,7 @@ impl Source for MediaSource {
         guarded(&*self.files, index, || {
             let decoded = self.decode(index, part, draw)?;
             let placed = self.recipe.place(&decoded, part, draw, out);
-            placed.map_err(|problem| self.files.corrupt(index, problem))
+            placed.map_err(|problem| self.recipe.refused(&*self.files, index, problem))
         })
     }
 
@@ -190,6 +212,10 @@ impl Source for MediaSource {
             Some(starts) => starts.into_iter().map(sample).collect(),
             None => starts_every(1024, self.num_samples()),
         }
+    }
+
+    fn skipped(&self) -> Vec<String> {
+        self.skipped.iter().map(|&index| self.files.name(index)).collect()
     }
 
     fn origin(&self) -> Vec<String> {

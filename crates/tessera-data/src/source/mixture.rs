@@ -174,6 +174,10 @@ impl Source for MixtureSource {
         Sampler::mixture(seed, self.parts.iter().enumerate().map(part).collect())
     }
 
+    fn skipped(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|(_, part)| part.skipped()).collect()
+    }
+
     fn origin(&self) -> Vec<String> {
         self.parts.iter().flat_map(|(_, source)| source.origin()).collect()
     }

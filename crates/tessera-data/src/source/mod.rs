@@ -113,6 +113,11 @@ pub trait Source: Send + Sync {
         }
     }
 
+    /// Names of files that were left out when it was opened, since they are damaged.
+    fn skipped(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Names of what was published, without folders, for people.
     fn origin(&self) -> Vec<String> {
         Vec::new()
@@ -151,7 +156,11 @@ fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataE
     Ok(match config.kind {
         DataKind::Packed => Arc::new(PackedSource::open(config, split)?),
         DataKind::Synthetic => Arc::new(SyntheticSource::new(&config.synthetic, split)?),
-        DataKind::Mixture => Arc::new(MixtureSource::open(&config.mixture, split)?),
+        DataKind::Mixture => {
+            let mut parts = config.mixture.clone();
+            parts.iter_mut().for_each(|part| part.data.on_corrupt = config.on_corrupt);
+            Arc::new(MixtureSource::open(&parts, split)?)
+        }
         DataKind::Idx => Arc::new(IdxSource::open(path, split)?),
         DataKind::Cifar => Arc::new(RecordSource::open_cifar(path, split)?),
         DataKind::Npy => records::open_arrays(config, split)?,

@@ -1,12 +1,14 @@
 //! How files become samples: one modality, and the parts of a file.
 
-use crate::config::DataConfig;
+use std::fmt::Display;
+
+use crate::config::{DataConfig, OnCorrupt};
 use crate::decode::audio::{self, AudioConfig, Sound, Windows};
-use crate::decode::image::{self, ImageConfig, Picture};
+use crate::decode::image::{self, ImageConfig, Picture, Resize};
 use crate::decode::video::{Clips, Film, VideoConfig};
-use crate::decode::{Modality, has_extension};
+use crate::decode::{Modality, Problem, has_extension};
 use crate::draw::Draw;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::shape::SampleShape;
 use crate::source::files::Files;
 
@@ -27,14 +29,19 @@ pub(crate) enum Decoded {
 }
 
 impl Recipe {
-    /// The recipe of a configuration; what it leaves open is taken from the first file.
-    pub(crate) fn new(config: &DataConfig, files: &dyn Files) -> Result<Self, DataError> {
-        let corrupt = |problem| files.corrupt(0, problem);
-        Ok(match config.modality {
+    /// The recipe of a configuration; what it leaves open is taken from file `index`, which is
+    /// decoded where a damaged one may be skipped: its header alone could be whole.
+    pub(crate) fn new(
+        config: &DataConfig,
+        files: &dyn Files,
+        index: usize,
+    ) -> Result<Self, DataError> {
+        let corrupt = |problem| files.corrupt(index, problem);
+        let recipe = match config.modality {
             Modality::Image => {
                 let mut config = config.image.clone();
                 if config.height == 0 {
-                    let size = image::dimensions(&files.read(0)?);
+                    let size = image::dimensions(&files.read(index)?);
                     (config.width, config.height) = size.map_err(corrupt)?;
                 }
                 Self::Image(config)
@@ -42,12 +49,42 @@ impl Recipe {
             Modality::Audio => {
                 let mut config = config.audio.clone();
                 if config.sample_rate == 0 {
-                    config.sample_rate = audio::sample_rate(&files.read(0)?).map_err(corrupt)?;
+                    config.sample_rate =
+                        audio::sample_rate(&files.read(index)?).map_err(corrupt)?;
                 }
                 Self::Audio(config)
             }
-            Modality::Video => Self::Video(config.video.clone()),
-        })
+            Modality::Video => return Ok(Self::Video(config.video.clone())),
+        };
+        let checked = recipe.shape().check();
+        if Self::is_open(config) && (config.on_corrupt == OnCorrupt::Skip || checked.is_err()) {
+            recipe.decode(files, index, 0, Draw::NONE)?;
+        }
+        checked.map_err(|problem| {
+            let name = files.name(index);
+            let problem =
+                format!("must be set, since samples of the size of {name} are too large: such a shape {problem}");
+            DataError::Config { key: recipe.size_key(), problem: one_line(&problem) }
+        })?;
+        Ok(recipe)
+    }
+
+    /// Whether `config` leaves open what the first file decides.
+    pub(crate) fn is_open(config: &DataConfig) -> bool {
+        match config.modality {
+            Modality::Image => config.image.height == 0,
+            Modality::Audio => config.audio.sample_rate == 0,
+            Modality::Video => false,
+        }
+    }
+
+    /// The key that says how large a sample is, for files that are all too small.
+    pub(crate) fn size_key(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "image.height",
+            Self::Audio(_) => "audio.length",
+            Self::Video(_) => "video.frames",
+        }
     }
 
     pub(crate) fn shape(&self) -> SampleShape {
@@ -87,7 +124,7 @@ impl Recipe {
             Self::Audio(config) => config.num_windows(&files.read(index)?),
             Self::Video(config) => with_film(files, index, |film| config.num_clips(film))?,
         };
-        count.map_err(|problem| files.corrupt(index, problem))
+        count.map_err(|problem| self.refused(files, index, problem.into()))
     }
 
     /// Which of the pieces of a file that are decoded at a time a part is in.
@@ -125,22 +162,50 @@ impl Recipe {
                 clips.map(Decoded::Clips)
             }
         };
-        decoded.map_err(|problem| files.corrupt(index, problem))
+        decoded.map_err(|problem| self.refused(files, index, problem.into()))
     }
 
-    /// Writes sample `part` of a file to `out`; the error completes "sample ...".
+    /// The error of a file: its own fault, or that of what the configuration asks for.
+    pub(crate) fn refused(&self, files: &dyn Files, index: usize, problem: Problem) -> DataError {
+        let asked = |key, words: &dyn Display| {
+            let (name, container) = (files.name(index), files.container(index));
+            let problem =
+                format!("cannot be met: sample {name} of {} {words}", container.display());
+            DataError::Config { key, problem: one_line(&problem) }
+        };
+        match problem {
+            Problem::Key("image.resize", words) => {
+                asked("image.resize", &format!("{words}: set it to \"cover\""))
+            }
+            Problem::Key(key, words) => asked(key, &words),
+            // Of FFmpeg, which is asked in words.
+            Problem::File(words) if words.contains("is not installed") => asked("modality", &words),
+            Problem::File(words) => match self {
+                Self::Video(VideoConfig { resize: Resize::None, .. })
+                    if words.contains("smaller than") || words.contains("non positive size") =>
+                {
+                    asked("video.resize", &format!("{words}: set it to \"cover\""))
+                }
+                _ => files.corrupt(index, words),
+            },
+        }
+    }
+
+    /// Writes sample `part` of a file to `out`.
     pub(crate) fn place(
         &self,
         decoded: &Decoded,
         part: u64,
         draw: Draw,
         out: &mut [u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), Problem> {
         match (self, decoded) {
             (Self::Image(config), Decoded::Picture(picture)) => {
                 config.place(picture, part, draw, out)
             }
-            (Self::Audio(config), Decoded::Sound(sound)) => config.place(sound, part, draw, out),
+            (Self::Audio(config), Decoded::Sound(sound)) => {
+                config.place(sound, part, draw, out).map_err(Problem::File)
+            }
             (Self::Video(config), Decoded::Clips(clips)) => {
                 config.place(clips, part, draw, out);
                 Ok(())

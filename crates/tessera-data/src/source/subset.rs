@@ -161,6 +161,10 @@ impl Source for Subset {
         self.inner.name(self.ids[id as usize])
     }
 
+    fn skipped(&self) -> Vec<String> {
+        self.inner.skipped()
+    }
+
     fn origin(&self) -> Vec<String> {
         self.inner.origin()
     }

@@ -289,6 +289,7 @@ fn index_all(
         })
         .collect();
     let mut indexed = (Vec::new(), Vec::new(), Vec::new());
+    let (num_archives, mut first) = (indices.len(), None);
     for outcome in indices {
         match outcome {
             Ok((name, blob, index)) => {
@@ -296,12 +297,22 @@ fn index_all(
                 indexed.1.push(blob);
                 indexed.2.push(index);
             }
+            // One that is named and not there is no damage.
+            Err(DataError::Read { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(DataError::Read { path, source });
+            }
             Err(error) if on_corrupt == OnCorrupt::Skip => {
-                let error: DataError = error;
                 tracing::warn!(%error, "archive skipped");
+                first.get_or_insert(error);
             }
             Err(error) => return Err(error),
         }
+    }
+    if let Some(first) = first.filter(|_| indexed.0.is_empty()) {
+        let problem = format!(
+            "has no archive that can be read: all {num_archives} are damaged, and the first is {first}"
+        );
+        return Err(DataError::NothingReadable { path: store.path(""), problem });
     }
     Ok(indexed)
 }

@@ -129,6 +129,29 @@ fn damaged_archives_are_refused_or_their_samples_named() {
 }
 
 #[test]
+fn damaged_archives_are_skipped_but_not_all_and_none_that_is_not_there() {
+    let folder = archives();
+    let skip = |path: &Path| DataConfig {
+        on_corrupt: OnCorrupt::Skip,
+        ..config(DataKind::Webdataset, path)
+    };
+    let cut = |name: &str| {
+        let path = folder.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::write(path, &whole[..3000]).unwrap();
+    };
+    cut("set-0.tar");
+    let source = source::open(&skip(folder.path()), "train").unwrap();
+    assert_eq!((source.num_samples(), source.name(0)), (5, "005.png".to_owned()));
+    let named = refused(&skip(&folder.path().join("set-{0..2}.tar")));
+    assert!(named.contains("cannot read") && named.contains("set-2.tar"), "{named}");
+    cut("set-1.tar");
+    let error = source::open(&skip(folder.path()), "train").err().unwrap();
+    assert_eq!(error.kind(), DataErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("all 2 are damaged, and the first is "), "{error}");
+}
+
+#[test]
 fn archives_are_verified_against_what_was_indexed() {
     let folder = archives();
     let check = || verify(folder.path(), &|_, _| {}).unwrap();

@@ -7,6 +7,7 @@ mod arrays;
 mod media;
 mod packing;
 mod pictures;
+mod skipping;
 mod splits;
 mod volumes;
 
