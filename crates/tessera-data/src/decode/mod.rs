@@ -1,11 +1,14 @@
 //! From the bytes of a published file to samples of one shape.
 
 pub(crate) mod audio;
+mod ffmpeg;
 pub(crate) mod image;
 mod jpeg;
 #[cfg(test)]
 mod tests;
+mod timeline;
 pub(crate) mod video;
+mod whole;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,7 @@ pub enum Modality {
     Image,
     /// Sound: wav, flac, ogg, mp3.
     Audio,
-    /// A film: mp4, webm, mkv, mov, avi, animated gif, or a folder of pictures.
+    /// A film: mp4, m4v, webm, mkv, mov, avi, animated gif, or a folder of pictures.
     Video,
 }
 
@@ -29,7 +32,7 @@ impl Modality {
         match self {
             Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
             Self::Audio => "wav, flac, ogg or mp3",
-            Self::Video => "mp4, webm, mkv, mov, avi or gif",
+            Self::Video => "mp4, m4v, webm, mkv, mov, avi or gif",
         }
     }
 
@@ -41,7 +44,7 @@ impl Modality {
                 "ppm", "pgm", "pbm",
             ],
             Self::Audio => &["wav", "flac", "ogg", "mp3"],
-            Self::Video => &["mp4", "webm", "mkv", "mov", "avi", "gif"],
+            Self::Video => &["mp4", "m4v", "webm", "mkv", "mov", "avi", "gif"],
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Film: clips of frames, from a file that FFmpeg reads, an animated gif, or a folder of pictures.
 //!
-//! FFmpeg runs as a process of its own and hands over raw frames, resized by its area filter; the
-//! times of all frames come from ffprobe, so that a clip begins at exactly the frame it should,
-//! also where frames are not evenly spaced. Gif and folders of pictures need no FFmpeg.
+//! FFmpeg runs as a process of its own and hands over raw frames, resized by its area filter. A clip
+//! begins at exactly the frame it should, also where frames are not evenly spaced or have no times
+//! (`timeline.rs`). Gif and folders of pictures need no FFmpeg.
 
 use std::fs;
-use std::io::{Cursor, Read, Write};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use image::codecs::gif::GifDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, RgbaImage};
@@ -15,7 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::audio::Windows;
+use crate::decode::ffmpeg::{self, EACH_FRAME};
 use crate::decode::image::{self as pictures, ImageConfig, Picture, Resize};
+use crate::decode::timeline::{self, Timeline};
 use crate::decode::{Modality, has_extension};
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
@@ -148,10 +149,14 @@ impl VideoConfig {
         }
         let count = num_clips * frames;
         let bytes = match film {
-            Film::File(path) => self.by_ffmpeg(path, start, count)?,
+            Film::File(path) => {
+                let timeline = Timeline::of(timeline::Film::in_file(path)?, path)?;
+                self.by_ffmpeg(path, &timeline, start, count)?
+            }
             Film::Bytes(bytes) => {
-                let file = in_memory(bytes)?;
-                self.by_ffmpeg(file.path(), start, count)?
+                let file = ffmpeg::in_memory(bytes)?;
+                let timeline = Timeline::of(timeline::Film::in_memory(bytes), file.path())?;
+                self.by_ffmpeg(file.path(), &timeline, start, count)?
             }
             Film::Gif(bytes) => {
                 let mut all = Vec::new();
@@ -215,16 +220,25 @@ impl VideoConfig {
     }
 
     /// `count` frames of a file from frame `start` on, every `stride`-th.
-    fn by_ffmpeg(&self, path: &Path, start: u64, count: u64) -> Result<Vec<u8>, String> {
-        let times = frame_times(path)?;
-        let start = start as usize;
-        let at = times.get(start).ok_or("has another length than when it was listed")?;
+    fn by_ffmpeg(
+        &self,
+        path: &Path,
+        timeline: &Timeline,
+        start: u64,
+        count: u64,
+    ) -> Result<Vec<u8>, String> {
+        let first = start as usize;
+        if start >= timeline.frames {
+            return Err("has another length than when it was listed".to_owned());
+        }
         // Between two frames, so that no rounding of times takes another one.
-        let seek = match start.checked_sub(1) {
-            Some(before) => f64::midpoint(*at, times[before]),
-            None => at - 1.0,
+        let seek = match (&timeline.times, first.checked_sub(1)) {
+            (Some(times), Some(before)) => Some(f64::midpoint(times[first], times[before])),
+            _ => None,
         };
-        let (width, height) = (self.width, self.height);
+        // Frames that are decoded before the first one.
+        let skipped = if seek.is_some() { 0 } else { start };
+        let (width, height, stride) = (self.width, self.height, self.stride);
         let fit = match self.resize {
             Resize::Cover => format!(
                 "scale={width}:{height}:force_original_aspect_ratio=increase:flags=area,\
@@ -233,25 +247,31 @@ impl VideoConfig {
             Resize::Stretch => format!("scale={width}:{height}:flags=area"),
             Resize::None => format!("crop={width}:{height}"),
         };
-        let filter = format!("select=not(mod(n\\,{})),{fit}", self.stride);
+        let filter = format!(
+            "select=gte(n\\,{skipped})*not(mod(n-{skipped}\\,{stride})),{fit},{EACH_FRAME}"
+        );
         let format = if self.channels == 1 { "gray" } else { "rgb24" };
-        let mut command = Command::new("ffmpeg");
-        command.args(["-v", "error", "-nostdin", "-threads", "1"]);
-        if start > 0 {
-            command.args(["-seek_timestamp", "1", "-ss", &format!("{seek:.6}")]);
-        }
-        command.arg("-i").arg(path).args(["-map", "0:v:0", "-vf", &filter, "-vsync", "0"]);
+        let mut command = ffmpeg::ffmpeg_from(path, seek);
+        command.args(["-map", "0:V:0", "-vf", &filter, "-r", "25"]);
         command.args(["-frames:v", &count.to_string(), "-f", "rawvideo", "-pix_fmt", format, "-"]);
         let frame = (width * height * self.channels) as usize;
-        output_of(command, count as usize * frame)
+        match ffmpeg::output_of(command, count as usize * frame) {
+            Err(problem) if problem.contains("too big or non positive size") => {
+                Err(format!("is smaller than a sample of {width} x {height}"))
+            }
+            found => found,
+        }
     }
 }
 
 /// Frames of a film.
 fn num_frames(film: &Film<'_>, max_pixels: u64) -> Result<u64, String> {
     Ok(match film {
-        Film::File(path) => frame_times(path)?.len() as u64,
-        Film::Bytes(bytes) => frame_times(in_memory(bytes)?.path())?.len() as u64,
+        Film::File(path) => Timeline::of(timeline::Film::in_file(path)?, path)?.frames,
+        Film::Bytes(bytes) => {
+            let film = timeline::Film::in_memory(bytes);
+            Timeline::of(film, ffmpeg::in_memory(bytes)?.path())?.frames
+        }
         Film::Folder(folder) => frame_paths(folder)?.len() as u64,
         Film::Gif(bytes) => {
             let mut count = 0;
@@ -304,76 +324,4 @@ fn for_each_frame(
             None => return Ok(()),
         }
     }
-}
-
-/// Times of all frames that are shown, in seconds, in order.
-fn frame_times(path: &Path) -> Result<Vec<f64>, String> {
-    let mut command = Command::new("ffprobe");
-    command.args([
-        "-v",
-        "error",
-        "-select_streams",
-        "v:0",
-        "-show_entries",
-        "packet=pts_time,flags",
-    ]);
-    command.args(["-of", "csv=p=0"]).arg(path);
-    let text = output_of(command, usize::MAX)?;
-    let mut times = Vec::new();
-    for line in String::from_utf8_lossy(&text).lines() {
-        let (time, flags) = line.split_once(',').unwrap_or((line, ""));
-        // Packets before the beginning that an edit list says.
-        if flags.contains('D') {
-            continue;
-        }
-        let time = time.parse().map_err(|_| "has frames without a time".to_owned())?;
-        times.push(time);
-    }
-    if times.is_empty() {
-        return Err("has no frames".to_owned());
-    }
-    times.sort_unstable_by(f64::total_cmp);
-    Ok(times)
-}
-
-/// What a program prints, no more than `most` bytes of it.
-fn output_of(mut command: Command, most: usize) -> Result<Vec<u8>, String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("needs {program}, which is not installed: apt-get install ffmpeg")
-        }
-        _ => format!("cannot be decoded: {program} did not start ({error})"),
-    })?;
-    let mut errors = child.stderr.take().expect("it is piped");
-    let words = std::thread::spawn(move || {
-        let mut words = String::new();
-        // Words that cannot be read are not told.
-        let _ = errors.read_to_string(&mut words);
-        words
-    });
-    let mut output = Vec::new();
-    let stdout = child.stdout.take().expect("it is piped");
-    let read = stdout.take(most as u64).read_to_end(&mut output);
-    let status = child.wait().map_err(|error| error.to_string())?;
-    let words = words.join().unwrap_or_default();
-    read.map_err(|error| format!("cannot be decoded: {program} was not heard ({error})"))?;
-    if !status.success() {
-        let last = words.lines().last().unwrap_or("it gave no reason");
-        return Err(format!("cannot be decoded by {program} ({last})"));
-    }
-    Ok(output)
-}
-
-/// A file with these bytes, for a program that has to seek in it.
-fn in_memory(bytes: &[u8]) -> Result<tempfile::NamedTempFile, String> {
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new()?;
-        file.write_all(bytes)?;
-        file.flush()?;
-        Ok(file)
-    };
-    write()
-        .map_err(|error: std::io::Error| format!("cannot be put into a temporary file ({error})"))
 }

@@ -4,6 +4,7 @@
 
 mod archives;
 mod arrays;
+mod ffmpeg;
 mod media;
 mod packing;
 mod pictures;
