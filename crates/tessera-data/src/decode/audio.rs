@@ -7,8 +7,6 @@
 use std::io::Cursor;
 use std::ops::RangeInclusive;
 
-use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler, WindowFunction};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symphonia::core::codecs::audio::AudioDecoderOptions;
@@ -17,15 +15,13 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
 
+use crate::decode::resample::resample;
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
 
 /// Frames a second that are believed. The work of a resampler hangs on the ratio of two rates, so a
 /// damaged header must not choose it freely.
 const RATES: RangeInclusive<u32> = 1000..=768_000;
-
-/// Frames that the resampler takes at a time, about.
-const CHUNK_FRAMES: usize = 1024;
 
 /// How sound becomes samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -172,33 +168,17 @@ impl AudioConfig {
         if num_frames == 0 {
             return Err("has no sound".to_owned());
         }
-        let samples =
-            if rate == self.sample_rate { samples } else { self.resample(&samples, rate)? };
+        let samples = match rate == self.sample_rate {
+            true => samples,
+            false => {
+                let (from, to) = (rate as usize, self.sample_rate as usize);
+                resample(&samples, self.channels as usize, from, to)?
+            }
+        };
         let to_bits =
             |&sample: &f32| (sample * 32768.0).round_ties_even().clamp(-32768.0, 32767.0) as i16;
         let channels = self.channels as usize;
         Ok(Sound { samples: samples.iter().map(to_bits).collect(), channels })
-    }
-
-    fn resample(&self, samples: &[f32], rate: u32) -> Result<Vec<f32>, String> {
-        let channels = self.channels as usize;
-        let frames = samples.len() / channels;
-        let (from, to) = (rate as usize, self.sample_rate as usize);
-        let failed = |error: &dyn std::fmt::Display| {
-            format!("cannot be resampled from {from} to {to} frames a second ({error})")
-        };
-        // Twice a whole number of periods of both rates: the middle of the filter then falls on a
-        // frame, and the sound is not shifted by half of one.
-        let period = from / gcd(from, to);
-        let chunk = period * 2 * (CHUNK_FRAMES / 2).div_ceil(period);
-        let window = WindowFunction::BlackmanHarris2;
-        let mut resampler =
-            Fft::<f32>::new_custom(from, to, chunk, 1, channels, window, FixedSync::Both)
-                .map_err(|error| failed(&error))?;
-        let input =
-            InterleavedSlice::new(samples, channels, frames).map_err(|error| failed(&error))?;
-        let output = resampler.process_all(&input, frames, None).map_err(|error| failed(&error))?;
-        Ok(output.take_data())
     }
 
     /// Writes window `part` of a sound to `out`, little endian.
@@ -226,10 +206,6 @@ impl AudioConfig {
         }
         Ok(())
     }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Frames a second of a file, from its header.

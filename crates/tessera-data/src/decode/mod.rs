@@ -4,6 +4,7 @@ pub(crate) mod audio;
 mod ffmpeg;
 pub(crate) mod image;
 mod jpeg;
+mod resample;
 #[cfg(test)]
 mod tests;
 mod timeline;
