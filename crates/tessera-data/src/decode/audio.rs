@@ -1,27 +1,17 @@
 //! Sound: decoded, mixed to the channels asked for, resampled, cut into windows of 16-bit samples.
 //!
-//! Decoding is symphonia's, resampling rubato's (synchronous, by FFT). A file of 16 bits at the
-//! rate and the channels asked for comes out bit for bit; everything else is computed in 32-bit
-//! floats and rounded once.
-
-use std::io::Cursor;
-use std::ops::RangeInclusive;
+//! Decoding is that of `pcm.rs`, mixing that of `mix.rs`, resampling that of `resample.rs`. A file of
+//! 16 bits at the rate and the channels asked for comes out bit for bit; everything else is computed
+//! in 32-bit floats and rounded once.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use symphonia::core::codecs::audio::AudioDecoderOptions;
-use symphonia::core::errors::Error;
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatReader, Track, TrackType};
-use symphonia::core::io::MediaSourceStream;
 
+use crate::decode::mix::Mix;
+use crate::decode::pcm::{self, RATES};
 use crate::decode::resample::resample;
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
-
-/// Frames a second that are believed. The work of a resampler hangs on the ratio of two rates, so a
-/// damaged header must not choose it freely.
-const RATES: RangeInclusive<u32> = 1000..=768_000;
 
 /// How sound becomes samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,7 +20,7 @@ pub struct AudioConfig {
     /// Frames a second of a sample, 1000 to 768,000; 0: that of the first file. Others are
     /// resampled.
     pub sample_rate: u32,
-    /// 1: mono, the mean of all channels; 2: stereo, a single channel twice.
+    /// 1: mono; 2: stereo, a single channel twice. More than two are mixed as ITU-R BS.775 says.
     pub channels: u32,
     /// Frames of a sample, at least 1.
     pub length: u32,
@@ -105,80 +95,60 @@ impl AudioConfig {
         if self.windows == Windows::Random {
             return Ok(1);
         }
-        let (_, track) = open(bytes)?;
-        let frames = match track.num_frames {
-            Some(frames) if is_exact(bytes) => {
-                let rate = rate_of(&track)?;
+        let frames = match pcm::exact_frames(bytes)? {
+            Some((rate, frames)) => {
                 (frames * u64::from(self.sample_rate)).div_ceil(u64::from(rate))
             }
-            _ => self.decode(bytes)?.num_frames() as u64,
+            None => self.decode(bytes)?.num_frames() as u64,
         };
         Ok(frames.div_ceil(u64::from(self.length)))
     }
 
     /// Decodes a file; the error completes "sample ...".
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Sound, String> {
-        let (mut format, track) = open(bytes)?;
-        let rate = rate_of(&track)?;
-        let parameters = track.codec_params.as_ref().and_then(|codec| codec.audio());
-        let parameters = parameters.ok_or("has no sound that can be decoded")?;
-        let options = AudioDecoderOptions::default().verify(true);
-        let mut decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(parameters, &options)
-            .map_err(undecodable)?;
-        let (mut samples, mut channels, mut block) = (Vec::<f32>::new(), 0, Vec::new());
-        let most = u64::from(self.max_seconds) * u64::from(rate);
-        loop {
-            let packet = match format.next_packet() {
-                Ok(Some(packet)) => packet,
-                Ok(None) => break,
-                Err(error) => return Err(undecodable(error)),
+        let channels = self.channels as usize;
+        let mut sound = Sound { samples: Vec::new(), channels };
+        let (mut seconds, mut mix) = (0.0, None::<Mix>);
+        // Frames with the channels asked for, and their rate.
+        let (mut mixed, mut mixed_rate) = (Vec::new(), 0);
+        pcm::for_each_block(bytes, self.max_seconds, &mut |block| {
+            if block.rate != mixed_rate {
+                self.finish(&mut sound, &mut mixed, mixed_rate)?;
+                mixed_rate = block.rate;
+            }
+            let known = mix.take().filter(|mix| mix.layout() == block.layout);
+            let made = match known {
+                Some(known) => known,
+                None => Mix::new(block.layout, channels)?,
             };
-            if packet.track_id != track.id {
-                continue;
-            }
-            let decoded = decoder.decode(&packet).map_err(undecodable)?;
-            let own = decoded.num_planes();
-            if channels != 0 && own != channels {
-                return Err(format!("changes from {channels} to {own} channels"));
-            }
-            channels = own;
-            block.resize(decoded.samples_interleaved(), 0.0);
-            decoded.copy_to_slice_interleaved(&mut block);
-            mix(&block, channels, self.channels as usize, &mut samples);
-            if samples.len() as u64 / u64::from(self.channels) > most {
-                return Err(format!(
+            mix.insert(made).append(block.samples, &mut mixed);
+            let frames = block.samples.len() / block.layout.channels;
+            seconds += frames as f64 / f64::from(block.rate);
+            match seconds > f64::from(self.max_seconds) {
+                true => Err(format!(
                     "is longer than {} seconds: raise data.audio.max_seconds if that is right",
                     self.max_seconds
-                ));
+                )),
+                false => Ok(()),
             }
+        })?;
+        self.finish(&mut sound, &mut mixed, mixed_rate)?;
+        match sound.samples.is_empty() {
+            true => Err("has no sound".to_owned()),
+            false => Ok(sound),
         }
-        if decoder.finalize().verify_ok == Some(false) {
-            return Err("does not match its own checksum".to_owned());
+    }
+
+    /// Moves frames at `rate` to the end of `sound`.
+    fn finish(&self, sound: &mut Sound, mixed: &mut Vec<f32>, rate: u32) -> Result<(), String> {
+        let mut frames = std::mem::take(mixed);
+        if rate != self.sample_rate && !frames.is_empty() {
+            frames = resample(&frames, sound.channels, rate as usize, self.sample_rate as usize)?;
         }
-        let num_frames = samples.len() as u64 / u64::from(self.channels);
-        if let Some(promised) = track.num_frames
-            && is_exact(bytes)
-            && num_frames < promised
-        {
-            return Err(format!(
-                "is cut short: it promises {promised} frames and has {num_frames}"
-            ));
-        }
-        if num_frames == 0 {
-            return Err("has no sound".to_owned());
-        }
-        let samples = match rate == self.sample_rate {
-            true => samples,
-            false => {
-                let (from, to) = (rate as usize, self.sample_rate as usize);
-                resample(&samples, self.channels as usize, from, to)?
-            }
-        };
         let to_bits =
             |&sample: &f32| (sample * 32768.0).round_ties_even().clamp(-32768.0, 32767.0) as i16;
-        let channels = self.channels as usize;
-        Ok(Sound { samples: samples.iter().map(to_bits).collect(), channels })
+        sound.samples.extend(frames.iter().map(to_bits));
+        Ok(())
     }
 
     /// Writes window `part` of a sound to `out`, little endian.
@@ -205,54 +175,6 @@ impl AudioConfig {
             *pair = samples.get(at).copied().unwrap_or(0).to_le_bytes();
         }
         Ok(())
-    }
-}
-
-/// Frames a second of a file, from its header.
-pub(crate) fn sample_rate(bytes: &[u8]) -> Result<u32, String> {
-    rate_of(&open(bytes)?.1)
-}
-
-fn open(bytes: &[u8]) -> Result<(Box<dyn FormatReader>, Track), String> {
-    let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes.to_vec())), Default::default());
-    let format = symphonia::default::get_probe()
-        .probe(&Hint::new(), stream, Default::default(), Default::default())
-        .map_err(|error| format!("is no wav, flac, ogg or mp3 ({error})"))?;
-    let track = format.default_track(TrackType::Audio).ok_or("has no sound")?.clone();
-    Ok((format, track))
-}
-
-fn rate_of(track: &Track) -> Result<u32, String> {
-    let parameters = track.codec_params.as_ref().and_then(|codec| codec.audio());
-    match parameters.and_then(|parameters| parameters.sample_rate) {
-        Some(rate) if RATES.contains(&rate) => Ok(rate),
-        Some(rate) => {
-            let (least, most) = (RATES.start(), RATES.end());
-            Err(format!("says {rate} frames a second; {least} to {most} can be read"))
-        }
-        _ => Err("does not say how many frames a second it has".to_owned()),
-    }
-}
-
-/// Whether the header says the exact number of frames: in wav and flac.
-fn is_exact(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"RIFF") || bytes.starts_with(b"fLaC")
-}
-
-fn undecodable(error: Error) -> String {
-    format!("cannot be decoded ({error})")
-}
-
-/// Appends frames with other channels.
-fn mix(block: &[f32], from: usize, to: usize, samples: &mut Vec<f32>) {
-    match (from, to) {
-        (from, to) if from == to => samples.extend_from_slice(block),
-        (1, _) => samples.extend(block.iter().flat_map(|&sample| [sample, sample])),
-        (_, 1) => {
-            let mean = |frame: &[f32]| frame.iter().sum::<f32>() / from as f32;
-            samples.extend(block.chunks_exact(from).map(mean));
-        }
-        _ => samples.extend(block.chunks_exact(from).flat_map(|frame| [frame[0], frame[1]])),
     }
 }
 
@@ -296,7 +218,7 @@ mod tests {
         assert_eq!(config.num_windows(&bytes), Ok(2));
         assert_eq!(window(&config, &bytes, 0), [-32768, -1, 0, 1]);
         assert_eq!(window(&config, &bytes, 1), [32767, 100, -7, 0]);
-        assert_eq!(sample_rate(&bytes), Ok(8000));
+        assert_eq!(pcm::sample_rate(&bytes), Ok(8000));
     }
 
     #[test]

@@ -5,6 +5,32 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::decode::whole;
+
+/// What a program printed.
+pub(crate) struct Output {
+    /// Its standard output.
+    pub(crate) bytes: Vec<u8>,
+    /// The first of its complaints, if it has any.
+    pub(crate) complaint: Option<String>,
+}
+
+/// The first sound of a file as the bytes of a WAV file of 32-bit floats, of at most `max_seconds`
+/// and a second; the error completes "sample ...". What FFmpeg complains about is refused: it goes
+/// on after damage, with less sound.
+pub(crate) fn sound(bytes: &[u8], max_seconds: u32) -> Result<Vec<u8>, String> {
+    whole::check(&mut std::io::Cursor::new(bytes))?;
+    let file = in_memory(bytes)?;
+    let mut command = ffmpeg(file.path());
+    command.args(["-map", "0:a:0", "-t", &(u64::from(max_seconds) + 1).to_string()]);
+    command.args(["-c:a", "pcm_f32le", "-f", "wav", "-"]);
+    let output = output_of(command, usize::MAX)?;
+    match output.complaint {
+        Some(complaint) => Err(format!("cannot be decoded whole by ffmpeg ({complaint})")),
+        None => Ok(output.bytes),
+    }
+}
+
 /// A filter that makes frames evenly spaced, as `-r 25` wants them: each frame of a decoder is then
 /// one of the output. (`-vsync passthrough` and `-fps_mode passthrough` say it, each to other versions.)
 pub(crate) const EACH_FRAME: &str = "settb=1/25,setpts=N";
@@ -33,7 +59,7 @@ pub(crate) fn input(path: &Path) -> OsString {
 }
 
 /// What a program prints, no more than `most` bytes of it.
-pub(crate) fn output_of(mut command: Command, most: usize) -> Result<Vec<u8>, String> {
+pub(crate) fn output_of(mut command: Command, most: usize) -> Result<Output, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
@@ -59,7 +85,8 @@ pub(crate) fn output_of(mut command: Command, most: usize) -> Result<Vec<u8>, St
         let first = complaint(&words).unwrap_or_else(|| "it gave no reason".to_owned());
         return Err(format!("cannot be decoded by {program} ({first})"));
     }
-    Ok(output)
+    let complaint = complaint(&words);
+    Ok(Output { bytes: output, complaint })
 }
 
 /// The first line of what FFmpeg complains about, without the address of who does: it is the cause

@@ -4,11 +4,15 @@ pub(crate) mod audio;
 mod ffmpeg;
 pub(crate) mod image;
 mod jpeg;
+mod mix;
+mod ogg;
+pub(crate) mod pcm;
 mod resample;
 #[cfg(test)]
 mod tests;
 mod timeline;
 pub(crate) mod video;
+mod wav;
 mod whole;
 
 use schemars::JsonSchema;
@@ -21,7 +25,7 @@ pub enum Modality {
     /// A picture: jpg, png, webp, bmp, gif (its first frame), tiff (its first page), pnm.
     #[default]
     Image,
-    /// Sound: wav, flac, ogg, mp3.
+    /// Sound: wav, rf64, flac, ogg, mp3; through FFmpeg opus, m4a, aiff, caf, au, w64, sph.
     Audio,
     /// A film: mp4, m4v, webm, mkv, mov, avi, animated gif, or a folder of pictures.
     Video,
@@ -32,7 +36,7 @@ impl Modality {
     pub(crate) fn names(self) -> &'static str {
         match self {
             Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
-            Self::Audio => "wav, flac, ogg or mp3",
+            Self::Audio => "wav, flac, ogg, mp3, opus, m4a, aiff, caf, au, w64 or sph",
             Self::Video => "mp4, m4v, webm, mkv, mov, avi or gif",
         }
     }
@@ -44,7 +48,10 @@ impl Modality {
                 "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm",
                 "ppm", "pgm", "pbm",
             ],
-            Self::Audio => &["wav", "flac", "ogg", "mp3"],
+            Self::Audio => &[
+                "wav", "wave", "bwf", "rf64", "w64", "flac", "ogg", "oga", "opus", "mp3", "m4a",
+                "aif", "aiff", "aifc", "caf", "au", "sph",
+            ],
             Self::Video => &["mp4", "m4v", "webm", "mkv", "mov", "avi", "gif"],
         }
     }

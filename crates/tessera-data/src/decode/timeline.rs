@@ -79,7 +79,7 @@ impl Timeline {
         command.args(["-v", "error", "-select_streams", "V:0", "-protocol_whitelist", "file"]);
         command.args(["-show_entries", "packet=pts_time,flags:stream=codec_name", "-of", "csv"]);
         command.arg(ffmpeg::input(path));
-        let text = output_of(command, usize::MAX)?;
+        let text = output_of(command, usize::MAX)?.bytes;
         let (times, is_plain) = times(&String::from_utf8_lossy(&text));
         let frames = match &times {
             Some(times) if is_plain => times.len() as u64,
@@ -127,7 +127,7 @@ fn count(path: &Path) -> Result<u64, String> {
     let mut command = ffmpeg::ffmpeg(path);
     command.args(["-map", "0:V:0", "-vf", ffmpeg::EACH_FRAME, "-r", "25"]);
     command.args(["-f", "null", "-progress", "pipe:1", "-"]);
-    let text = output_of(command, usize::MAX)?;
+    let text = output_of(command, usize::MAX)?.bytes;
     let text = String::from_utf8_lossy(&text);
     let last = text.lines().rev().find_map(|line| line.strip_prefix("frame="));
     last.and_then(|count| count.trim().parse().ok())

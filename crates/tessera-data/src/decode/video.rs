@@ -256,10 +256,11 @@ impl VideoConfig {
         command.args(["-frames:v", &count.to_string(), "-f", "rawvideo", "-pix_fmt", format, "-"]);
         let frame = (width * height * self.channels) as usize;
         match ffmpeg::output_of(command, count as usize * frame) {
+            Ok(output) => Ok(output.bytes),
             Err(problem) if problem.contains("too big or non positive size") => {
                 Err(format!("is smaller than a sample of {width} x {height}"))
             }
-            found => found,
+            Err(problem) => Err(problem),
         }
     }
 }

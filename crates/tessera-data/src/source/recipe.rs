@@ -3,8 +3,9 @@
 use std::fmt::Display;
 
 use crate::config::{DataConfig, OnCorrupt};
-use crate::decode::audio::{self, AudioConfig, Sound, Windows};
+use crate::decode::audio::{AudioConfig, Sound, Windows};
 use crate::decode::image::{self, ImageConfig, Picture, Resize};
+use crate::decode::pcm;
 use crate::decode::video::{Clips, Film, VideoConfig};
 use crate::decode::{Modality, Problem, has_extension};
 use crate::draw::Draw;
@@ -49,8 +50,7 @@ impl Recipe {
             Modality::Audio => {
                 let mut config = config.audio.clone();
                 if config.sample_rate == 0 {
-                    config.sample_rate =
-                        audio::sample_rate(&files.read(index)?).map_err(corrupt)?;
+                    config.sample_rate = pcm::sample_rate(&files.read(index)?).map_err(corrupt)?;
                 }
                 Self::Audio(config)
             }

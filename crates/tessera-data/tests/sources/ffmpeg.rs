@@ -1,4 +1,4 @@
-//! Film in the formats that others write: each file is made by FFmpeg, and what is read of
+//! Sound and film in the formats that others write: each file is made by FFmpeg, and what is read of
 //! it is compared with what FFmpeg decodes.
 
 #![allow(clippy::print_stdout)] // a test that is skipped says why
@@ -29,6 +29,138 @@ fn samples(data: &DataConfig) -> Result<Vec<u8>, String> {
         samples.extend(sample);
     }
     Ok(samples)
+}
+
+/// A file alone in a folder, as sound of `channels`.
+fn sound(folder: &Path, name: &str, bytes: Vec<u8>, channels: u32) -> Result<Vec<i16>, String> {
+    let alone = tempfile::tempdir_in(folder).unwrap();
+    write(alone.path(), &[(name, bytes)]);
+    let mut data = config(DataKind::Folder, alone.path());
+    data.modality = Modality::Audio;
+    (data.audio.length, data.audio.channels) = (1, channels);
+    let bytes = samples(&data)?;
+    Ok(bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect())
+}
+
+fn sixteen(bytes: &[u8]) -> Vec<i16> {
+    bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
+}
+
+/// Names of files, and how FFmpeg is to write them.
+const SOUNDS: [(&str, &str); 17] = [
+    ("eight.wav", "-c:a pcm_u8"),
+    ("more.wav", "-c:a pcm_s24le"),
+    ("most.wav", "-c:a pcm_s32le"),
+    ("float.wav", "-c:a pcm_f32le"),
+    ("double.wav", "-c:a pcm_f64le"),
+    ("law.wav", "-c:a pcm_alaw"),
+    ("long.rf64", "-rf64 always -f wav"),
+    ("big.wav", "-f aiff -c:a pcm_s16be"),
+    ("whole.flac", ""),
+    ("vorbis.ogg", "-c:a libvorbis"),
+    ("opus.opus", "-c:a libopus -ar 48000"),
+    ("lame.mp3", ""),
+    ("free.mp3", "-q:a 5 -write_xing 0"),
+    ("first.m4a", "-movflags faststart"),
+    ("apple.caf", ""),
+    ("sun.au", ""),
+    ("sony.w64", ""),
+];
+
+#[test]
+fn sound_that_ffmpeg_writes_is_read_as_ffmpeg_reads_it_and_refused_when_it_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let tone = "-f lavfi -i aevalsrc=0.4*sin(900*t*t)+0.2*sin(7000*t):s=16000:d=0.6";
+    let outputs: Vec<String> =
+        SOUNDS.iter().map(|(name, words)| format!("-map 0:a {words} {name}")).collect();
+    let Some(_) = ffmpeg(folder.path(), &format!("{tone} {}", outputs.join(" "))) else { return };
+    let inputs: Vec<String> = SOUNDS.iter().map(|(name, _)| format!("-i {name}")).collect();
+    let decoded: Vec<String> =
+        (0..SOUNDS.len()).map(|at| format!("-map {at}:a -f s16le {at}.raw")).collect();
+    ffmpeg(folder.path(), &format!("{} {}", inputs.join(" "), decoded.join(" "))).unwrap();
+    for (at, (name, _)) in SOUNDS.iter().enumerate() {
+        let bytes = fs::read(folder.path().join(name)).unwrap();
+        let found = sound(folder.path(), name, bytes.clone(), 1).unwrap();
+        let mut expected = sixteen(&fs::read(folder.path().join(format!("{at}.raw"))).unwrap());
+        if *name == "vorbis.ogg" {
+            // FFmpeg 5 and older leave the padding of the last page in.
+            expected.truncate(9600);
+        }
+        assert_eq!(found.len(), expected.len(), "{name}");
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() <= 2, "{name}: {a} and {b}");
+        }
+        // Far from the ends of frames and pages, as far as anyone knows.
+        let cut = sound(folder.path(), name, bytes[..bytes.len() * 61 / 100].to_vec(), 1);
+        let error = cut.expect_err(name);
+        assert!(error.contains("cut short") || error.contains("cannot be decoded"), "{error}");
+    }
+}
+
+#[test]
+fn every_recording_of_a_chain_is_read_and_six_channels_are_mixed_as_ffmpeg_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = ffmpeg(
+        folder.path(),
+        "-f lavfi -i sine=440:sample_rate=16000:duration=0.4 \
+         -f lavfi -i sine=880:sample_rate=16000:duration=0.3 \
+         -f lavfi -i aevalsrc=0.4*sin(900*t)|0.1*sin(800*t)|0.3*sin(700*t)|sin(30*t)|\
+         0.2*sin(1000*t)|0.5*sin(1200*t):s=8000:d=0.2:c=5.1 \
+         -map 0 -c:a libvorbis a.ogg -map 1 -c:a libvorbis b.ogg -map 0 -ar 48000 a.opus \
+         -map 1 -ar 48000 b.opus -map 0 a.mp3 -map 2 six.wav -map 2 six.flac -map 2 -c:a libvorbis six.ogg",
+    );
+    let Some(_) = made else { return };
+    let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    for kind in ["ogg", "opus"] {
+        let (first, second) = (bytes(&format!("a.{kind}")), bytes(&format!("b.{kind}")));
+        let name = format!("chain.{kind}");
+        let chain = sound(folder.path(), &name, [first.clone(), second.clone()].concat(), 1);
+        let apart = [first, second].map(|bytes| sound(folder.path(), &name, bytes, 1).unwrap());
+        assert_eq!(chain.unwrap(), apart.concat(), "{kind}");
+    }
+    // One MP3 behind another, as from a radio: only the delay of the first is known to be one.
+    let radio = [bytes("a.mp3"), bytes("a.mp3")].concat();
+    let one = sound(folder.path(), "a.mp3", bytes("a.mp3"), 1).unwrap();
+    let both = sound(folder.path(), "radio.mp3", radio, 1).unwrap();
+    assert_eq!(one.len(), 6400);
+    assert!(both.len() >= 12800 && both[..6000] == one[..6000], "{}", both.len());
+    for name in ["six.wav", "six.flac", "six.ogg"] {
+        for channels in [1, 2] {
+            // In floats, which FFmpeg scales only if it is told to.
+            let words = format!(
+                "-i {name} -af aformat=sample_fmts=flt,aresample=rematrix_maxval=1.0,\
+                 aformat=channel_layouts={} -f s16le -",
+                ["mono", "stereo"][channels as usize - 1]
+            );
+            let expected = sixteen(&ffmpeg(folder.path(), &words).unwrap());
+            let found = sound(folder.path(), name, bytes(name), channels).unwrap();
+            assert_eq!(found.len(), 1600 * channels as usize);
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() <= 2, "{name}, {channels}: {a} and {b}");
+            }
+        }
+    }
+}
+
+/// FLAC into a pipe: its header has neither length nor checksum.
+#[test]
+fn flac_of_unknown_length_is_read_to_its_end_and_refused_when_it_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = "-f lavfi -i sine=440:sample_rate=16000:duration=2 -f flac -";
+    let Some(mut flac) = ffmpeg(folder.path(), words) else { return };
+    // The low 36 bits of these eight bytes are the number of frames, then comes the MD5.
+    assert_eq!(&flac[..4], b"fLaC");
+    flac[21] &= 0xF0;
+    flac[22..42].fill(0);
+    let tagged = [flac.as_slice(), b"TAG", &[b' '; 125]].concat();
+    for whole in [&flac, &tagged] {
+        assert_eq!(sound(folder.path(), "a.flac", whole.clone(), 1).unwrap().len(), 32000);
+    }
+    for share in [75, 99] {
+        let cut = flac[..flac.len() * share / 100].to_vec();
+        let error = sound(folder.path(), "a.flac", cut, 1).unwrap_err();
+        assert!(error.contains("cut short") || error.contains("cannot be decoded"), "{error}");
+    }
 }
 
 /// Names of films, and how FFmpeg is to write them.
