@@ -59,9 +59,13 @@ pub(crate) fn train_arguments(
 ) -> Vec<OsString> {
     let sweep = &about.sweep;
     let mut sets: Vec<(String, String)> = vec![("checkpoint.keep".into(), "1".into())];
-    for (key, value) in sweep.set.iter().chain(point) {
-        sets.push((key.clone(), value.to_string()));
-    }
+    let mut values: Vec<_> = sweep.set.iter().chain(point).collect();
+    // Which keys a table has is said by its kind, which goes before them; an outer table before an inner one.
+    values.sort_by_key(|(key, _)| match key.strip_suffix(".kind") {
+        Some(table) => table.matches('.').count(),
+        None => usize::MAX,
+    });
+    sets.extend(values.into_iter().map(|(key, value)| (key.clone(), as_toml(value))));
     if sweep.trials.folds > 0 {
         sets.push(("data.folds".into(), sweep.trials.folds.to_string()));
         sets.push(("data.fold".into(), job.fold.to_string()));
@@ -81,6 +85,14 @@ pub(crate) fn train_arguments(
         arguments.extend(["--set".into(), format!("{key}={value}").into()]);
     }
     arguments
+}
+
+/// A value as TOML has it: what JSON has, but for tables.
+fn as_toml(value: &Value) -> String {
+    match toml::Value::try_from(value) {
+        Ok(written @ (toml::Value::Array(_) | toml::Value::Table(_))) => written.to_string(),
+        _ => value.to_string(),
+    }
 }
 
 /// A run on its way.
@@ -205,6 +217,43 @@ mod tests {
     fn a_run_that_was_stopped_before_it_had_a_folder_has_no_figures_and_no_problem() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(figures_of(&folder.path().join("0003"), 6), Ok(None));
+    }
+
+    /// Values are sorted by key otherwise, and `kind` would come behind `code_dim`.
+    #[test]
+    fn the_kind_of_a_table_is_set_before_its_other_keys_and_a_trials_value_after_the_sweeps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base.toml");
+        std::fs::write(&path, "").unwrap();
+        let words = ["model.backbone.channels=4", "model.quantizer.quantizer.code_dim=2", "a=1,2"];
+        let sweep = crate::Sweep::read(&path, &words.map(str::to_owned)).unwrap();
+        let about = About { sweep, base: String::new(), steps: 90, eval_every: 90 };
+        let point = [
+            ("model.backbone.channels", Value::from(8)),
+            ("model.quantizer.code_dim", Value::from(16)),
+            ("model.quantizer.kind", Value::from("residual")),
+            ("model.quantizer.quantizer.kind", Value::from("simvq")),
+            ("x.parts", serde_json::json!([{ "path": "a", "weight": 0.5 }, [8, 5]])),
+        ];
+        let point: Point = point.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let job = Job { trial: 0, rung: 0, fold: 0, steps: 90 };
+        let arguments = train_arguments(&about, &point, None, &job);
+        let sets: Vec<&str> = arguments
+            .iter()
+            .map(|word| word.to_str().unwrap())
+            .filter(|word| word.contains('='))
+            .collect();
+        let expected = [
+            "checkpoint.keep=1",
+            "model.quantizer.kind=\"residual\"",
+            "model.quantizer.quantizer.kind=\"simvq\"",
+            "model.backbone.channels=4",
+            "model.quantizer.quantizer.code_dim=2",
+            "model.backbone.channels=8",
+            "model.quantizer.code_dim=16",
+            r#"x.parts=[{ path = "a", weight = 0.5 }, [8, 5]]"#,
+        ];
+        assert_eq!(sets, expected);
     }
 
     #[test]
