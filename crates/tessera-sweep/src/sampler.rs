@@ -108,7 +108,7 @@ impl<'a> Points<'a> {
 }
 
 /// A number from 0 to below 1.
-fn unit(random: &mut ChaCha8Rng) -> f64 {
+pub(crate) fn unit(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 

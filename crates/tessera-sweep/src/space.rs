@@ -62,7 +62,7 @@ pub struct Space {
 
 impl Domain {
     /// The value at `unit`, from 0 to below 1.
-    fn at(&self, unit: f64) -> Value {
+    pub(crate) fn at(&self, unit: f64) -> Value {
         match *self {
             Self::Values(ref values) => {
                 let at = (unit * values.len() as f64) as usize;

@@ -174,17 +174,28 @@ fn show(args: &ReportArgs) -> Result<ExitCode, Failure> {
     drop(out);
     print_table(&found)?;
     let mut out = std::io::stdout().lock();
-    let importances = found.importances();
-    if importances.is_empty() {
-        writeln!(out, "\ntoo few trials to say which parameters matter")?;
-    } else {
-        let step = found.schedule.rungs[0];
-        writeln!(
-            out,
-            "\nshare of the variance at step {step} that a parameter explains by itself:"
-        )?;
-        for (key, share) in importances {
-            writeln!(out, "{:>5.1} %  {key}", 100.0 * share)?;
+    match found.importances() {
+        None => writeln!(out, "\ntoo few trials to say which parameters matter")?,
+        Some(importances) => {
+            let step = found.schedule.rungs[0];
+            writeln!(
+                out,
+                "\nshare of the variance at step {step} that a parameter explains by itself:"
+            )?;
+            for (key, share) in &importances.shares {
+                writeln!(out, "{:>5.1} %  {key}", 100.0 * share)?;
+            }
+            let known = importances.r_squared;
+            writeln!(
+                out,
+                "R^2 of the forest behind it, on trials that it has not seen: {known:.2}"
+            )?;
+            if importances.are_void() {
+                writeln!(
+                    out,
+                    "warning: the forest predicts nothing, and the shares are those of chance: try more trials"
+                )?;
+            }
         }
     }
     let folder = args.pictures.clone().unwrap_or_else(|| args.folder.join("pictures"));
