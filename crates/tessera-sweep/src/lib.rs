@@ -20,6 +20,7 @@ mod schedule;
 mod space;
 mod spec;
 mod store;
+mod tpe;
 mod trial;
 
 pub use error::SweepError;

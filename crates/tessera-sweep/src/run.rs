@@ -390,7 +390,7 @@ impl Desk<'_> {
                     .zip(&standings)
                     .map(|(trial, standing)| Tried {
                         point: trial.point.clone(),
-                        cost: standing.costs.last().copied().filter(|cost| cost.is_finite()),
+                        standing: standing.clone(),
                     })
                     .collect();
                 let point = self.points.next(&tried).filter(|_| allows(0));

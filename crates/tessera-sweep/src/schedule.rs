@@ -7,6 +7,8 @@
 //! those that have come so far, and a new one begins where there is none. Without halving there is one
 //! rung, the end.
 
+use std::cmp::Ordering;
+
 use crate::spec::{Search, Strategy};
 
 /// What is known of a trial.
@@ -16,6 +18,39 @@ pub struct Standing {
     pub costs: Vec<f64>,
     /// Rungs that it was sent to: one more than reached while it is on its way.
     pub decided: usize,
+}
+
+impl Standing {
+    /// Where it stands among others; `None` where nothing is known yet.
+    pub(crate) fn rank(&self) -> Option<Rank> {
+        let cost = if self.has_failed() { f64::INFINITY } else { *self.costs.last()? };
+        Some(Rank { rungs: self.costs.len(), cost })
+    }
+
+    /// Whether it failed, at any rung.
+    fn has_failed(&self) -> bool {
+        self.costs.contains(&f64::INFINITY)
+    }
+}
+
+/// How good a trial is: the less the better.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rank {
+    /// Rungs that it has come to.
+    rungs: usize,
+    /// What it cost at the last; infinite where it failed.
+    pub(crate) cost: f64,
+}
+
+impl Rank {
+    /// One that has come further goes first, then one of a lower cost; all that failed are equal, and last.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        let failed = self.cost.is_infinite().cmp(&other.cost.is_infinite());
+        if self.cost.is_infinite() && other.cost.is_infinite() {
+            return Ordering::Equal;
+        }
+        failed.then(other.rungs.cmp(&self.rungs)).then(self.cost.total_cmp(&other.cost))
+    }
 }
 
 /// What is to be done next.

@@ -17,6 +17,8 @@ pub type Point = BTreeMap<String, Value>;
 const MAX_POINTS: usize = 100_000;
 /// Significant digits of numbers drawn from a range: enough to tell them apart, few enough to read.
 const DIGITS: usize = 6;
+/// As many parts of a range can be told apart at least.
+const MIN_PARTS: f64 = 1e4;
 
 /// What a parameter may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,13 +71,24 @@ impl Domain {
                 values[at.min(values.len() - 1)].clone()
             }
             Self::Range { low, high, log, integer: false, .. } => {
-                number(between(low, high, log, unit))
+                number(between(low, high, log, unit), low, high)
             }
             Self::Range { low, high, log, integer: true, .. } => {
                 // Every whole number has an equal part of the range that ends half a step beyond both.
                 let value = between(low - 0.5, high + 0.5, log, unit);
                 Value::from(value.round().clamp(low, high) as i64)
             }
+        }
+    }
+
+    /// How many values [`Self::grid`] takes at most.
+    fn grid_len(&self) -> usize {
+        match *self {
+            Self::Values(ref values) => values.len(),
+            Self::Range { low, high, integer: true, points: 0, .. } => {
+                ((high - low) as usize).saturating_add(1)
+            }
+            Self::Range { points, .. } => points.max(2),
         }
     }
 
@@ -91,8 +104,11 @@ impl Domain {
                 let mut values: Vec<Value> = Vec::new();
                 for at in 0..=last {
                     let exact = between(low, high, log, at as f64 / last as f64);
-                    let value =
-                        if integer { Value::from(exact.round() as i64) } else { number(exact) };
+                    let value = if integer {
+                        Value::from(exact.round() as i64)
+                    } else {
+                        number(exact, low, high)
+                    };
                     if values.last() != Some(&value) {
                         values.push(value);
                     }
@@ -107,23 +123,46 @@ impl Domain {
         matches!(self, Self::Values(_) | Self::Range { integer: true, points: 0, .. })
     }
 
-    /// Where a value is, from 0 to below 1; for lists, the middle of its part.
+    /// Where a value is, from 0 to below 1; of lists and whole numbers, the middle of its part. There
+    /// [`Self::at`] gives the value again.
     pub(crate) fn unit_of(&self, value: &Value) -> Option<f64> {
         match *self {
             Self::Values(ref values) => {
                 let at = values.iter().position(|known| known == value)?;
                 Some((at as f64 + 0.5) / values.len() as f64)
             }
-            Self::Range { low, high, log, .. } => {
+            Self::Range { low, high, log, integer, .. } => {
                 let value = value.as_f64()?;
-                let unit = if log {
-                    (value / low).ln() / (high / low).ln()
-                } else {
-                    (value - low) / (high - low)
-                };
+                if integer {
+                    let (from, to) = self.part_of_integer(value.clamp(low, high));
+                    return Some((from + to) / 2.0);
+                }
+                let unit = where_between(low, high, log, value);
                 Some(if unit.is_finite() { unit.clamp(0.0, 1.0 - f64::EPSILON) } else { 0.0 })
             }
         }
+    }
+
+    /// From where to where [`Self::at`] gives the same value as at `unit`; of numbers that are not whole,
+    /// the unit itself twice.
+    pub(crate) fn part_of(&self, unit: f64) -> (f64, f64) {
+        match *self {
+            Self::Values(ref values) => {
+                let num = values.len() as f64;
+                let at = (unit * num).floor();
+                (at / num, (at + 1.0) / num)
+            }
+            Self::Range { integer: false, .. } => (unit, unit),
+            Self::Range { integer: true, .. } => {
+                self.part_of_integer(self.at(unit).as_f64().expect("a whole number"))
+            }
+        }
+    }
+
+    fn part_of_integer(&self, value: f64) -> (f64, f64) {
+        let Self::Range { low, high, log, .. } = *self else { return (0.0, 1.0) };
+        let edge = |value: f64| where_between(low - 0.5, high + 0.5, log, value).clamp(0.0, 1.0);
+        (edge(value - 0.5), edge(value + 0.5))
     }
 }
 
@@ -131,10 +170,18 @@ fn between(low: f64, high: f64, log: bool, unit: f64) -> f64 {
     if log { low * (high / low).powf(unit) } else { low + unit * (high - low) }
 }
 
-/// A number of few digits.
-fn number(value: f64) -> Value {
-    let short = format!("{value:.*e}", DIGITS - 1);
-    Value::from(short.parse::<f64>().expect("a number was just printed"))
+/// The unit at which [`between`] gives the value.
+fn where_between(low: f64, high: f64, log: bool, value: f64) -> f64 {
+    if log { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) }
+}
+
+/// A number of few digits from `low` to `high`; of more where these are close together.
+fn number(value: f64, low: f64, high: f64) -> Value {
+    let parts = low.abs().max(high.abs()) / (high - low) * MIN_PARTS;
+    let digits = DIGITS.max(parts.log10().ceil() as usize).min(17);
+    let short = format!("{value:.*e}", digits - 1);
+    let short = short.parse::<f64>().expect("a number was just printed");
+    Value::from(short.clamp(low, high))
 }
 
 impl Space {
@@ -145,18 +192,16 @@ impl Space {
     /// If there are fewer units than parameters.
     pub fn at(&self, units: &[f64]) -> Option<Point> {
         assert!(units.len() >= self.parameters.len(), "a unit for each parameter");
-        let values =
-            self.parameters.iter().zip(units).map(|(parameter, unit)| parameter.domain.at(*unit));
-        self.point(values)
+        self.point(|at| self.parameters[at].domain.at(units[at]))
     }
 
-    /// The point of these values, one a parameter, without those that are not active; `None` where it
-    /// is forbidden.
-    fn point(&self, values: impl Iterator<Item = Value>) -> Option<Point> {
+    /// The point of what `value` says of each parameter that is active, by its number; `None` where it is
+    /// forbidden.
+    pub(crate) fn point(&self, mut value: impl FnMut(usize) -> Value) -> Option<Point> {
         let mut point = Point::new();
-        for (parameter, value) in self.parameters.iter().zip(values) {
+        for (at, parameter) in self.parameters.iter().enumerate() {
             if all_hold(&parameter.when, &point) {
-                point.insert(parameter.key.clone(), value);
+                point.insert(parameter.key.clone(), value(at));
             }
         }
         let forbidden = self.forbidden.iter().any(|together| all_hold(together, &point));
@@ -169,24 +214,26 @@ impl Space {
     ///
     /// [`SweepError::Space`] if they are too many to try, or none is allowed.
     pub fn grid(&self) -> Result<Vec<Point>, SweepError> {
-        let values: Vec<Vec<Value>> = self.parameters.iter().map(|one| one.domain.grid()).collect();
-        let size = values.iter().try_fold(1_usize, |size, values| size.checked_mul(values.len()));
-        let Some(size) = size.filter(|size| *size <= MAX_POINTS) else {
+        let lens = self.parameters.iter().map(|one| one.domain.grid_len());
+        let size = lens.into_iter().try_fold(1_usize, usize::checked_mul);
+        if size.is_none_or(|size| size > MAX_POINTS) {
             return Err(SweepError::Space(format!(
                 "a grid of more than {MAX_POINTS} points: give fewer values, or choose another strategy"
             )));
-        };
+        }
+        let values: Vec<Vec<Value>> = self.parameters.iter().map(|one| one.domain.grid()).collect();
+        let size = values.iter().map(Vec::len).product(); // values that are equal are one
         let mut points: Vec<Point> = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         for number in 0..size {
             let mut rest = number;
-            let mut picked: Vec<Value> = Vec::new();
+            let mut picked: Vec<&Value> = Vec::new();
             for values in values.iter().rev() {
-                picked.push(values[rest % values.len()].clone());
+                picked.push(&values[rest % values.len()]);
                 rest /= values.len();
             }
             picked.reverse();
-            if let Some(point) = self.point(picked.into_iter())
+            if let Some(point) = self.point(|at| picked[at].clone())
                 && seen.insert(text_of(&point))
             {
                 points.push(point);
@@ -223,7 +270,12 @@ impl Space {
                 Domain::Values(values) if values.is_empty() => {
                     return refused(format!("{key} has no values"));
                 }
-                Domain::Values(_) => {}
+                Domain::Values(values) => {
+                    let mut rest = values.iter().enumerate();
+                    if let Some((_, twice)) = rest.find(|(at, one)| values[..*at].contains(one)) {
+                        return refused(format!("{key} has the value {twice} twice"));
+                    }
+                }
                 Domain::Range { low, high, log, .. } => {
                     if !(low.is_finite() && high.is_finite() && low < high) {
                         return refused(format!(
@@ -355,6 +407,7 @@ mod tests {
         for (space, words) in [
             (vec![], "nothing is varied"),
             (vec![values("a", &[])], "a has no values"),
+            (vec![values("a", &[json!(1), json!(2), json!(1)])], "a has the value 1 twice"),
             (vec![values("a", &[json!(1)]), values("a", &[json!(1)])], "a is named twice"),
             (vec![child, values("a", &[json!(1)])], "b hangs on a"),
             (
@@ -366,6 +419,53 @@ mod tests {
             let problem = of(space).unwrap_err().to_string();
             assert!(problem.contains(words), "{problem}");
         }
+    }
+
+    /// What a sampler is told of a value has to bring that value back.
+    #[test]
+    fn a_value_comes_back_from_where_it_is() {
+        let there_and_back = |domain: &Domain, value: Value| {
+            let unit = domain.unit_of(&value).unwrap();
+            assert_eq!(domain.at(unit), value, "{domain:?} at {unit}");
+            let (from, to) = domain.part_of(unit);
+            assert!(from <= unit && unit <= to, "{domain:?}: {unit} is not in {from} to {to}");
+            if from < to {
+                let inside = [0.01, 0.99].map(|share| domain.at(from + share * (to - from)));
+                assert_eq!(inside, [value.clone(), value], "{domain:?}");
+            }
+        };
+        let list = Domain::Values(vec![json!(64), json!(0.5), json!("a"), json!([8, 5])]);
+        list.grid().into_iter().for_each(|value| there_and_back(&list, value));
+        for (low, high) in [(1, 9), (16, 4096), (1000, 1003)] {
+            for log in [false, true] {
+                let domain = range(f64::from(low), f64::from(high), log, true, 0);
+                (low..=high).for_each(|value| there_and_back(&domain, json!(value)));
+            }
+        }
+        let rates = range(1e-5, 1e-1, true, false, 5);
+        [1e-5, 3e-3, 0.0123456].into_iter().for_each(|value| there_and_back(&rates, json!(value)));
+    }
+
+    /// Six digits are none of what differs between a million and ten more.
+    #[test]
+    fn numbers_of_a_narrow_range_can_be_told_apart_and_stay_in_it() {
+        let narrow = range(1e6, 1e6 + 10.0, false, false, 5);
+        assert_eq!(narrow.grid(), [0.0, 2.5, 5.0, 7.5, 10.0].map(|more| json!(1e6 + more)));
+        let uneven = range(0.123_456_78, 0.2, false, false, 5);
+        assert!(uneven.at(0.0).as_f64().unwrap() >= 0.123_456_78);
+    }
+
+    /// Of a thousand million seeds no list is made.
+    #[test]
+    fn a_range_of_more_whole_numbers_than_can_be_counted_has_no_grid() {
+        let seeds = Parameter {
+            key: "seed".into(),
+            domain: range(0.0, 1e9, false, true, 0),
+            when: BTreeMap::new(),
+        };
+        let space = Space { parameters: vec![seeds], forbidden: vec![] };
+        assert!(space.grid().unwrap_err().to_string().contains("more than 100000 points"));
+        assert_eq!(space.all(), None);
     }
 
     #[test]

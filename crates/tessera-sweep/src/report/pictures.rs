@@ -325,6 +325,12 @@ fn marks(domain: &Domain) -> Vec<f64> {
         Domain::Values(values) => {
             (0..values.len()).map(|at| (at as f64 + 0.5) / values.len() as f64).collect()
         }
+        Domain::Range { integer: true, .. } => {
+            let units = [0.0, 0.5, 1.0].map(|unit| domain.unit_of(&domain.at(unit)));
+            let mut units: Vec<f64> = units.into_iter().flatten().collect();
+            units.dedup();
+            units
+        }
         Domain::Range { .. } => vec![0.0, 0.5, 1.0],
     }
 }
@@ -346,11 +352,10 @@ fn value_at(parameter: &Parameter, unit: f64) -> String {
                 None => String::new(),
             }
         }
-        Domain::Range { low, high, log, integer, .. } => {
-            let value =
-                if *log { low * (high / low).powf(unit) } else { low + unit * (high - low) };
-            if *integer { format!("{value:.0}") } else { short(value) }
-        }
+        Domain::Range { .. } => match parameter.domain.at(unit) {
+            Value::Number(whole) if !whole.is_f64() => whole.to_string(),
+            value => short(value.as_f64().expect("a range has numbers")),
+        },
     }
 }
 
