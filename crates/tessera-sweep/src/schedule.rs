@@ -6,6 +6,10 @@
 //! <https://arxiv.org/abs/1810.05934>, algorithm 2): a trial goes on as soon as it is among the best of
 //! those that have come so far, and a new one begins where there is none. Without halving there is one
 //! rung, the end.
+//!
+//! A trial that fails has arrived at the rung where it failed, as the worst: nobody waits for it, and it
+//! counts among those of which the best go on. It leaves the places that it had among the best of the
+//! rungs before, so that its failure does not end the climb of the others.
 
 use std::cmp::Ordering;
 
@@ -83,9 +87,8 @@ pub struct Schedule {
 impl Schedule {
     /// That of a sweep whose trainings have so many steps.
     pub fn new(search: &Search, steps: u64) -> Self {
-        let halving = matches!(search.strategy, Strategy::Halving | Strategy::Asha);
         let mut rungs = Vec::new();
-        if halving {
+        if search.strategy.has_rungs() {
             // Up from what every trial gets, as the papers have it; the last rung is the whole training.
             let first = Some(search.min_steps.max(1));
             let all = std::iter::successors(first, |rung| rung.checked_mul(search.factor));
@@ -115,7 +118,11 @@ impl Schedule {
         let mut arrived: Vec<(f64, usize)> = trials
             .iter()
             .enumerate()
-            .filter_map(|(number, trial)| Some((*trial.costs.get(rung)?, number)))
+            .filter_map(|(number, trial)| {
+                let cost = *trial.costs.get(rung)?;
+                // One that failed further on leaves its place to the next best.
+                Some((if trial.has_failed() { f64::INFINITY } else { cost }, number))
+            })
             .collect();
         let num = if self.synchronous {
             if !self.is_complete(trials, rung, max_trials) {
@@ -248,6 +255,33 @@ mod tests {
         let halving = Schedule { synchronous: true, ..schedule };
         let cost = |trial: usize, _| if trial < 7 { f64::INFINITY } else { trial as f64 };
         assert_eq!(decisions(&halving, 9, 2, cost)[9..], [(7, 1), (8, 1), (7, 2)]);
+    }
+
+    /// The best three of the first rung diverge on the way to the second, and the next three take their
+    /// places. The best one of these comes to the end; with ASHA two do, of six that have come.
+    #[test]
+    fn a_trial_that_fails_further_on_leaves_its_place_to_the_next_best() {
+        let cost = |trial: usize, rung: usize| match (trial, rung) {
+            (0..3, 1..) => f64::INFINITY,
+            _ => trial as f64,
+        };
+        for (strategy, last) in [(Strategy::Halving, 3..4), (Strategy::Asha, 3..5)] {
+            for parallel in [1, 3] {
+                let made = decisions(&schedule(strategy, 10, 90), 9, parallel, cost);
+                let up = |rung| {
+                    let there = made.iter().filter(|one| one.1 == rung).map(|one| one.0);
+                    there.collect::<std::collections::BTreeSet<_>>()
+                };
+                let told = format!("{strategy:?}, {parallel} at a time: {made:?}");
+                assert_eq!(up(1), (0..6).collect(), "{told}");
+                assert_eq!(up(2), last.clone().collect(), "{told}");
+            }
+        }
+        // Also where the last rung is where it fails.
+        let cost =
+            |trial: usize, rung| if (trial, rung) == (0, 2) { f64::INFINITY } else { trial as f64 };
+        let made = decisions(&schedule(Strategy::Halving, 10, 90), 9, 1, cost);
+        assert_eq!(made[9..], [(0, 1), (1, 1), (2, 1), (0, 2), (3, 1), (1, 2)]);
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Strategy {
     /// The names, in the order of the documentation.
     pub const NAMES: [&str; 6] = ["grid", "random", "sobol", "tpe", "halving", "asha"];
 
+    /// Whether trials are compared at rungs on the way, and bad ones stopped there.
+    pub fn has_rungs(self) -> bool {
+        matches!(self, Self::Halving | Self::Asha)
+    }
+
     /// That of a name.
     pub fn named(name: &str) -> Option<Self> {
         serde_json::from_value(Value::from(name)).ok()
@@ -308,12 +313,11 @@ impl Sweep {
             );
         }
         let Search { strategy, sampler, trials, min_steps, factor, .. } = self.search;
-        let grid = strategy == Strategy::Grid
-            || (sampler == Sampler::Grid && matches!(strategy, Strategy::Halving | Strategy::Asha));
+        let grid = strategy == Strategy::Grid || (sampler == Sampler::Grid && strategy.has_rungs());
         if trials == 0 && !grid {
             return refused("search.trials should say how many trials there are to be".to_owned());
         }
-        if matches!(strategy, Strategy::Halving | Strategy::Asha) {
+        if strategy.has_rungs() {
             if !(1..=steps).contains(&min_steps) {
                 return refused(format!(
                     "search.min_steps should be from 1 to train.steps, {steps}, found {min_steps}"
