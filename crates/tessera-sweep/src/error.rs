@@ -33,9 +33,11 @@ pub enum SweepError {
         /// The worker's exit code.
         code: ExitCode,
     },
-    /// The metric is none of the figures of an evaluation.
-    #[error("an evaluation has no figure {name:?}: there are {known}")]
+    /// A figure is none of those of an evaluation.
+    #[error("{key}: an evaluation has no figure {name:?}: there are {known}")]
     Metric {
+        /// The key that names it.
+        key: &'static str,
         /// The name.
         name: String,
         /// Those that there are.

@@ -12,6 +12,7 @@
 //! Links no torch: a trial is a program.
 
 mod display;
+mod ending;
 mod error;
 pub mod report;
 mod run;
@@ -23,12 +24,13 @@ mod store;
 mod tpe;
 mod trial;
 
+pub use ending::Ending;
 pub use error::SweepError;
-pub use run::{Ending, Options, run};
+pub use run::{Options, run};
 pub use sampler::{Points, Tried};
 pub use schedule::{Next, Schedule, Standing};
 pub use space::{Domain, Parameter, Point, Space};
-pub use spec::{Budget, Goal, Metric, Report, Sampler, Search, Strategy, Sweep, Trials};
+pub use spec::{Budget, FIGURES, Goal, Metric, Report, Sampler, Search, Strategy, Sweep, Trials};
 pub use store::{About, Job, Outcome, Store, Trial};
 pub use trial::{Slot, run_dir, slots};
 

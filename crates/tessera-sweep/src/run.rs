@@ -12,6 +12,7 @@ use tessera_control::{ExitCode, usable_cores};
 use tessera_launch::{LaunchError, find_gpus, resolve_alone, stop_signals};
 
 use crate::display::Display;
+use crate::ending::Ending;
 use crate::error::SweepError;
 use crate::sampler::{Points, Tried};
 use crate::schedule::{Next, Schedule, Standing};
@@ -36,15 +37,6 @@ pub struct Options {
     pub parallel: Option<usize>,
     /// Whether to go on with a sweep that is there.
     pub resume: bool,
-}
-
-/// How a sweep has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// All that was to be done is done.
-    Done,
-    /// It was asked to stop; the same command with `--resume` goes on.
-    Stopped,
 }
 
 /// What the worker has made of the base configuration.
@@ -108,9 +100,12 @@ pub fn run(sweep: &Sweep, options: &Options) -> Result<Ending, SweepError> {
         display,
         about: &about,
     };
-    let ending = desk.until_over(&mut signals()?)?;
+    let is_whole = desk.until_over(&mut signals()?)?;
     crate::report::write(&desk.store, &about, folder)?;
-    Ok(ending)
+    if !is_whole {
+        return Ok(Ending::Stopped);
+    }
+    Ok(Ending::of(&desk.store.trials(about.sweep.trials.num_runs())?, &about.sweep.metric))
 }
 
 /// The folder's lock. The launchers inherit it, so it is free only when all of them have ended.
@@ -183,9 +178,11 @@ fn about(sweep: &Sweep) -> Result<About, SweepError> {
     let base: Base = serde_json::from_str(&line).map_err(unreadable)?;
     about.base = line;
     (about.steps, about.eval_every) = (base.steps, base.config.eval.every);
-    if let Some(first) = Points::new(&sweep.space, &sweep.search)?.next(&[]) {
-        resolve(&about, &first)?;
-    }
+    let Some(first) = Points::new(&sweep.space, &sweep.search)?.next(&[]) else {
+        let problem = "every point that was drawn is forbidden: forbid less".to_owned();
+        return Err(SweepError::Space(problem));
+    };
+    resolve(&about, &first)?;
     Ok(about)
 }
 
@@ -221,7 +218,8 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    fn until_over(&mut self, signals: &mut Signals) -> Result<Ending, SweepError> {
+    /// Whether all is done; not where it was asked to stop.
+    fn until_over(&mut self, signals: &mut Signals) -> Result<bool, SweepError> {
         let (mut told, mut changed) = (0, true);
         self.show_standings()?;
         loop {
@@ -242,7 +240,7 @@ impl Desk<'_> {
             }
             if self.running.is_empty() && (told > 0 || !changed) {
                 self.store.set_seconds(self.seconds())?;
-                return Ok(if told > 0 { Ending::Stopped } else { Ending::Done });
+                return Ok(told == 0);
             }
             self.display.draw(&self.running);
             std::thread::sleep(TICK);
@@ -294,8 +292,8 @@ impl Desk<'_> {
         let metric = &self.about.sweep.metric;
         if outcome.message.is_empty() && !outcome.figures.contains_key(&metric.name) {
             let known: Vec<&str> = outcome.figures.keys().map(String::as_str).collect();
-            let (name, known) = (metric.name.clone(), known.join(", "));
-            return Err(SweepError::Metric { name, known });
+            let (key, name, known) = ("metric.name", metric.name.clone(), known.join(", "));
+            return Err(SweepError::Metric { key, name, known });
         }
         if outcome.message.is_empty() && outcome.figures[&metric.name].as_f64().is_none() {
             outcome.message = format!("{} is not a number", metric.name);

@@ -15,6 +15,10 @@ mod words;
 /// Points that a grid takes of a range that does not say.
 const POINTS: usize = 5;
 
+/// What a trial is measured by: the numbers of an evaluation, and how many numbers make the model.
+pub const FIGURES: [&str; 7] =
+    ["mse", "psnr", "ssim", "perplexity", "codes_used", "bits_per_token", "parameters"];
+
 /// A sweep, with everything said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
@@ -297,6 +301,13 @@ impl Sweep {
     /// [`SweepError::Spec`] or [`SweepError::Space`] in one line.
     pub fn validate(&self, steps: u64) -> Result<(), SweepError> {
         self.space.validate()?;
+        for (key, name) in [("metric.name", &self.metric.name), ("report.size", &self.report.size)]
+        {
+            if !FIGURES.contains(&name.as_str()) {
+                let (name, known) = (name.clone(), FIGURES.join(", "));
+                return Err(SweepError::Metric { key, name, known });
+            }
+        }
         let refused =
             |problem: String| Err(SweepError::Spec { place: "the sweep".to_owned(), problem });
         if let Some(key) =
@@ -332,6 +343,14 @@ impl Sweep {
         }
         if self.trials.folds == 1 {
             return refused("trials.folds should be 0, or 2 or more".to_owned());
+        }
+        let first = if min_steps > 0 && strategy.has_rungs() { min_steps } else { steps };
+        let least = first.saturating_mul(self.trials.num_runs());
+        if (1..least).contains(&self.budget.steps) {
+            return refused(format!(
+                "budget.steps should be {least}, what one trial takes, or more, found {}",
+                self.budget.steps
+            ));
         }
         if !(self.budget.seconds >= 0.0 && self.budget.seconds.is_finite()) {
             return refused(format!(
@@ -452,6 +471,18 @@ mod tests {
             (told("", &["train.steps=1,2"]), "train.steps cannot be varied"),
             (file("trials = 9", ""), "search.trials should say"),
             (file("min_steps = 10", "min_steps = 91"), "from 1 to train.steps, 90, found 91"),
+            (
+                file("[search]", "[metric]\nname = \"error\"\n[search]"),
+                "metric.name: an evaluation has no figure \"error\": there are mse, psnr, ssim, ",
+            ),
+            (
+                file("[search]", "[report]\nsize = \"bits\"\n[search]"),
+                "report.size: an evaluation has no figure \"bits\": there are mse, psnr, ssim, ",
+            ),
+            (
+                file("[search]", "[budget]\nsteps = 19\n[trials]\nfolds = 2\n[search]"),
+                "budget.steps should be 20, what one trial takes, or more, found 19",
+            ),
             (file("strategy = \"asha\"", "strategy = \"best\""), "unknown variant `best`"),
             (
                 file("log_range = [1e-4, 1e-2]", ""),
