@@ -14,6 +14,7 @@
 mod display;
 mod ending;
 mod error;
+mod identity;
 pub mod report;
 mod run;
 mod sampler;

@@ -14,6 +14,7 @@ use tessera_launch::{LaunchError, find_gpus, resolve_alone, stop_signals};
 use crate::display::Display;
 use crate::ending::Ending;
 use crate::error::SweepError;
+use crate::identity::difference;
 use crate::sampler::{Points, Tried};
 use crate::schedule::{Next, Schedule, Standing};
 use crate::space::Point;
@@ -148,13 +149,10 @@ fn open(sweep: &Sweep, options: &Options) -> Result<(Store, About), SweepError> 
         let _ = std::fs::remove_file(&path); // what a kill has left of its making
         return Ok((Store::create(&path, &about)?, about));
     };
-    // More trials and another budget change no decision that was made.
-    let mut same = about.clone();
-    same.sweep.search.trials = before.sweep.search.trials;
-    same.sweep.budget = before.sweep.budget;
-    same.sweep.report = before.sweep.report.clone();
-    if same != before {
-        return refused("it holds another sweep, or its base has changed: choose another --dir");
+    if let Some((what, then, now)) = difference(&before, &about) {
+        return refused(&format!(
+            "it holds another sweep: {what} is {then} there, {now} here: give that again, or choose another --dir"
+        ));
     }
     Ok((store, about))
 }

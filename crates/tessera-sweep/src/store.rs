@@ -422,6 +422,60 @@ mod tests {
         assert_eq!(store.decisions().unwrap()[2], (0, 1, 30, "best of one".to_owned()));
     }
 
+    /// A copy of a file of version 2: four trials of ASHA, rungs of 2 and 6 steps, one trial failed. Made
+    /// smaller by `PRAGMA journal_mode=DELETE; PRAGMA page_size=512; VACUUM`.
+    fn of_version_2() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sweep.db");
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sweep-v2.db");
+        std::fs::copy(fixture, &path).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_file_of_version_2_is_read() {
+        let (_folder, path) = of_version_2();
+        let (store, about) = Store::open(&path).unwrap().unwrap();
+        assert_eq!(
+            (about.steps, about.eval_every, about.sweep.space.parameters.len()),
+            (6, 500, 2)
+        );
+        assert_eq!(about.sweep.search.strategy, crate::spec::Strategy::Asha);
+        about.sweep.validate(about.steps).unwrap();
+        let trials = store.trials(1).unwrap();
+        let stands: Vec<(usize, Option<f64>)> =
+            trials.iter().map(|trial| (trial.decided, trial.figure(0, "mse"))).collect();
+        let expected = [
+            (1, None),
+            (1, Some(0.035390231758356094)),
+            (2, Some(0.03539009019732475)),
+            (2, Some(0.03290853649377823)),
+        ];
+        assert_eq!(stands, expected);
+        assert_eq!(trials[0].failure().map(|failure| failure.code), Some(5));
+        assert_eq!(trials[0].point["optimizer.learning_rate"], json!(1e30));
+        assert_eq!(best(&trials, &about.sweep.metric), Some(3));
+        assert!(store.open_jobs(1).unwrap().is_empty());
+        assert_eq!(store.decisions().unwrap().len(), 6);
+        // It is the sweep that it was, also where its base is given by another name.
+        let mut now = about.clone();
+        now.sweep.base = "elsewhere/link.toml".into();
+        now.base = about.base.replace("base.toml:", "elsewhere/link.toml:");
+        assert_ne!(now.base, about.base);
+        assert_eq!(crate::identity::difference(&about, &now), None);
+        now.base = about.base.replace("\"code_dim\":4", "\"code_dim\":8");
+        let told = crate::identity::difference(&about, &now).unwrap();
+        assert_eq!(told.0, "the base's model.quantizer.code_dim");
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_refused_with_what_to_do() {
+        let (_folder, path) = of_version_2();
+        connect(&path).unwrap().execute("UPDATE sweep SET version = 1", []).unwrap();
+        let told = Store::open(&path).unwrap_err().to_string();
+        assert!(told.contains("its version is 1, this program knows 2: choose another"), "{told}");
+    }
+
     #[test]
     fn a_run_that_failed_costs_more_than_any_other_and_is_kept_with_its_cause() {
         let failed = Outcome { code: 3, message: "worker lost".into(), ..outcome(0.5) };
