@@ -6,7 +6,7 @@
 Builds and runs crates/tessera-sweep/examples/tpe.rs: functions in place of trainings, so it takes seconds once it
 is built. Writes docs/results/DATE-sweeps-tpe.md.
 """
-import argparse, datetime, os, pathlib, platform, re, shlex, subprocess
+import argparse, datetime, os, pathlib, platform, re, shlex, subprocess, textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -28,11 +28,12 @@ def main():
         f"- command: `{words}`",
         f"- machine: {processor()}, {len(os.sched_getaffinity(0))} cores, shared",
         f"- commit: {commit}", "",
-        "Functions in place of trainings (`crates/tessera-sweep/examples/tpe.rs`); 0 is the best that there is. "
-        "Each trial's cost has noise of up to 0.01. The best is the trial that looks best, at its cost without noise: "
-        f"the median over {args.seeds} seeds. Both strategies begin with the same ten points, except in the finite "
-        "space, where random goes through a shuffled list.", "",
-        table,
+        textwrap.fill(
+            "Functions in place of trainings (`crates/tessera-sweep/examples/tpe.rs`); 0 is the best that there is. "
+            "Each trial's cost has noise of up to 0.01. The best is the trial that looks best, at its cost without "
+            f"noise: the median over {args.seeds} seeds. Both strategies begin with the same ten points, except in the "
+            "finite space, where random goes through a shuffled list.", 119), "",
+        table.rstrip(), "",
     ]
     path = args.results / f"{datetime.date.today()}-sweeps-tpe.md"
     path.parent.mkdir(parents=True, exist_ok=True)
