@@ -332,9 +332,6 @@ fn check_target(target: &Path) -> Result<(), DataError> {
     match fs::read_dir(target) {
         Ok(_) if partial::is_free(target) => Ok(()),
         Ok(_) => Err(output_error(target, "it is not empty: remove it or choose another")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_symlink() => {
-            Err(output_error(target, "it is a link to nothing: make the folder that it leads to"))
-        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(output_error(target, "it, or a part of its path, is a file: choose another"))
