@@ -100,6 +100,18 @@ pub enum DataError {
         /// Extensions of the files that were looked for.
         extensions: String,
     },
+    /// A path with a pattern that stands for nothing.
+    #[error(
+        "data.path {} {problem}: a pattern is as {{000..123}}, {{a,b}}, * or ?, and :: stands between \
+         two of them",
+        .path.display()
+    )]
+    Pattern {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A folder of published files that cannot be used as it is.
     #[error("{} {problem}", .path.display())]
     Folder {

@@ -50,5 +50,5 @@ pub use sampler::{SamplePosition, Sampler, part};
 pub use shape::SampleShape;
 pub use source::split_config::SplitConfig;
 pub use source::{Groups, Source};
-pub use store::RemoteConfig;
+pub use store::{RemoteConfig, shown};
 pub use verify::{Problem, VerifyReport, verify};

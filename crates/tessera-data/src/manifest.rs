@@ -14,7 +14,7 @@ use crate::decode::Modality;
 use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Name of the manifest inside the folder of a data set.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -212,7 +212,7 @@ pub(crate) fn read_from(store: &Store, folder: &Path) -> Result<(Manifest, Strin
     let path = store.path(MANIFEST_FILE);
     let text = store.read(MANIFEST_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            DataError::NoDataset { path: folder.to_owned() }
+            DataError::NoDataset { path: store::shown(folder) }
         }
         _ => DataError::Read { path: path.clone(), source },
     })?;

@@ -4,173 +4,20 @@
 #![cfg(feature = "remote")]
 #![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
-use std::collections::HashMap;
+mod web_server;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use tessera_data::{
     DataConfig, DataErrorKind, DataKind, Draw, OnCorrupt, PackOptions, RemoteConfig, Source,
     SyntheticConfig, VerifyMode, pack, source,
 };
-
-/// What the web server does to the next answers about shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Kind,
-    /// 500.
-    Broken,
-    /// Promises the bytes and closes after half of them.
-    ClosesEarly,
-    /// Accepts and says nothing.
-    Stalls,
-    /// Gives the whole file, whatever the range.
-    NoRanges,
-    /// Flips a bit in the middle.
-    Lies,
-}
-
-/// A web server of one folder.
-struct Server {
-    port: u16,
-    state: Arc<State>,
-}
-
-struct State {
-    root: PathBuf,
-    mood: Mutex<(Mood, u32)>,
-    /// Answers with a body.
-    answers: AtomicU64,
-}
-
-impl Server {
-    fn start(root: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State {
-            root: root.to_owned(),
-            mood: Mutex::new((Mood::Kind, 0)),
-            answers: AtomicU64::new(0),
-        });
-        let shared = Arc::clone(&state);
-        // It ends with the process of the test.
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.serve(stream.unwrap()));
-            }
-        });
-        Self { port, state }
-    }
-
-    /// Makes the next `answers` about shards and archives bad.
-    fn be(&self, mood: Mood, answers: u32) {
-        *self.state.mood.lock().unwrap() = (mood, answers);
-    }
-
-    fn answers(&self) -> u64 {
-        self.state.answers.load(Ordering::Relaxed)
-    }
-
-    fn url(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("http://127.0.0.1:{}/{path}", self.port))
-    }
-}
-
-impl State {
-    fn mood_of(&self, path: &str) -> Mood {
-        let mut mood = self.mood.lock().unwrap();
-        if mood.1 == 0 || !(path.ends_with(".safetensors") || path.ends_with(".tar")) {
-            return Mood::Kind;
-        }
-        mood.1 -= 1;
-        mood.0
-    }
-
-    fn serve(&self, mut stream: TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        loop {
-            let (mut first, mut headers) = (String::new(), HashMap::new());
-            if reader.read_line(&mut first).unwrap_or(0) == 0 {
-                return;
-            }
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                match line.trim().split_once(':') {
-                    Some((key, value)) => {
-                        headers.insert(key.to_ascii_lowercase(), value.trim().to_owned());
-                    }
-                    None => break,
-                }
-            }
-            let mut words = first.split_whitespace();
-            let (method, path) = (words.next().unwrap(), words.next().unwrap());
-            let Ok(bytes) = fs::read(self.root.join(path.trim_start_matches('/'))) else {
-                stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
-                continue;
-            };
-            let modified = "last-modified: Mon, 23 Nov 2026 08:00:00 GMT\r\n";
-            if method == "HEAD" {
-                let length = bytes.len();
-                let head = format!("HTTP/1.1 200 OK\r\n{modified}content-length: {length}\r\n\r\n");
-                stream.write_all(head.as_bytes()).unwrap();
-                continue;
-            }
-            self.answers.fetch_add(1, Ordering::Relaxed);
-            let mood = self.mood_of(path);
-            match mood {
-                Mood::Broken => {
-                    let head = b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n";
-                    stream.write_all(head).unwrap();
-                    continue;
-                }
-                Mood::Stalls => {
-                    // Until the client gives up.
-                    let _ = reader.read(&mut [0]);
-                    return;
-                }
-                _ => {}
-            }
-            let range = headers.get("range").filter(|_| mood != Mood::NoRanges);
-            let (head, mut body) = match range {
-                Some(range) => {
-                    let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap();
-                    let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
-                    let all = bytes.len();
-                    let end = (to + 1).min(all);
-                    (
-                        format!(
-                            "206 Partial Content\r\ncontent-range: bytes {from}-{}/{all}",
-                            end - 1
-                        ),
-                        bytes[from..end].to_vec(),
-                    )
-                }
-                None => ("200 OK".to_owned(), bytes),
-            };
-            let length = body.len();
-            let head = format!("HTTP/1.1 {head}\r\n{modified}content-length: {length}\r\n\r\n");
-            match mood {
-                Mood::ClosesEarly => body.truncate(length / 2),
-                Mood::Lies => body[length / 2] ^= 1,
-                _ => {}
-            }
-            stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(&body).unwrap();
-            if mood == Mood::ClosesEarly {
-                return;
-            }
-        }
-    }
-}
+use web_server::{Mood, Server};
 
 /// A packed data set of 40 drawn pictures in four shards, in `root/set`.
 fn packed(root: &Path) -> Arc<dyn Source> {
@@ -365,6 +212,42 @@ fn archives_of_a_web_server_are_named_by_a_pattern() {
     assert!(message.contains("name the archives, as in"), "{message}");
 }
 
+#[test]
+fn a_url_is_sent_as_it_is_and_its_signature_is_nowhere_else() {
+    let folder = TempDir::new().unwrap();
+    archives(&folder.path().join("a b/signed"));
+    let server = Server::start(folder.path());
+    let cache = folder.path().join("cache");
+    let signed = |signature: &str, date: u32| {
+        let query = format!("X-Amz-Date={date}&X-Amz-Signature={signature}");
+        remote(server.url(&format!("a%20b/signed/set-{{0..2}}.tar?{query}")), &cache)
+    };
+    are_archives(&signed("geheim", 1));
+    // The length of each, and its one page; nothing is asked that the signature is not for.
+    assert_eq!(server.answers(), 6);
+    // Signed anew they are the same: what was fetched and indexed counts.
+    are_archives(&signed("geheim", 2));
+    assert_eq!(server.answers(), 9);
+    let open = |config: DataConfig| {
+        source::open(&DataConfig { kind: DataKind::Webdataset, ..config }, "train")
+    };
+    let both = [1, 2].map(|date| open(signed("geheim", date)).unwrap().fingerprint());
+    assert_eq!(both[0], both[1]);
+    let message = open(signed("falsch", 1)).err().unwrap().to_string();
+    assert!(message.contains("a%20b/signed/set-0.tar?...") && message.contains("403"), "{message}");
+    assert!(!message.contains("falsch"), "{message}");
+
+    // Several folders, and a list of what is here and what is elsewhere.
+    archives(&folder.path().join("c"));
+    let webdataset = |path: String| open(remote(path.into(), &cache)).unwrap().num_samples();
+    let here = folder.path().join("c/set-0.tar").display().to_string();
+    let there = server.url("").display().to_string();
+    let (c, signed) = (format!("{there}c"), format!("{there}a%20b/signed"));
+    let query = "?X-Amz-Signature=geheim";
+    assert_eq!(webdataset(format!("{c}/set-{{0,2}}.tar::{signed}/set-1.tar{query}")), 12);
+    assert_eq!(webdataset(format!("{here}::{c}/set-1.tar::{c}/set-1.tar")), 8);
+}
+
 /// A process that ends with the test.
 struct Ending(Child);
 
@@ -403,7 +286,8 @@ s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-ea
 s3.create_bucket(Bucket="bucket")
 for folder in "set", "archives":
     for name in os.listdir(os.path.join(sys.argv[1], folder)):
-        s3.upload_file(os.path.join(sys.argv[1], folder, name), "bucket", f"some/{folder}/{name}")
+        for place in folder, "a~b%20c":
+            s3.upload_file(os.path.join(sys.argv[1], folder, name), "bucket", f"some/{place}/{name}")
 print("port", port, flush=True)
 sys.stdin.read()
 "#;
@@ -454,6 +338,9 @@ fn a_bucket_as_the_environment_says() {
     let nothing = remote(PathBuf::from("s3://bucket/nothing"), &folder.join("cache"));
     let message = source::open(&nothing, "train").err().unwrap().to_string();
     assert!(message.starts_with("no data set at s3://bucket/nothing"), "{message}");
-    are_archives(&remote(PathBuf::from("s3://bucket/some/archives"), &folder.join("cache")));
+    // A folder, a pattern, and keys that are no letters of a URL.
+    for path in ["archives", "archives/set-[0-9]*.tar", "a~b%20c", "a~b%20c/set-{0..2}.tar"] {
+        are_archives(&remote(format!("s3://bucket/some/{path}").into(), &folder.join("cache")));
+    }
     println!("samples equal");
 }

@@ -238,6 +238,7 @@ fn index(path: &Path) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let (archives, samples) = indexed.map_err(failure)?;
+    let path = tessera_data::shown(path);
     writeln!(io::stdout(), "indexed {}: {samples} samples in {archives} archives", path.display())?;
     Ok(())
 }
@@ -262,7 +263,7 @@ fn verify(path: &Path) -> Result<(), Failure> {
     }
     let message = format!(
         "{} is damaged, {} problems in {shards} shards: make it again or copy it from a good one",
-        path.display(),
+        tessera_data::shown(path).display(),
         report.problems.len()
     );
     Err(Failure::new(ExitCode::DataCorrupt, message))

@@ -20,6 +20,7 @@ use crate::decode::timeline::{self, Timeline};
 use crate::decode::{Modality, has_extension};
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
+use crate::source::names::is_litter;
 
 /// Bytes of clips that are decoded at a time, at least one clip.
 const SEGMENT_BYTES: usize = 64 << 20;
@@ -288,7 +289,7 @@ fn frame_paths(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if is_frame(&path.to_string_lossy()) {
+        if path.file_name().is_some_and(|name| is_frame(&name.to_string_lossy())) {
             paths.push(path);
         }
     }
@@ -299,7 +300,9 @@ fn frame_paths(folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// Whether a file of this name can be a frame of a film.
 pub(crate) fn is_frame(name: &str) -> bool {
     // A gif is a film of its own.
-    has_extension(name, Modality::Image.extensions()) && !has_extension(name, &["gif"])
+    has_extension(name, Modality::Image.extensions())
+        && !has_extension(name, &["gif"])
+        && !is_litter(name)
 }
 
 /// Calls `use_frame` with each frame of a gif. All frames together have at most `max_pixels`: an

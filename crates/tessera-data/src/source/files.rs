@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use crate::config::DataConfig;
-use crate::decode::video::is_frame;
-use crate::decode::{Modality, has_extension};
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::source::names::Named;
+use crate::source::pattern::{self, Expanded};
 use crate::source::splits::{self, Division, Unit};
 
 /// Files by number, of one split, in an order that is the same on every machine.
@@ -80,42 +80,30 @@ pub(crate) struct FolderFiles {
 struct FolderFile {
     /// Path below the root.
     name: String,
+    /// The same, where it is not UTF-8.
+    path: Option<PathBuf>,
     /// Number of its class.
     class: Option<u32>,
 }
 
 impl FolderFiles {
-    /// Lists the files of `split` below `data.path`.
+    /// Lists the files of `split` below what `data.path` stands for.
     ///
     /// # Errors
     ///
     /// [`DataError::NoFiles`] if there are none, [`DataError::NoSplit`] if none is in this split,
-    /// [`DataError::Config`] if `data.split` does not fit, [`DataError::Read`] if a folder cannot
-    /// be read.
+    /// [`DataError::Config`] if `data.split` does not fit, [`DataError::Pattern`],
+    /// [`DataError::Read`] if a folder cannot be read.
     pub(crate) fn open(data: &DataConfig, split: &str) -> Result<Self, DataError> {
         splits::check(split)?;
-        let (root, modality) = (&data.path, data.modality);
-        let listing = list(root)?;
-        let mut names = Vec::new();
-        for path in listing.files {
-            let name = path.strip_prefix(root).expect("it was found below the root");
-            let Some(name) = name.to_str() else {
-                let problem = "holds a file whose name is not UTF-8".to_owned();
-                return Err(DataError::Folder { path, problem });
-            };
-            if has_extension(name, modality.extensions()) {
-                names.push(name.to_owned());
-            } else if modality == Modality::Video && is_frame(name) {
-                let folder = name.rsplit_once('/').map_or(".", |(folder, _)| folder);
-                names.push(format!("{folder}/"));
-            }
-        }
+        let DataConfig { path, modality, .. } = data;
+        let (root, listing) = files_at(path)?;
+        let root = root.as_path();
+        let Named { names, paths: not_utf8 } = Named::of(root, listing.files, *modality);
         if names.is_empty() {
             let extensions = modality.extensions().join(", ");
-            return Err(DataError::NoFiles { path: root.to_owned(), extensions });
+            return Err(DataError::NoFiles { path: path.to_owned(), extensions });
         }
-        names.sort_unstable();
-        names.dedup();
         let paths: Vec<&str> = names.iter().map(String::as_str).collect();
         let division = Division::of(&paths, Unit::Folder, data)?;
         let splits: Vec<_> =
@@ -137,7 +125,8 @@ impl FolderFiles {
         };
         let numbers: Vec<_> = (0..names.len()).map(|at| class(at).and_then(number)).collect();
         let here = |((name, class), found): ((String, Option<u32>), Option<&str>)| {
-            (found == Some(split)).then_some(FolderFile { name, class })
+            let path = not_utf8.get(&name).cloned();
+            (found == Some(split)).then_some(FolderFile { name, path, class })
         };
         let files: Vec<FolderFile> =
             names.into_iter().zip(numbers).zip(splits).filter_map(here).collect();
@@ -147,6 +136,30 @@ impl FolderFiles {
         let fingerprint = fingerprint(root, &files)?;
         Ok(Self { root: root.to_owned(), files, classes, notes, fingerprint })
     }
+
+    /// Where a file lies.
+    fn place(&self, index: usize) -> PathBuf {
+        let FolderFile { name, path, .. } = &self.files[index];
+        self.root.join(path.as_deref().unwrap_or(Path::new(name)))
+    }
+}
+
+/// The files that a folder, a file or a pattern stands for, and the folder that all are in.
+fn files_at(path: &Path) -> Result<(PathBuf, Listing), DataError> {
+    let expanded = pattern::expand_local(path);
+    let wrong = |problem| DataError::Pattern { path: path.to_owned(), problem };
+    let Expanded { root, paths } = expanded.map_err(wrong)?;
+    let mut found = Listing { files: Vec::new(), notes: Vec::new() };
+    for path in paths {
+        if path.is_file() {
+            found.files.push(path);
+        } else {
+            let Listing { files, notes } = list(&path)?;
+            found.files.extend(files);
+            found.notes.extend(notes);
+        }
+    }
+    Ok((root, found))
 }
 
 impl Files for FolderFiles {
@@ -159,16 +172,15 @@ impl Files for FolderFiles {
     }
 
     fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
-        let name = &self.files[index].name;
-        fs::read(self.root.join(name)).map_err(|source| DataError::ReadSample {
+        fs::read(self.place(index)).map_err(|source| DataError::ReadSample {
             shard: self.root.clone(),
-            sample: name.clone(),
+            sample: self.name(index),
             source,
         })
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {
-        Some(self.root.join(&self.files[index].name))
+        Some(self.place(index))
     }
 
     fn label(&self, index: usize) -> Result<Option<i64>, DataError> {
@@ -321,8 +333,8 @@ fn classes<'a>(
 
 fn fingerprint(root: &Path, files: &[FolderFile]) -> Result<String, DataError> {
     let mut hasher = file::Hasher::default();
-    for FolderFile { name, .. } in files {
-        let path = root.join(name);
+    for FolderFile { name, path, .. } in files {
+        let path = root.join(path.as_deref().unwrap_or(Path::new(name)));
         let bytes = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(source) => return Err(DataError::Read { path, source }),

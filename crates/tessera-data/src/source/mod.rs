@@ -21,11 +21,15 @@ use crate::source::subset::Subset;
 use crate::source::webdataset::TarFiles;
 use crate::store::RemoteConfig;
 
+mod archives;
+mod compressed;
 mod files;
 pub mod idx;
 mod media;
 mod mixture;
+pub(crate) mod names;
 pub(crate) mod packed;
+mod pattern;
 mod recipe;
 mod records;
 pub(crate) mod split_config;
@@ -33,6 +37,8 @@ mod splits;
 mod subset;
 mod synthetic;
 mod tar_index;
+mod tar_members;
+mod tar_sparse;
 pub(crate) mod webdataset;
 
 pub use packed::PackedSource;

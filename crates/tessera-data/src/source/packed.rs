@@ -12,7 +12,7 @@ use crate::manifest::{self, Grouping, Manifest};
 use crate::shape::SampleShape;
 use crate::shard::Shard;
 use crate::source::{Groups, Source, assert_read};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.
 const AUTO_VERIFY_BYTES: u64 = 256 << 20;
@@ -181,5 +181,5 @@ impl Source for PackedSource {
 fn no_split(folder: &Path, split: &str, manifest: &Manifest) -> DataError {
     let names: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
     let available = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    DataError::NoSplit { path: folder.to_owned(), split: split.to_owned(), available }
+    DataError::NoSplit { path: store::shown(folder), split: split.to_owned(), available }
 }

@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use crate::config::{DataConfig, OnCorrupt};
-use crate::decode::has_extension;
 use crate::error::DataError;
 use crate::file;
-use crate::source::files::{Files, list_files, no_split};
+use crate::source::archives::{self, Archive};
+use crate::source::compressed;
+use crate::source::files::{Files, no_split};
+use crate::source::names::{Tally, is_news};
 use crate::source::splits::{self, Division, Unit};
 use crate::source::tar_index::{self, Member, TarIndex};
-use crate::store::{self, Blob, RemoteConfig, Store};
+use crate::store::{self, Blob, RemoteConfig};
 
 /// Member that holds the number of a sample's class, as text.
 const CLASS: &str = "cls";
@@ -28,20 +30,26 @@ pub(crate) type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// The samples of one split in a folder of archives.
 pub(crate) struct TarFiles {
+    /// The path as it was asked for, for people.
     root: PathBuf,
-    store: Store,
-    archives: Vec<Archive>,
+    archives: Vec<Opened>,
     samples: Vec<TarSample>,
     notes: Vec<String>,
     fingerprint: String,
 }
 
-struct Archive {
-    /// Name below the store.
-    name: String,
-    /// Open, where opening costs a request; a local one is opened for each read, so that there
-    /// may be more archives than a process may have open.
-    blob: Option<Blob>,
+/// An archive, and where its bytes are.
+struct Opened {
+    archive: Archive,
+    content: Content,
+}
+
+enum Content {
+    /// On this machine. It is opened for each read, so that there may be more archives than a
+    /// process may have open.
+    Here(PathBuf),
+    /// Elsewhere, and open: opening costs a request.
+    Elsewhere(Blob),
 }
 
 /// Where a sample lies.
@@ -53,8 +61,8 @@ struct TarSample {
 }
 
 impl TarFiles {
-    /// Opens the samples of `split` in the archives at `config.path` (a folder, an archive, or a pattern such as
-    /// `shard-{000..009}.tar`), indexing those that have no index yet.
+    /// Opens the samples of `split` in the archives at `config.path` (`archives.rs` says which),
+    /// indexing those that have no index yet.
     ///
     /// # Errors
     ///
@@ -62,36 +70,41 @@ impl TarFiles {
     /// [`DataError::Remote`] or [`DataError::Read`].
     pub(crate) fn open(config: &DataConfig, split: &str) -> Result<Self, DataError> {
         splits::check(split)?;
-        let DataConfig { path: root, modality, member, .. } = config;
-        let (store, names) = archives(root, &config.remote)?;
-        let (names, blobs, indices) = index_all(&store, names, config.on_corrupt, &|_, _| {})?;
-        let is_local = matches!(store, Store::Local(_));
-        let archive = |(name, blob)| Archive { name, blob: Some(blob).filter(|_| !is_local) };
-        let archives: Vec<Archive> = names.into_iter().zip(blobs).map(archive).collect();
+        let DataConfig { modality, member, .. } = config;
+        let root = store::shown(&config.path);
+        let found = archives::find(&config.path, &config.remote)?;
+        let (archives, indices) = index_all(found, config, &|_, _| {})?;
+        tell_left_out(&root, &archives, &indices);
         let mut samples = Vec::new();
         let mut hasher = file::Hasher::default();
-        for (archive, index) in indices.into_iter().enumerate() {
-            let name = &archives[archive].name;
-            hasher.update(format!("{name}\0{}\n", index.sha256).as_bytes());
+        let (mut unused, mut without) = (Tally::default(), Tally::default());
+        for (at, index) in indices.into_iter().enumerate() {
+            hasher.update(format!("{}\0{}\n", archives[at].archive.name, index.sha256).as_bytes());
             for sample in index.samples {
                 let mut members = sample.members;
                 let wanted = members.iter().position(|found| match member.as_str() {
                     "" => modality.extensions().contains(&found.extension.as_str()),
                     member => found.extension == member,
                 });
-                let Some(at) = wanted else { continue };
-                let content = members.swap_remove(at);
-                let class = members.into_iter().find(|member| member.extension == CLASS);
-                let archive = archive as u32;
+                let Some(wanted) = wanted else {
+                    members.iter().for_each(|member| without.add(&kind_of(member), 1));
+                    continue;
+                };
+                let content = members.swap_remove(wanted);
+                let class = members.iter().position(|member| member.extension == CLASS);
+                let class = class.map(|class| members.swap_remove(class));
+                members.iter().for_each(|member| unused.add(&kind_of(member), 1));
+                let archive = at as u32;
                 samples.push(TarSample { archive, key: sample.key, content, class });
             }
         }
+        tell_unread(&root, &unused, &without);
         if samples.is_empty() {
             let extensions = match member.as_str() {
                 "" => modality.extensions().join(", "),
                 member => member.to_owned(),
             };
-            return Err(DataError::NoFiles { path: root.to_owned(), extensions });
+            return Err(DataError::NoFiles { path: root, extensions });
         }
         let (mut full, mut at_full) = (Vec::new(), vec![0; archives.len()]);
         for (archive, found) in archives.iter().enumerate() {
@@ -99,7 +112,7 @@ impl TarFiles {
                 < samples.partition_point(|sample| (sample.archive as usize) <= archive);
             if holds {
                 at_full[archive] = full.len();
-                full.push(found.name.as_str());
+                full.push(found.archive.name.as_str());
             }
         }
         let division = Division::of(&full, Unit::Archive, config)?;
@@ -114,44 +127,43 @@ impl TarFiles {
         let mut found = splits.into_iter();
         samples.retain(|_| found.next() == Some(Some(split)));
         if samples.is_empty() {
-            return Err(no_split(root, split));
+            return Err(no_split(&root, split));
         }
         samples.shrink_to_fit();
         let fingerprint = hasher.finish();
-        Ok(Self { root: root.to_owned(), store, archives, samples, notes, fingerprint })
+        Ok(Self { root, archives, samples, notes, fingerprint })
     }
 
     /// Reads a member and checks it. What a cache holds wrongly is fetched again, once.
     fn read_member(&self, index: usize, member: &Member) -> Result<Vec<u8>, DataError> {
-        let archive = &self.archives[self.samples[index].archive as usize];
+        let opened = &self.archives[self.samples[index].archive as usize];
         let read = |source| DataError::ReadSample {
-            shard: self.store.path(&archive.name),
+            shard: opened.archive.path(),
             sample: self.samples[index].key.clone(),
             source,
         };
-        let opened;
-        let blob = match &archive.blob {
-            Some(blob) => blob,
-            None => {
-                opened = self.store.open(&archive.name).map_err(read)?;
-                &opened
+        let here;
+        let blob = match &opened.content {
+            Content::Elsewhere(blob) => blob,
+            Content::Here(path) => {
+                here = Blob::local(path).map_err(read)?;
+                &here
             }
         };
-        let mut bytes = vec![0; member.bytes as usize];
         loop {
-            match blob.read_exact_at(&mut bytes, member.offset) {
-                Ok(()) => {}
+            let bytes = match member.read(blob) {
+                Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     let problem = "is beyond the end of the archive, which was longer".to_owned();
                     return Err(self.corrupt(index, problem));
                 }
                 Err(source) => return Err(read(source)),
-            }
+            };
             let found = crc32fast::hash(&bytes);
             if found == member.crc32 {
                 return Ok(bytes);
             }
-            if !blob.forget(member.offset, member.bytes) {
+            if !member.forget(blob) {
                 let problem = format!("has crc32 {found:08x}, indexed as {:08x}", member.crc32);
                 return Err(self.corrupt(index, problem));
             }
@@ -192,7 +204,7 @@ impl Files for TarFiles {
     }
 
     fn container(&self, index: usize) -> PathBuf {
-        self.store.path(&self.archives[self.samples[index].archive as usize].name)
+        self.archives[self.samples[index].archive as usize].archive.path()
     }
 
     fn archive_starts(&self) -> Option<Vec<u64>> {
@@ -219,10 +231,12 @@ pub(crate) fn index(
     remote: &RemoteConfig,
     progress: Progress<'_>,
 ) -> Result<(usize, usize), DataError> {
-    let (store, names) = archives(root, remote)?;
-    names.iter().for_each(|name| tar_index::forget(&store, name));
-    let (names, _, indices) = index_all(&store, names, OnCorrupt::Fail, progress)?;
-    Ok((names.len(), indices.iter().map(|index| index.samples.len()).sum()))
+    let found = archives::find(root, remote)?;
+    found.iter().for_each(tar_index::forget);
+    let config = DataConfig { remote: remote.clone(), ..DataConfig::default() };
+    let (archives, indices) = index_all(found, &config, progress)?;
+    tell_left_out(&store::shown(root), &archives, &indices);
+    Ok((archives.len(), indices.iter().map(|index| index.samples.len()).sum()))
 }
 
 /// Reads all archives at `root` and compares each with its index. Returns what is wrong with each
@@ -236,22 +250,20 @@ pub(crate) fn verify(
     remote: &RemoteConfig,
     progress: Progress<'_>,
 ) -> Result<Vec<CheckedArchive>, DataError> {
-    let (store, names) = archives(root, remote)?;
-    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-    let blobs = store.open_all(&borrowed);
+    let found = archives::find(root, remote)?;
+    let blobs = archives::open_all(&found);
     let total = blobs.iter().flatten().map(Blob::len).sum();
     let done = AtomicU64::new(0);
     let read = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-    let check = |(name, blob): (String, io::Result<Blob>)| {
-        let path = store.path(&name);
+    let check = |(archive, blob): (Archive, io::Result<Blob>)| {
+        let path = archive.path();
         let num_bytes = blob.as_ref().map_or(0, Blob::len);
-        let checked = blob
-            .map_err(|source| DataError::Read { path: path.clone(), source })
-            .and_then(|blob| tar_index::check(&store, &name, &blob, &read));
+        let checked = content(&archive, blob, remote)
+            .and_then(|(_, blob)| tar_index::check(&archive, &blob, &read));
         let (num_samples, problems) = checked.unwrap_or_else(|error| (0, vec![error.to_string()]));
         CheckedArchive { path, num_samples: num_samples as u64, num_bytes, problems }
     };
-    Ok(names.into_par_iter().zip(blobs).map(check).collect())
+    Ok(found.into_par_iter().zip(blobs).map(check).collect())
 }
 
 /// What a check of an archive found.
@@ -264,44 +276,38 @@ pub(crate) struct CheckedArchive {
     pub(crate) problems: Vec<String>,
 }
 
-/// Archives that can be read, open, and their indices.
-type Indexed = (Vec<String>, Vec<Blob>, Vec<TarIndex>);
+/// Archives that can be read, and their indices.
+type Indexed = (Vec<Opened>, Vec<TarIndex>);
 
 fn index_all(
-    store: &Store,
-    names: Vec<String>,
-    on_corrupt: OnCorrupt,
+    found: Vec<Archive>,
+    config: &DataConfig,
     progress: Progress<'_>,
 ) -> Result<Indexed, DataError> {
-    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-    let blobs = store.open_all(&borrowed);
+    let blobs = archives::open_all(&found);
     let total = blobs.iter().flatten().map(Blob::len).sum();
     let done = AtomicU64::new(0);
     let read = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-    let indices: Vec<_> = names
-        .into_par_iter()
-        .zip(blobs)
-        .map(|(name, blob)| {
-            let blob =
-                blob.map_err(|source| DataError::Read { path: store.path(&name), source })?;
-            let index = tar_index::of(store, &name, &blob, &read)?;
-            Ok((name, blob, index))
-        })
-        .collect();
-    let mut indexed = (Vec::new(), Vec::new(), Vec::new());
-    let (num_archives, mut first) = (indices.len(), None);
-    for outcome in indices {
+    let index = |(archive, blob): (Archive, io::Result<Blob>)| {
+        let (here, blob) = content(&archive, blob, &config.remote)?;
+        let index = tar_index::of(&archive, &blob, &read)?;
+        let content = here.map_or(Content::Elsewhere(blob), Content::Here);
+        Ok((Opened { archive, content }, index))
+    };
+    let outcomes: Vec<_> = found.into_par_iter().zip(blobs).map(index).collect();
+    let mut indexed = (Vec::new(), Vec::new());
+    let (num_archives, mut first) = (outcomes.len(), None);
+    for outcome in outcomes {
         match outcome {
-            Ok((name, blob, index)) => {
-                indexed.0.push(name);
-                indexed.1.push(blob);
-                indexed.2.push(index);
+            Ok((opened, index)) => {
+                indexed.0.push(opened);
+                indexed.1.push(index);
             }
             // One that is named and not there is no damage.
             Err(DataError::Read { path, source }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(DataError::Read { path, source });
             }
-            Err(error) if on_corrupt == OnCorrupt::Skip => {
+            Err(error) if config.on_corrupt == OnCorrupt::Skip => {
                 tracing::warn!(%error, "archive skipped");
                 first.get_or_insert(error);
             }
@@ -312,80 +318,71 @@ fn index_all(
         let problem = format!(
             "has no archive that can be read: all {num_archives} are damaged, and the first is {first}"
         );
-        return Err(DataError::NothingReadable { path: store.path(""), problem });
+        return Err(DataError::NothingReadable { path: store::shown(&config.path), problem });
     }
     Ok(indexed)
 }
 
-/// The store that `root` means, and the names of its archives, sorted.
-fn archives(root: &Path, remote: &RemoteConfig) -> Result<(Store, Vec<String>), DataError> {
-    let is_tar = |name: &String| has_extension(name, &["tar"]);
-    let text = root.to_string_lossy();
-    let is_folder =
-        root.is_dir() || (store::is_remote(root) && !is_tar(&text.clone().into_owned()));
-    let (store, mut names) = if is_folder {
-        let store = Store::at(root, remote)?;
-        let names = list(&store, root)?;
-        (store, names)
-    } else {
-        let (folder, pattern) = text.rsplit_once('/').unwrap_or((".", &text));
-        let folder = if folder.is_empty() { "/" } else { folder };
-        (Store::at(Path::new(folder), remote)?, expand(pattern))
-    };
-    names.retain(is_tar);
-    names.sort_unstable();
-    if names.is_empty() {
-        return Err(DataError::NoFiles { path: root.to_owned(), extensions: "tar".to_owned() });
-    }
-    Ok((store, names))
-}
-
-/// Names of all files of a folder.
-fn list(store: &Store, root: &Path) -> Result<Vec<String>, DataError> {
-    match store {
-        Store::Local(_) => Ok(list_files(root)?.iter().map(|path| relative(root, path)).collect()),
-        #[cfg(feature = "remote")]
-        Store::Remote(store) => store.list().map_err(|error| DataError::Remote {
-            url: root.display().to_string(),
-            problem: format!(
-                "cannot be listed ({error}): name the archives, as in {}/shard-{{000..009}}.tar",
-                root.display()
-            ),
-        }),
+/// The bytes of an archive, decompressed where it is compressed, and where they are if on this
+/// machine.
+fn content(
+    archive: &Archive,
+    blob: io::Result<Blob>,
+    remote: &RemoteConfig,
+) -> Result<(Option<PathBuf>, Blob), DataError> {
+    let read_error = |path: PathBuf| |source| DataError::Read { path, source };
+    let blob = blob.map_err(read_error(archive.path()))?;
+    match compressed::plain(archive, &blob, remote)? {
+        Some(plain) => {
+            let blob = Blob::local(&plain).map_err(read_error(plain.clone()))?;
+            Ok((Some(plain), blob))
+        }
+        None => Ok((archive.is_local().then(|| archive.path()), blob)),
     }
 }
 
-/// Names that a pattern such as `a-{08..11}.tar` stands for; any other name stands for itself.
-fn expand(pattern: &str) -> Vec<String> {
-    let range = || {
-        let (before, rest) = pattern.split_once('{')?;
-        let (range, after) = rest.split_once('}')?;
-        let (first, last) = range.split_once("..")?;
-        let (from, to) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
-        let width = if first.len() == last.len() { first.len() } else { 0 };
-        let name = |number| format!("{before}{number:0width$}{after}");
-        Some((from..=to.min(from.saturating_add(1 << 20))).map(name).collect())
-    };
-    range().unwrap_or_else(|| vec![pattern.to_owned()])
+/// Tells what of the archives is no member of a sample.
+fn tell_left_out(root: &Path, archives: &[Opened], indices: &[TarIndex]) {
+    let (mut left_out, mut num_not_utf8) = (Tally::default(), 0);
+    for (opened, index) in archives.iter().zip(indices) {
+        index.left_out.iter().for_each(|(kind, &count)| left_out.add(kind, count));
+        num_not_utf8 += index.num_not_utf8;
+        let (archive, bytes) = (opened.archive.path(), index.bytes_behind_end);
+        if bytes > 0 && is_news(&archive, &format!("{bytes} behind its end")) {
+            let archive = archive.display();
+            tracing::warn!(%archive, bytes, "what is behind the archive's end mark is no archive, and not read");
+        }
+    }
+    let path = root.display();
+    let members = left_out.describe();
+    if !left_out.is_empty() && is_news(root, &format!("left out {members}")) {
+        tracing::warn!(%path, members, "members not read: they are no files of a sample");
+    }
+    if num_not_utf8 > 0 && is_news(root, "not UTF-8") {
+        tracing::info!(%path, num_not_utf8, "names that are not UTF-8 are shown with \\x and two digits");
+    }
 }
 
-/// An archive's path below the folder that was asked for.
-fn relative(root: &Path, archive: &Path) -> String {
-    let below = archive.strip_prefix(root).ok().filter(|path| !path.as_os_str().is_empty());
-    let name = below.or_else(|| archive.file_name().map(Path::new)).unwrap_or(archive);
-    name.to_string_lossy().into_owned()
+/// Tells which members of samples are not read.
+fn tell_unread(root: &Path, unused: &Tally, without: &Tally) {
+    let path = root.display();
+    let members = without.describe();
+    if !without.is_empty() && is_news(root, &format!("without {members}")) {
+        tracing::warn!(
+            %path, members,
+            "samples not read: none of their members is of data.modality; data.member names another"
+        );
+    }
+    let members = unused.describe();
+    if !unused.is_empty() && is_news(root, &format!("unused {members}")) {
+        tracing::info!(%path, members, "members beside the content of a sample, not read");
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_brace_pattern_stands_for_its_numbers() {
-        let expanded = expand("shard-{008..010}.tar");
-        assert_eq!(expanded, ["shard-008.tar", "shard-009.tar", "shard-010.tar"]);
-        assert_eq!(expand("a.tar"), ["a.tar"]);
-        assert_eq!(expand("a-{x..y}.tar"), ["a-{x..y}.tar"]);
-        assert_eq!(expand("a-{9..10}.tar")[1], "a-10.tar");
+/// The kind of a member that is not read.
+fn kind_of(member: &Member) -> String {
+    match member.extension.as_str() {
+        "" => "without extension".to_owned(),
+        extension => format!(".{extension}"),
     }
 }

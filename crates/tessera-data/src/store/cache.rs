@@ -102,7 +102,9 @@ impl Cache {
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             // What another process has just removed is not there.
-            if let Ok(metadata) = fs::metadata(&path) {
+            if let Ok(metadata) = fs::metadata(&path)
+                && metadata.is_file()
+            {
                 pages.push((metadata.modified()?, metadata.len(), path));
             }
         }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct RemoteConfig {
     /// Folder of the cache; empty: `tessera/remote` in the user's cache. Ranks of one host share
-    /// it.
+    /// it. Compressed archives are decompressed into `archives` in it (empty: `tessera/archives`),
+    /// also those on this machine.
     pub cache: PathBuf,
     /// Most that the cache holds, in GiB, above 0; what was fetched first is removed first.
     pub cache_gib: f64,

@@ -11,13 +11,17 @@ mod client;
 mod config;
 #[cfg(feature = "remote")]
 mod remote;
+mod url;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 pub use self::config::RemoteConfig;
+pub use self::url::shown;
+pub(crate) use self::url::{lasting, split_list, split_query};
 use crate::error::DataError;
 
 /// Schemes of paths that lie elsewhere.
@@ -60,54 +64,88 @@ impl Store {
         #[cfg(not(feature = "remote"))]
         {
             let (problem, _) = ("needs a tessera with the feature remote".to_owned(), config);
-            Err(DataError::Remote { url: path.display().to_string(), problem })
+            Err(DataError::Remote { url: shown(path).display().to_string(), problem })
         }
     }
 
-    /// Where a file lies, for people and as its identity.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where a file lies, for people: of a URL without what is secret.
+    pub(crate) fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         match self {
-            Self::Local(root) => root.join(name),
+            Self::Local(root) => root.join(Path::new(name.as_ref())),
             #[cfg(feature = "remote")]
-            Self::Remote(store) => store.path(name),
+            Self::Remote(store) => store.path(remote_name(name.as_ref())),
+        }
+    }
+
+    /// Where a file lies, as its identity: of a URL what stays when it is signed anew.
+    pub(crate) fn identity(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        match self {
+            Self::Local(root) => {
+                let path = root.join(Path::new(name.as_ref()));
+                std::path::absolute(&path).unwrap_or(path)
+            }
+            #[cfg(feature = "remote")]
+            Self::Remote(store) => store.identity(remote_name(name.as_ref())).into(),
         }
     }
 
     /// Opens files, all at the same time where that is faster.
-    pub(crate) fn open_all(&self, names: &[&str]) -> Vec<io::Result<Blob>> {
+    pub(crate) fn open_all<N: AsRef<OsStr>>(&self, names: &[N]) -> Vec<io::Result<Blob>> {
         match self {
             Self::Local(root) => {
-                let open = |name: &&str| {
-                    let file = File::open(root.join(name))?;
-                    let bytes = file.metadata()?.len();
-                    Ok(Blob::Local { file, bytes })
-                };
-                names.iter().map(open).collect()
+                names.iter().map(|name| Blob::local(&root.join(Path::new(name.as_ref())))).collect()
             }
             #[cfg(feature = "remote")]
             Self::Remote(store) => {
+                let names: Vec<&str> =
+                    names.iter().map(|name| remote_name(name.as_ref())).collect();
                 let open = |blob: io::Result<remote::RemoteBlob>| blob.map(Blob::Remote);
-                store.open_all(names).into_iter().map(open).collect()
+                store.open_all(&names).into_iter().map(open).collect()
             }
         }
     }
 
     /// Opens a file.
-    pub(crate) fn open(&self, name: &str) -> io::Result<Blob> {
+    pub(crate) fn open(&self, name: impl AsRef<OsStr>) -> io::Result<Blob> {
         self.open_all(&[name]).pop().expect("one result a name")
     }
 
     /// A whole file, in memory.
-    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: impl AsRef<OsStr>) -> io::Result<Vec<u8>> {
         match self {
-            Self::Local(root) => fs::read(root.join(name)),
+            Self::Local(root) => fs::read(root.join(Path::new(name.as_ref()))),
             #[cfg(feature = "remote")]
-            Self::Remote(store) => store.read(name),
+            Self::Remote(store) => store.read(remote_name(name.as_ref())),
         }
     }
 }
 
+#[cfg(feature = "remote")]
+fn remote_name(name: &OsStr) -> &str {
+    name.to_str().expect("names of remote files are parts of a URL, or were listed as text")
+}
+
 impl Blob {
+    /// Opens a file on this machine.
+    pub(crate) fn local(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self::Local { file, bytes })
+    }
+
+    /// Words that another file, or another version of this one, does not have.
+    pub(crate) fn version(&self) -> io::Result<String> {
+        match self {
+            Self::Local { file, bytes } => {
+                let modified = file.metadata()?.modified()?;
+                let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                Ok(format!("{bytes} {}", since.as_nanos()))
+            }
+            #[cfg(feature = "remote")]
+            Self::Remote(blob) => Ok(blob.identity().to_owned()),
+        }
+    }
+
     /// Length of the file.
     pub(crate) fn len(&self) -> u64 {
         match self {

@@ -9,15 +9,18 @@ use object_store::path::Path as ObjectPath;
 
 use super::RemoteConfig;
 use super::cache::{Cache, default_folder};
-use super::client::Client;
+use super::client::{Client, Target};
+use super::url::{lasting, shown, split_query};
 use crate::error::DataError;
 use crate::file;
 
 /// A folder elsewhere.
 #[derive(Debug)]
 pub(crate) struct RemoteStore {
-    /// As it was given, without a slash at its end.
+    /// As it was given, without a slash at its end and what is behind a question mark.
     url: String,
+    /// What was behind it; sent with each file that has nothing of its own.
+    query: String,
     /// Path of the folder in its store.
     prefix: String,
     shared: Arc<Shared>,
@@ -35,7 +38,7 @@ struct Shared {
 
 /// A file elsewhere.
 pub(crate) struct RemoteBlob {
-    path: ObjectPath,
+    target: Target,
     bytes: u64,
     /// Hash of URL, length and version: another file never has the same pages.
     identity: String,
@@ -44,8 +47,10 @@ pub(crate) struct RemoteBlob {
 
 impl RemoteStore {
     pub(super) fn new(path: &Path, config: &RemoteConfig) -> Result<Self, DataError> {
-        let url = path.to_str().expect("a remote path is text").trim_end_matches('/').to_owned();
-        let wrong = |problem: String| DataError::Remote { url: url.clone(), problem };
+        let (url, query) = split_query(path.to_str().expect("a remote path is text"));
+        let (url, query) = (url.trim_end_matches('/').to_owned(), query.to_owned());
+        let shown = shown(path).display().to_string();
+        let wrong = |problem: String| DataError::Remote { url: shown.clone(), problem };
         let (scheme, rest) = url.split_once("://").expect("a remote path has a scheme");
         let (host, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if host.is_empty() {
@@ -66,37 +71,58 @@ impl RemoteStore {
             fetched: Mutex::default(),
             done: Condvar::new(),
         };
-        Ok(Self { prefix: prefix.to_owned(), shared: Arc::new(shared), url })
+        Ok(Self { prefix: prefix.to_owned(), shared: Arc::new(shared), url, query })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("{}/{name}", self.url))
+        shown(Path::new(&self.full(name)))
     }
 
-    fn object(&self, name: &str) -> ObjectPath {
-        // The names of our own files, and what was listed: nothing to escape.
-        ObjectPath::from(format!("{}/{name}", self.prefix).as_str())
+    /// What stays of a file's URL when it is signed anew.
+    pub(super) fn identity(&self, name: &str) -> String {
+        lasting(&self.full(name))
+    }
+
+    /// A file's URL.
+    fn full(&self, name: &str) -> String {
+        let url = format!("{}/{name}", self.url);
+        match self.query.as_str() {
+            "" => url,
+            _ if !split_query(&url).1.is_empty() => url,
+            query => format!("{url}?{query}"),
+        }
+    }
+
+    fn target(&self, name: &str) -> Target {
+        if self.url.starts_with("http") {
+            return Target::Url(self.full(name));
+        }
+        // A key is what it is; only what no key of this library can be is escaped.
+        let key = format!("{}/{name}", self.prefix);
+        let key = key.trim_start_matches('/');
+        Target::Key(ObjectPath::parse(key).unwrap_or_else(|_| ObjectPath::from(key)))
     }
 
     pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.shared.client.get(&self.object(name), None)
+        self.shared.client.get(&self.target(name), None)
     }
 
     pub(super) fn open_all(&self, names: &[&str]) -> Vec<io::Result<RemoteBlob>> {
-        let paths: Vec<ObjectPath> = names.iter().map(|name| self.object(name)).collect();
-        let heads = self.shared.client.heads(&paths);
-        let blob = |(head, path): (io::Result<object_store::ObjectMeta>, ObjectPath)| {
-            let meta = head?;
-            let version = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-            let identity = format!("{} {path} {} {version}", self.url, meta.size);
-            Ok(RemoteBlob {
-                path,
-                bytes: meta.size,
-                identity: file::sha256_of(identity.as_bytes()),
-                shared: Arc::clone(&self.shared),
-            })
-        };
-        heads.into_iter().zip(paths).map(blob).collect()
+        let targets: Vec<Target> = names.iter().map(|name| self.target(name)).collect();
+        let heads = self.shared.client.heads(&targets);
+        let blob =
+            |((head, target), name): ((io::Result<object_store::ObjectMeta>, Target), &&str)| {
+                let meta = head?;
+                let version = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+                let identity = format!("{} {} {version}", self.identity(name), meta.size);
+                Ok(RemoteBlob {
+                    target,
+                    bytes: meta.size,
+                    identity: file::sha256_of(identity.as_bytes()),
+                    shared: Arc::clone(&self.shared),
+                })
+            };
+        heads.into_iter().zip(targets).zip(names).map(blob).collect()
     }
 
     /// Names below this folder.
@@ -105,7 +131,9 @@ impl RemoteStore {
             // There is no one way to ask a web server what it has.
             return Err(io::Error::new(io::ErrorKind::Unsupported, "it is a web server"));
         }
-        let found = self.shared.client.list(&ObjectPath::from(self.prefix.as_str()))?;
+        let prefix = self.prefix.as_str();
+        let prefix = ObjectPath::parse(prefix).unwrap_or_else(|_| ObjectPath::from(prefix));
+        let found = self.shared.client.list(&prefix)?;
         let below = |path: String| {
             let name = path.strip_prefix(&self.prefix).unwrap_or(&path);
             name.trim_start_matches('/').to_owned()
@@ -115,6 +143,11 @@ impl RemoteStore {
 }
 
 impl RemoteBlob {
+    /// Hash of URL, length and version.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.bytes
     }
@@ -146,7 +179,7 @@ impl RemoteBlob {
 
     /// A page, from a server that only gives whole files; the other pages are kept as well.
     fn whole(&self, wanted: u64) -> io::Result<Vec<u8>> {
-        let bytes = self.shared.client.get(&self.path, None)?;
+        let bytes = self.shared.client.get(&self.target, None)?;
         if bytes.len() as u64 != self.bytes {
             let (found, expected) = (bytes.len(), self.bytes);
             return Err(io::Error::other(format!("{found} of {expected} bytes came")));
@@ -178,7 +211,7 @@ impl RemoteBlob {
             // Another thread fetches it.
             drop(done.wait(others).expect("nothing panics while it is held"));
         }
-        let answer = match client.get(&self.path, Some(range)) {
+        let answer = match client.get(&self.target, Some(range)) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => self.whole(page),
             answer => answer,
         };

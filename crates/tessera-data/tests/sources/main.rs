@@ -4,12 +4,14 @@
 
 mod archives;
 mod arrays;
+mod containers;
 mod ffmpeg;
 mod media;
 mod packing;
 mod pictures;
 mod skipping;
 mod splits;
+mod told;
 mod volumes;
 
 use std::fs;
