@@ -144,8 +144,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, Failure> {
             Ok(ExitCode::Stopped)
         }
         Ending::Fruitless { code, problem } => {
-            drop(out);
-            Err(Failure::new(code, format!("{}: {problem}", options.folder.display())))
+            let folder = one_line(&options.folder.display().to_string());
+            Err(Failure::new(code, format!("{folder}: {problem}")))
         }
     }
 }
