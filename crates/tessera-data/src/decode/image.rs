@@ -267,7 +267,7 @@ struct Opened<'a> {
 }
 
 enum Coded<'a> {
-    Jpeg(Jpeg<'a>),
+    Jpeg(Box<Jpeg<'a>>),
     Other(Box<dyn ImageDecoder + 'a>),
 }
 
@@ -275,7 +275,10 @@ impl<'a> Opened<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, String> {
         if jpeg::is_jpeg(bytes) {
             let jpeg = Jpeg::open(bytes)?;
-            return Ok(Self { orientation: jpeg.orientation(), coded: Coded::Jpeg(jpeg) });
+            return Ok(Self {
+                orientation: jpeg.orientation(),
+                coded: Coded::Jpeg(Box::new(jpeg)),
+            });
         }
         if let Some(format) = unread_format(bytes) {
             return Err(format!("is {format}, which is not read: save it as png or jpg"));
