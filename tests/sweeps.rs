@@ -357,7 +357,6 @@ fn mistakes_are_told_before_anything_is_started() {
         assert!(stderr.contains(words), "{words}: {stderr}");
         assert!(!place.path("bad/trials").exists());
     }
-    // A figure that there is not can be seen only when there are some.
     let (code, _, stderr) =
         run(&mut place.sweep("bad", &["--set", "seed=1,2", "--minimize", "error"]));
     assert_eq!(code, Some(2), "{stderr}");
@@ -365,6 +364,7 @@ fn mistakes_are_told_before_anything_is_started() {
         stderr.contains("no figure \"error\": there are") && stderr.contains("mse"),
         "{stderr}"
     );
+    assert!(!place.path("bad/trials").exists(), "refused before the first trial");
     let (code, _, stderr) = run(tessera().args(["sweep", "report"]).arg(place.path(".")));
     assert!(code == Some(2) && stderr.contains("holds no sweep"), "{stderr}");
 }
