@@ -319,7 +319,7 @@ fn other_malformed_idx_files_are_refused() {
             "starts with 0x00000801, expected 0x00000803",
         ),
         ("t10k-images.idx3-ubyte", [images(3), vec![0]].concat(), "is longer than its header says"),
-        ("t10k-images.idx3-ubyte", idx(&[3, 2, 2], &[0; 12]), "another size"),
+        ("t10k-images.idx3-ubyte", idx(&[3, 2, 2], &[0; 12]), "another shape"),
         ("t10k-images.idx3-ubyte", idx(&[0, 2, 3], &[]), "holds no items"),
         ("train-labels-idx1-ubyte", idx(&[9], &[0; 9]), "holds 9 labels for 10 images"),
     ];
