@@ -82,6 +82,9 @@ fn config(name: &str) -> TrainConfig {
         vector.decay = 0.5;
         vector.replace_every = 2;
         vector.replace_below = 0.5;
+        // Latents are spread for this (`train_world`): against their distances the default is a
+        // step function, which makes 1e-7 of rounding within 20 steps.
+        vector.entropy_temperature = 1.0;
     });
     config
 }
