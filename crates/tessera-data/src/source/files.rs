@@ -115,7 +115,8 @@ impl FolderFiles {
         let classes = match classes(&splits, class) {
             Ok(classes) => classes.into_iter().map(str::to_owned).collect(),
             Err(without) => {
-                notes.push(format!("no labels: {} is in no folder of a class", paths[without]));
+                let name = one_line(paths[without]);
+                notes.push(format!("no labels: {name} is in no folder of a class"));
                 Vec::new()
             }
         };
