@@ -1,6 +1,8 @@
 #!/bin/sh
 # Several hosts on one machine, for tests: network namespaces with addresses and names of their own,
-# and an sshd in each. Needs root, iproute2 and openssh-server. The hosts share all files.
+# and an sshd in each. Needs root, iproute2 and openssh-server. The hosts share all files. The switch
+# between them is a namespace, too: the machine's own interfaces stay as they are, since an mpirun that
+# starts beside can hang where they change.
 #
 #   launch/test-hosts.sh up DIR NAME...      makes hosts NAME..., keys and settings in DIR
 #   launch/test-hosts.sh run DIR NAME CMD... runs CMD on a host, with what mpirun needs to reach the others
@@ -19,11 +21,11 @@ usage="usage: launch/test-hosts.sh up|run|cut|join|down DIR [NAME...]"
 what=$1 dir=$2
 shift 2
 
-# Names of namespaces are the machine's, names of links at most 15 letters.
+# Names of namespaces are the machine's; those of links are the switch's.
 mark() { cat "$dir/id"; }
 namespace() { echo "tessera-$(mark)-$1"; }
-link() { echo "t$(mark)-$(cat "$dir/$1.number")"; }
-bridge() { echo "t$(mark)"; }
+link() { echo "port$(cat "$dir/$1.number")"; }
+switch() { echo "tessera-$(mark)"; }
 
 up() {
   [ "$(id -u)" = 0 ] || fail "making hosts needs root"
@@ -33,8 +35,9 @@ up() {
   mkdir -p "$dir" /run/sshd
   chmod 700 "$dir"
   echo $$ >"$dir/id"
-  ip link add "$(bridge)" type bridge
-  ip link set "$(bridge)" up
+  ip netns add "$(switch)"
+  ip -n "$(switch)" link add bridge type bridge
+  ip -n "$(switch)" link set bridge up
   ssh-keygen -q -t ed25519 -N '' -f "$dir/key"
   number=0
   printf '127.0.0.1 localhost\n' >"$dir/hosts"
@@ -62,8 +65,8 @@ END
     ip netns add "$space"
     mkdir -p "/etc/netns/$space"
     cp "$dir/hosts" "/etc/netns/$space/hosts"
-    ip link add "$(link "$name")" type veth peer name eth0 netns "$space"
-    ip link set "$(link "$name")" master "$(bridge)" up
+    ip -n "$(switch)" link add "$(link "$name")" type veth peer name eth0 netns "$space"
+    ip -n "$(switch)" link set "$(link "$name")" master bridge up
     ip -n "$space" link set lo up
     ip -n "$space" addr add "10.77.0.$number/24" dev eth0
     ip -n "$space" link set eth0 up
@@ -95,20 +98,19 @@ down() {
     space=$(namespace "$name")
     # All processes of the namespace, and nobody else's.
     for pid in $(ip netns pids "$space"); do kill -9 "$pid" 2>/dev/null || true; done
-    ip link del "$(link "$name")" 2>/dev/null || true
     ip netns del "$space"
     rm -r "/etc/netns/$space"
     rm -f /dev/shm/vader_segment."$name".* /dev/shm/sm_segment."$name".*
   done <"$dir/names"
-  ip link del "$(bridge)"
+  ip netns del "$(switch)"
   rm -r "$dir"
 }
 
 case $what in
   up) up "$@" ;;
   run) run "$@" ;;
-  cut) ip link set "$(link "$1")" down ;;
-  join) ip link set "$(link "$1")" up ;;
+  cut) ip -n "$(switch)" link set "$(link "$1")" down ;;
+  join) ip -n "$(switch)" link set "$(link "$1")" up ;;
   down) down ;;
   *) fail "$usage" ;;
 esac

@@ -158,7 +158,8 @@ mod full {
 
 /// Blocks that need another system than a test has, or take long: their page, words of theirs, and what runs the
 /// command in another form.
-const ELSEWHERE: [(&str, &str, &str); 5] = [
+const ELSEWHERE: [(&str, &str, &str); 6] = [
+    ("docs/testing.md", "./launch/test.sh", ".ci/run"),
     ("README.md", "./launch/demo.sh", ".ci/run"),
     ("docs/clusters.md", "sbatch ", "tests/slurm.rs"),
     ("docs/clusters.md", "docker build ", "launch/test-image.sh"),
