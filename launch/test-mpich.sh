@@ -41,10 +41,14 @@ cargo build --release --locked -p tessera-cli -p tessera-worker
 target=$CARGO_TARGET_DIR/mpich
 if [[ ! -d $target/release ]]; then
   release=$CARGO_TARGET_DIR/release
-  mkdir -p "$target/release/deps"
-  cp -a "$release/.fingerprint" "$release/build" "$target/release"
-  find "$release/deps" -name '*.d' -exec cp -a -t "$target/release/deps" {} +
-  find "$release/deps" \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' \) -exec ln -t "$target/release/deps" {} +
+  rm -rf "$target" "$target.partial" # what a run that was stopped has left
+  mkdir -p "$target.partial/release/deps"
+  cp -a "$release/.fingerprint" "$release/build" "$target.partial/release"
+  # Folders in there are those of compilers that were stopped.
+  find "$release/deps" -maxdepth 1 -name '*.d' -exec cp -a -t "$target.partial/release/deps" {} +
+  find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' \) \
+    -exec ln -t "$target.partial/release/deps" {} +
+  mv "$target.partial" "$target"
   cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
 fi
 MPICC=$mpich/mpicc cargo build --release --locked -p tessera-worker --target-dir "$target"
