@@ -38,20 +38,17 @@ chmod +x "$mpich/mpicc"
 
 cargo build --release --locked -p tessera-cli -p tessera-worker
 # What does not know of MPI is as in the other folder: linked from there, it is not compiled again.
-target=$CARGO_TARGET_DIR/mpich
-if [[ ! -d $target/release ]]; then
-  release=$CARGO_TARGET_DIR/release
-  rm -rf "$target" "$target.partial" # what a run that was stopped has left
-  mkdir -p "$target.partial/release/deps"
-  cp -a "$release/.fingerprint" "$release/build" "$target.partial/release"
-  # Folders in there are those of compilers that were stopped.
-  find "$release/deps" -maxdepth 1 -name '*.d' -exec cp -a -t "$target.partial/release/deps" {} +
-  find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' \) \
-    -exec ln -t "$target.partial/release/deps" {} +
-  mv "$target.partial" "$target"
-  cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
-fi
-MPICC=$mpich/mpicc cargo build --release --locked -p tessera-worker --target-dir "$target"
+release=$CARGO_TARGET_DIR/release target=$CARGO_TARGET_DIR/mpich
+rm -rf "$target"
+mkdir -p "$target/release/deps"
+cp -a "$release/.fingerprint" "$release/build" "$target/release"
+# Folders in there are those of compilers that were stopped.
+find "$release/deps" -maxdepth 1 -name '*.d' -exec cp -a -t "$target/release/deps" {} +
+find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name 'tessera-*' \) \
+  -not -name '*.d' -exec ln -t "$target/release/deps" {} +
+cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
+# Both, as above: the worker alone would be built with other features of what they share.
+MPICC=$mpich/mpicc cargo build --release --locked -p tessera-cli -p tessera-worker --target-dir "$target"
 # libmpich's own, and those that it needs.
 export LD_LIBRARY_PATH=$libraries
 ldd "$target/release/tessera-worker" | grep -q libmpich || die "the worker is not linked to MPICH"

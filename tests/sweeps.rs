@@ -195,7 +195,7 @@ fn same_runs(place: &Place, name: &str, whole: &str) {
 #[test]
 fn killed_three_times_asha_decides_and_ends_as_it_would_have() {
     let place = Place::new();
-    let asha = ["--strategy", "asha", "--trials", "9", "--min-steps", "2", "--parallel", "1"];
+    let asha = ["--strategy", "asha", "--trials", "6", "--min-steps", "2", "--parallel", "1"];
     let more =
         [&["--set", "optimizer.learning_rate=log(1e-4,1e-1)", "--set", CODES][..], &asha].concat();
     let (code, stdout, stderr) = run(&mut place.sweep("whole", &more));
@@ -210,8 +210,9 @@ fn killed_three_times_asha_decides_and_ends_as_it_would_have() {
     // 18 steps, down by three: rungs of 2, 6 and 18; most trials are stopped early.
     let steps = column(&place.table("whole"), "steps");
     let at = |rung: &str| steps.iter().filter(|steps| *steps == rung).count();
-    assert_eq!((at("2") + at("6") + at("18"), steps.len()), (9, 9), "{steps:?}");
-    assert!(at("2") >= 5 && at("18") >= 1, "{steps:?}");
+    assert_eq!((at("2") + at("6") + at("18"), steps.len()), (6, 6), "{steps:?}");
+    // One of three goes on from each rung, so one or two from the first.
+    assert!(at("2") >= 3 && at("6") + at("18") >= 1, "{steps:?}");
 }
 
 #[test]
