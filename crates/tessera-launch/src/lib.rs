@@ -47,7 +47,7 @@ pub use child::{Child, resolve_alone};
 pub use error::LaunchError;
 pub use gpus::{Gpus, find_gpus};
 pub use hosts::{Host, parse_hosts, read_hostfile};
-pub use mpirun::{Mpirun, Vendor, passive_waiting};
+pub use mpirun::{Mpirun, Vendor, waiting_of_threads};
 pub use nproc::Nproc;
 pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;

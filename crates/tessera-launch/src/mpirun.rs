@@ -129,15 +129,16 @@ pub(crate) fn as_root() -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-/// How threads of a worker are to wait for one another, where the user has not said so: asleep. Otherwise
-/// OpenMP's threads go on running while they wait, and beside a neighbor that takes a core from one of them
-/// the others burn the time that it needs.
+/// How threads of a worker are to wait for one another, where the user has not said so: asleep after a
+/// thousand looks. libgomp looks 300,000 times, and where others take cores from the threads, those that wait
+/// burn the time that the one they wait for needs; asleep at once, a small step on a quiet machine takes 1.7
+/// times as long (docs/results/2026-11-26-threads.md).
 ///
 /// It has to be in the environment before the program starts: libgomp reads it when it is loaded.
-pub fn passive_waiting() -> Option<(&'static str, &'static str)> {
+pub fn waiting_of_threads() -> Option<(&'static str, &'static str)> {
     const SAYS_SO: [&str; 3] = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
     let said = SAYS_SO.iter().any(|name| std::env::var_os(name).is_some());
-    (!said).then_some(("OMP_WAIT_POLICY", "passive"))
+    (!said).then_some(("GOMP_SPINCOUNT", "1000"))
 }
 
 /// A home for an mpirun without one: the PMIx in Open MPI crashes where `HOME` is not set and the user has no

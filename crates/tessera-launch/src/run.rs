@@ -20,7 +20,7 @@ use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
     Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, SlurmJob, Task, find_gpus,
-    find_worker, hosts, passive_waiting, signals,
+    find_worker, hosts, signals, waiting_of_threads,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -202,7 +202,7 @@ impl Start<'_> {
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
         }
-        environment.extend(passive_waiting().map(|(name, value)| variable(name, value)));
+        environment.extend(waiting_of_threads().map(|(name, value)| variable(name, value)));
         if self.hosts.is_empty() && records.0.is_dir() {
             // What Open MPI 4 and 5 share between ranks goes away with the records, also where
             // ranks were killed and could not see to it.

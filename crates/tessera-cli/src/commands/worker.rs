@@ -28,7 +28,7 @@ pub(crate) fn run(command: &str, args: &WorkerArgs) -> Result<ExitCode, Failure>
     let refused = Command::new(&worker)
         .arg(command)
         .args(&args.args)
-        .envs(tessera_launch::passive_waiting())
+        .envs(tessera_launch::waiting_of_threads())
         .exec();
     let message = format!("cannot start {}: {refused}; run `tessera doctor`", worker.display());
     Err(Failure::new(ExitCode::Failed, message))
