@@ -7,9 +7,10 @@ Sweeps of `configs/sweeps/search.toml`: the grid; ASHA over the same points, whi
 seed; and the grid and the first ASHA once more, killed at random (SIGKILL of the sweep) so many times on the way.
 About 50 minutes on two cores; with --work, stopped and started again, it goes on with the sweeps in that folder.
 """
-import argparse, contextlib, csv, datetime, io, os, pathlib, platform, random, re, shlex, subprocess, sys, tempfile, time
+import argparse, contextlib, csv, datetime, io, os, pathlib, random, shlex, subprocess, sys, tempfile, time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import sides
+
 CONFIG = "configs/sweeps/search.toml"
 # One trial at a time in both: what a trial's last digits are hangs on its number of threads, and with the largest
 # learning rate the digits become per cents.
@@ -20,13 +21,13 @@ LONGEST_DELAY = 15.0  # seconds from a job's begin to a kill: about what a trial
 
 
 def main():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", sides.ROOT / "target"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tessera", type=pathlib.Path, default=target / "release" / "tessera")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5, help="so many runs of ASHA")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
-    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--results", type=pathlib.Path, default=sides.ROOT / "docs" / "results")
     parser.add_argument("--work", type=pathlib.Path, help="keep the sweeps here")
     args = parser.parse_args()
     rows = []
@@ -57,7 +58,7 @@ def command(args, folder, options):
 
 
 def sweep(args, folder, options):
-    subprocess.run(command(args, folder, options), cwd=ROOT, check=True,
+    subprocess.run(command(args, folder, options), cwd=sides.ROOT, check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -70,7 +71,7 @@ def killed(args, folder, undisturbed, options):
     count = folder.with_suffix(".kills")
     done = int(count.read_text()) if count.exists() else 0
     for kill in range(done, args.kills):
-        process = subprocess.Popen(command(args, folder, options), cwd=ROOT,
+        process = subprocess.Popen(command(args, folder, options), cwd=sides.ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(begun(folder)) < parts[kill] * jobs:
             time.sleep(0.1)
@@ -101,15 +102,14 @@ def outcome(folder):
 
 def write(args, rows):
     (_, _, all_steps, lowest, _), *searches = rows
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
-                            capture_output=True).stdout.strip()
+    commit = sides.output("git", "describe", "--always", "--dirty")
     cores = len(os.sched_getaffinity(0))
     words = shlex.join(["python3", "launch/bench/sweeps.py", "--kills", str(args.kills), "--seeds", str(args.seeds)])
     lines = [
         "# Sweeps: ASHA against the grid, and kills", "",
         f"- date: {datetime.date.today()}",
         f"- command: `{words}`",
-        f"- machine: {processor()}, {cores} cores",
+        f"- machine: {sides.processor()}, {cores} cores",
         f"- commit: {commit}", "",
         f"`{CONFIG}`: a small form of the reference workload, 27 points. A killed sweep was ended by SIGKILL "
         f"{args.kills} times at random and started again with `--resume`.", "",
@@ -128,12 +128,6 @@ def write(args, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     print(path.read_text())
-
-
-def processor():
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    found = re.search(r"model name\s*: (.*)", text)
-    return found.group(1) if found else platform.machine()
 
 
 if __name__ == "__main__":

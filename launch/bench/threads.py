@@ -10,6 +10,8 @@ slows all of them alike; what is told are medians over the rounds, and ratios. l
 """
 import argparse, datetime, json, os, pathlib, platform, statistics, subprocess, sys, tempfile
 
+import sides
+
 CONFIG = """
 [data]
 kind = "synthetic"
@@ -79,7 +81,7 @@ def main():
         f"- command: `python3 launch/bench/threads.py --steps {args.steps} --batch {args.batch} --rounds {args.rounds}`",
         f"- machine: {platform.machine()}, {os.cpu_count()} cores, shared; load "
         f"{os.getloadavg()[2]:.1f} over the last 15 minutes, of which this is a part",
-        f"- commit: {commit()}", "",
+        f"- commit: {sides.output('git', 'rev-parse', '--short', 'HEAD')}", "",
         f"One worker, 32 channels, the default quantiser, 28 x 28 synthetic pictures, batch {args.batch}; the median step "
         f"of {args.steps}, {args.rounds} rounds in turn. The busy program is `sh -c '{BUSY}'`. Ratios are medians over the "
         "rounds, with the smallest and the largest.", "", *table, ""])
@@ -109,11 +111,6 @@ def step_ms(args, threads, variables, busy):
         if neighbor:
             neighbor.kill()
             neighbor.wait()
-
-
-def commit():
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -6,27 +6,26 @@
 Builds and runs crates/tessera-sweep/examples/tpe.rs: functions in place of trainings, so it takes seconds once it
 is built. Writes docs/results/DATE-sweeps-tpe.md.
 """
-import argparse, datetime, os, pathlib, platform, re, shlex, subprocess, textwrap
+import argparse, datetime, os, pathlib, shlex, subprocess, textwrap
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import sides
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--results", type=pathlib.Path, default=sides.ROOT / "docs" / "results")
     args = parser.parse_args()
     example = ["cargo", "run", "--release", "--locked", "-p", "tessera-sweep", "--example", "tpe", "--",
                str(args.seeds)]
-    table = subprocess.run(example, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
-                            capture_output=True).stdout.strip()
+    table = subprocess.run(example, cwd=sides.ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+    commit = sides.output("git", "describe", "--always", "--dirty")
     words = shlex.join(["python3", "launch/bench/tpe.py", "--seeds", str(args.seeds)])
     lines = [
         "# Sweeps: TPE against random", "",
         f"- date: {datetime.date.today()}",
         f"- command: `{words}`",
-        f"- machine: {processor()}, {len(os.sched_getaffinity(0))} cores, shared",
+        f"- machine: {sides.processor()}, {len(os.sched_getaffinity(0))} cores, shared",
         f"- commit: {commit}", "",
         textwrap.fill(
             "Functions in place of trainings (`crates/tessera-sweep/examples/tpe.rs`); 0 is the best that there is. "
@@ -39,12 +38,6 @@ def main():
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines))
     print(path.read_text())
-
-
-def processor():
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    found = re.search(r"model name\s*: (.*)", text)
-    return found.group(1) if found else platform.machine()
 
 
 if __name__ == "__main__":
