@@ -11,6 +11,7 @@
 //! The formats are written down in `docs/formats.md`.
 
 mod activity;
+mod attempt;
 mod client;
 mod cores;
 mod exit;
@@ -22,6 +23,7 @@ mod status;
 mod streams;
 
 pub use activity::{Activity, Phase, read_record};
+pub use attempt::{Attempt, NotAnAttempt};
 pub use client::{Client, ControlError};
 pub use cores::{Quota, allowed_cores, quotas, usable_cores};
 pub use exit::ExitCode;
@@ -45,6 +47,8 @@ pub mod variables {
     pub const WORLD_SIZE: &str = "TESSERA_WORLD_SIZE";
     /// Folder on the launcher's host where each worker keeps a record of what it is doing.
     pub const RECORDS: &str = "TESSERA_RECORDS";
+    /// Which start of the workers this is ([`crate::Attempt`]): other ones have other names.
+    pub const ATTEMPT: &str = "TESSERA_ATTEMPT";
     /// How often the launcher has started the workers again; not set at the first start.
     pub const RESTART: &str = "TESSERA_RESTART";
     /// The configuration as the launcher resolved it: one line of JSON, opaque to the launcher.

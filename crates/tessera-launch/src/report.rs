@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tessera_control::{Call, ExitCode, Phase, replace_json};
 
-use crate::run::Attempt;
+use crate::run::Attempted;
 
 /// What is known of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct FailureReport {
 
 impl FailureReport {
     /// What an attempt has left.
-    pub(crate) fn of(attempt: &Attempt, restarts: u32, world_size: usize) -> Self {
+    pub(crate) fn of(attempt: &Attempted, restarts: u32, world_size: usize) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             unix_seconds: since.map_or(0.0, |since| since.as_secs_f64()),

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Instant, SystemTime};
 
-use tessera_control::{ExitCode, RunState, RunStatus, variables};
+use tessera_control::{Attempt, ExitCode, RunState, RunStatus, variables};
 
 use crate::listener::{Event, Listener, Stream, forward_lines};
 use crate::mpirun::{Job, as_root, home};
@@ -67,6 +67,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
     let limits = Limits::new(&config, options.silence, options.stuck);
     let exporter = options.prometheus.as_deref().map(Exporter::start).transpose()?;
+    let first = Attempt::draw().map_err(LaunchError::system("draw the name of this launch"))?;
     let mut restarts = 0;
     loop {
         let exporter = exporter.as_ref();
@@ -74,8 +75,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
             exporter.set_restarts(restarts);
         }
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
+        let name = first.restarted(restarts);
         let start =
-            Start { options, mpirun, worker, world_size, hosts: hosts_now, limits, exporter };
+            Start { options, name, mpirun, worker, world_size, hosts: hosts_now, limits, exporter };
         let begun = SystemTime::now();
         let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
         let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
@@ -142,7 +144,7 @@ fn is_failure(code: ExitCode) -> bool {
 }
 
 /// How workers that were started once have fared.
-pub(crate) struct Attempt {
+pub(crate) struct Attempted {
     pub(crate) verdict: Verdict,
     pub(crate) mpirun_code: Option<i32>,
     pub(crate) workers: Vec<WorkerReport>,
@@ -152,6 +154,7 @@ pub(crate) struct Attempt {
 /// What starting the workers takes.
 struct Start<'a> {
     options: &'a LaunchOptions,
+    name: Attempt,
     mpirun: &'a Mpirun,
     worker: &'a Path,
     world_size: usize,
@@ -168,7 +171,7 @@ impl Start<'_> {
         restarts: u32,
         sender: Sender<Event>,
         events: &Receiver<Event>,
-    ) -> Result<Attempt, LaunchError> {
+    ) -> Result<Attempted, LaunchError> {
         let listener = Listener::open(!self.hosts.iter().all(Host::is_here), sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&listener.token);
@@ -182,7 +185,7 @@ impl Start<'_> {
         listener.close();
         let asked_to_stop = watch.was_asked_to_stop();
         let (verdict, mpirun_code, workers) = watch.into_verdict();
-        Ok(Attempt { verdict, mpirun_code, workers, asked_to_stop })
+        Ok(Attempted { verdict, mpirun_code, workers, asked_to_stop })
     }
 
     fn session(
@@ -198,6 +201,7 @@ impl Start<'_> {
             variable(variables::CONTROL_TOKEN, &listener.token),
             variable(variables::WORLD_SIZE, self.world_size.to_string()),
             variable(variables::RECORDS, &records.0),
+            variable(variables::ATTEMPT, self.name.to_string()),
         ];
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
