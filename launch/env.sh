@@ -14,6 +14,9 @@ die() {
 # Prints the path of a program of launch/tools.txt, which is fetched into the cache where it is missing.
 tool() {
   local venv=$tessera_cache/tools wanted=$tessera_root/launch/tools.txt
+  mkdir -p "$tessera_cache"
+  exec 8>"$tessera_cache/tools.lock"
+  flock 8
   if ! cmp -s "$wanted" "$venv/complete.txt"; then
     say "tools: installing those of launch/tools.txt into $venv"
     python3 -m venv --clear "$venv" >&2
@@ -21,6 +24,7 @@ tool() {
       die "cannot install $1; get it by cargo install"
     cp "$wanted" "$venv/complete.txt"
   fi
+  exec 8>&-
   echo "$venv/bin/$1"
 }
 

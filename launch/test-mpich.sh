@@ -3,7 +3,7 @@
 # has to be that of a run over Open MPI. Debian's packages of MPICH are unpacked into the cache and not installed:
 # installed, they and Open MPI's would share the name mpirun.
 #
-#   launch/test-mpich.sh
+#   launch/test-mpich.sh [--fetch]        --fetch: only gets MPICH
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -35,6 +35,7 @@ cat >"$mpich/mpicc" <<END
 exec gcc -I$libraries/mpich/include "\$@" -L$libraries -lmpich
 END
 chmod +x "$mpich/mpicc"
+[[ ${1:-} != --fetch ]] || exit 0
 
 cargo build --release --locked -p tessera-cli -p tessera-worker
 # What does not know of MPI is as in the other folder: linked from there, it is not compiled again.
@@ -47,8 +48,13 @@ find "$release/deps" -maxdepth 1 -name '*.d' -exec cp -a -t "$target/release/dep
 find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name 'tessera-*' \) \
   -not -name '*.d' -exec ln -t "$target/release/deps" {} +
 cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
-# Both, as above: the worker alone would be built with other features of what they share.
-MPICC=$mpich/mpicc cargo build --release --locked -p tessera-cli -p tessera-worker --target-dir "$target"
+# Both, as above: the worker alone would be built with other features of what they share. What it computes is
+# libtorch's work, so what lies between it and MPI is built in the shortest time.
+fast=()
+for crate in tessera-comm tessera-train tessera-worker; do
+  fast+=(--config "profile.release.package.$crate.opt-level=0")
+done
+MPICC=$mpich/mpicc cargo build --release --locked "${fast[@]}" -p tessera-cli -p tessera-worker --target-dir "$target"
 # libmpich's own, and those that it needs.
 export LD_LIBRARY_PATH=$libraries
 ldd "$target/release/tessera-worker" | grep -q libmpich || die "the worker is not linked to MPICH"

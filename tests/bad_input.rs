@@ -353,7 +353,7 @@ fn a_checkpoint_with_a_flipped_bit_is_skipped_and_the_run_ends_as_if_undisturbed
 fn any_single_flipped_bit_in_a_checkpoint_is_seen() {
     let folder = stopped_at_40();
     let checkpoint = folder.path().join("checkpoints/step-00000040");
-    let verify = || tessera_checkpoint::Checkpoint::verify(&checkpoint);
+    let verify = || tessera_checkpoint::verify(&checkpoint);
     verify().unwrap();
     let mut unseen = Vec::new();
     for entry in fs::read_dir(&checkpoint).unwrap() {

@@ -134,6 +134,37 @@ fn parent_of(pid: i32) -> i32 {
 }
 
 #[test]
+fn a_second_run_is_refused_by_name_and_one_that_has_lost_its_folder_writes_nothing_more() {
+    let mut running = Running::launched(2);
+    let (run_dir, holder) = (running.run_dir(), running.worker(0));
+    let attempt = running.status().attempt.unwrap();
+    let mut alone = tessera();
+    alone.args(["train", "--config", "configs/smoke.toml", "--run-dir"]).arg(&run_dir);
+    for mut second in [train(1, &run_dir, &[]), alone] {
+        let (code, _, stderr) = run(&mut second);
+        assert_eq!(code, Some(2), "{stderr}");
+        let told = errors(&stderr);
+        let words = format!(" is in use by process {holder} on host ");
+        assert!(told[0].contains(&words) && told[0].contains(&attempt), "{stderr}");
+        assert!(told[0].contains("wait for that run or stop it"), "{stderr}");
+    }
+    assert_eq!(running.status().attempt.as_ref(), Some(&attempt), "it goes on as it was");
+
+    // Another run takes the folder, as on storage whose locks end at the host.
+    let lock = run_dir.join("run.lock");
+    let other = std::fs::read_to_string(&lock).unwrap().replace(&attempt, "0123456789ab-0");
+    std::fs::write(&lock, &other).unwrap();
+    let (code, stderr) = running.end();
+    assert_eq!(code, Some(1), "{stderr}");
+    let told = errors(&stderr);
+    assert!(told[0].contains("this run has lost its folder "), "{stderr}");
+    assert!(told[0].contains("nothing more is written"), "{stderr}");
+    assert_eq!(running.status().state, RunState::Running, "that is the other one's to say");
+    assert_eq!(std::fs::read_to_string(&lock).unwrap(), other);
+    assert!(!run_dir.join("failures").exists());
+}
+
+#[test]
 fn a_killed_worker_ends_the_run_with_3_and_is_named() {
     let mut running = Running::launched(3);
     let victim = running.worker(1);

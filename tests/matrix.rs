@@ -11,6 +11,9 @@ fn chaos(faults: &[&str]) {
     let folder = TempDir::new().unwrap();
     let mut command = tessera();
     command.args(["chaos", "--config", "configs/smoke.toml", "--seed", "3", "--kills", "3"]);
+    for setting in ["train.steps=30", "checkpoint.every=10", "eval.every=15"] {
+        command.args(["--set", setting]);
+    }
     command.args(["--faults", &faults.join(",")]).arg("--out").arg(folder.path());
     let (code, stdout, stderr) = run(&mut command);
     assert_eq!(code, Some(0), "{stdout}{stderr}");

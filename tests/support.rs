@@ -44,7 +44,8 @@ pub(crate) fn train_file(
     let mut command = tessera();
     command.args(["launch", "--nproc", &nproc.to_string(), "--", "train", "--config"]);
     command.arg(config).arg("--run-dir").arg(run_dir);
-    for setting in settings {
+    // Each rank writes a file, however small it is.
+    for setting in ["checkpoint.file_mib=0"].iter().chain(settings) {
         command.args(["--set", setting]);
     }
     command

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
     (
@@ -26,9 +26,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ),
     ("tessera-comm", &["nccl-rs"]),
     ("tessera-control", &[]),
-    ("tessera-data", &[]),
+    ("tessera-data", &["tessera-resample"]),
     ("tessera-launch", &["tessera-control"]),
     ("tessera-nn", &[]),
+    ("tessera-resample", &[]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),
     (
         "tessera-train",

@@ -1,13 +1,12 @@
 //! The second phase of a save: all parts are there, and the checkpoint becomes visible.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::CheckpointError;
-use crate::folder::{SUPERSEDED, folder_name, list, partial_folder};
-use crate::load::Checkpoint;
-use crate::manifest::{FileEntry, Manifest};
-use crate::part::report_file;
+use crate::folder::{SUPERSEDED, folder_name, list};
+use crate::load::verify;
+use crate::manifest::Manifest;
+use crate::part::{Save, read_report, report_file};
 use crate::retention::Retention;
 use crate::storage::Storage;
 
@@ -20,9 +19,9 @@ pub struct Committed {
     pub removed: Vec<u64>,
 }
 
-/// Makes the checkpoint whose parts lie in the temporary folder of `draft`'s step visible: verifies
-/// every part, writes the manifest last, and renames the folder. Then removes the checkpoints that
-/// `retention` gives up; one that cannot be removed is left, with a warning.
+/// Makes the checkpoint whose `num_parts` parts lie in the folder of `save` visible: verifies every part,
+/// writes the manifest last, and renames the folder. Then removes the checkpoints that `retention` gives up; one
+/// that cannot be removed is left, with a warning.
 ///
 /// # Errors
 ///
@@ -31,20 +30,24 @@ pub struct Committed {
 pub fn commit(
     storage: &Storage,
     checkpoints: &Path,
+    save: &Save,
+    num_parts: usize,
     mut draft: Manifest,
     retention: &Retention,
 ) -> Result<Committed, CheckpointError> {
     let step = draft.step;
-    let partial = partial_folder(checkpoints, step);
-    draft.files = (0..draft.world_size)
-        .map(|rank| read_report(&partial, rank))
+    assert_eq!(step, save.step, "the manifest is of this save");
+    let partial = save.folder(checkpoints);
+    draft.attempt = Some(save.attempt.clone());
+    draft.files = (0..num_parts)
+        .map(|part| read_report(save, &partial, part))
         .collect::<Result<_, CheckpointError>>()?;
     for (file, bytes) in draft.to_files() {
         storage.write(&partial.join(file), &bytes)?;
     }
-    Checkpoint::verify(&partial)?;
-    for rank in 0..draft.world_size {
-        storage.remove_file(&report_file(&partial, rank))?;
+    verify(&partial)?;
+    for part in 0..num_parts {
+        storage.remove_file(&report_file(&partial, part))?;
     }
     storage.sync_folder(&partial)?;
     let path = checkpoints.join(folder_name(step));
@@ -58,21 +61,14 @@ pub fn commit(
     Ok(Committed { path, removed })
 }
 
-/// Removes what was written of a checkpoint that does not become visible.
+/// Removes what was written of a save that does not become visible; no other save's.
 ///
 /// # Errors
 ///
 /// [`CheckpointError::File`].
-pub fn discard(storage: &Storage, checkpoints: &Path, step: u64) -> Result<(), CheckpointError> {
-    let partial = partial_folder(checkpoints, step);
+pub fn discard(storage: &Storage, checkpoints: &Path, save: &Save) -> Result<(), CheckpointError> {
+    let partial = save.folder(checkpoints);
     if partial.exists() { storage.remove_folder(&partial) } else { Ok(()) }
-}
-
-fn read_report(partial: &Path, rank: usize) -> Result<FileEntry, CheckpointError> {
-    let path = report_file(partial, rank);
-    let bytes = fs::read(&path).map_err(CheckpointError::file("read", &path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| CheckpointError::damaged(partial, &format!("part of rank {rank}"), error))
 }
 
 /// Moves a checkpoint to where no resume finds it.

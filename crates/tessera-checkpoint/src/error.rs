@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::manifest::{OLDEST, VERSION};
+
 /// Why a checkpoint cannot be written or believed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,7 +17,32 @@ pub enum CheckpointError {
         /// What is wrong, beginning with the file.
         problem: String,
     },
-    /// What is there is not a checkpoint, or not one that this program reads.
+    /// It cannot be read now, and nothing is known of what it holds.
+    #[error("{} cannot be read now: {source}", .path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system answered, also after it was asked again.
+        source: io::Error,
+    },
+    /// It is whole, and of another version of the format.
+    #[error(
+        "{} has format version {found}, this program reads {OLDEST} to {VERSION}: use Tessera {tessera}, which \
+         wrote it, or a newer one",
+        .folder.display()
+    )]
+    OtherVersion {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Version of the Tessera that wrote it.
+        tessera: String,
+    },
+    /// The run that saves has no right to the folder any more.
+    #[error("{0}")]
+    Lost(String),
+    /// What is there is not a checkpoint.
     #[error("{} {problem}", .path.display())]
     NotOne {
         /// What was asked for.
@@ -40,6 +67,12 @@ pub enum CheckpointError {
 pub enum CheckpointErrorKind {
     /// Another checkpoint has to serve.
     Damaged,
+    /// The storage has to answer first; the same may be tried again.
+    Unreadable,
+    /// Another program has to read it.
+    OtherVersion,
+    /// Somebody else has the folder.
+    Lost,
     /// Another path has to be given.
     NotOne,
     /// The storage fails.
@@ -51,6 +84,9 @@ impl CheckpointError {
     pub fn kind(&self) -> CheckpointErrorKind {
         match self {
             Self::Damaged { .. } => CheckpointErrorKind::Damaged,
+            Self::Unreadable { .. } => CheckpointErrorKind::Unreadable,
+            Self::OtherVersion { .. } => CheckpointErrorKind::OtherVersion,
+            Self::Lost(_) => CheckpointErrorKind::Lost,
             Self::NotOne { .. } => CheckpointErrorKind::NotOne,
             Self::File { .. } => CheckpointErrorKind::File,
         }
@@ -60,6 +96,19 @@ impl CheckpointError {
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
+    }
+
+    /// What a failed reading of a file of a checkpoint means: that it is not there or too short is damage, and
+    /// anything else that the storage does not answer now.
+    pub(crate) fn reading(folder: &Path, file: &str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory => Self::damaged(folder, file, source),
+            _ => Self::Unreadable { path: folder.join(file), source },
+        }
     }
 
     /// Damage to a file of a checkpoint.

@@ -5,30 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::commit::set_aside;
-use crate::error::CheckpointError;
-use crate::load::Checkpoint;
-use crate::manifest;
+use crate::error::{CheckpointError, CheckpointErrorKind};
+use crate::load::verify_files;
+use crate::manifest::{self, Manifest};
+use crate::patience::patiently;
 use crate::storage::Storage;
 
 /// Folder of checkpoints that a resume has left behind.
 pub(crate) const SUPERSEDED: &str = "superseded";
 /// End of the name of a folder in the making.
-const PARTIAL: &str = ".partial";
+pub(crate) const PARTIAL: &str = ".partial";
 
 pub(crate) fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// Where the parts of a checkpoint are written before it has its name.
-pub fn partial_folder(checkpoints: &Path, step: u64) -> PathBuf {
-    checkpoints.join(format!(".{}{PARTIAL}", folder_name(step)))
-}
-
-/// Step and folder of every checkpoint with a final name, oldest first.
+/// Step and folder of every checkpoint with a final name, oldest first; a folder that is not there holds none.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::File`] if the folder cannot be read.
+/// [`CheckpointError::Unreadable`] if the folder cannot be read now.
 pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     let mut found = Vec::new();
     for path in entries(checkpoints)? {
@@ -46,29 +42,68 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let read = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
     };
-    read().map_err(CheckpointError::file("read", folder))
+    match patiently(read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(CheckpointError::Unreadable { path: folder.to_owned(), source }),
+        entries => Ok(entries.expect("errors were taken out above")),
+    }
 }
 
-/// The newest checkpoint whose hashes hold, and what was wrong with newer ones. A folder that is
-/// not there holds none.
+/// The newest checkpoint whose hashes hold, of those that `wanted` takes by their manifests, and what was wrong
+/// with newer ones, all of them damaged.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::File`] if the folder cannot be read.
+/// [`CheckpointError::Unreadable`], [`CheckpointError::OtherVersion`]: such a checkpoint may be good, so none that
+/// is older stands for it.
 pub fn newest_good(
     checkpoints: &Path,
-) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), CheckpointError> {
+    wanted: impl Fn(&Manifest) -> bool,
+) -> Result<(Option<Verified>, Vec<CheckpointError>), CheckpointError> {
+    newest_of(checkpoints, wanted, verify_files)
+}
+
+/// The same by manifests alone: no other file is read, and damage to one is not found.
+///
+/// # Errors
+///
+/// As [`newest_good`].
+pub fn newest(
+    checkpoints: &Path,
+    wanted: impl Fn(&Manifest) -> bool,
+) -> Result<(Option<Verified>, Vec<CheckpointError>), CheckpointError> {
+    newest_of(checkpoints, wanted, |_, _| Ok(()))
+}
+
+fn newest_of(
+    checkpoints: &Path,
+    wanted: impl Fn(&Manifest) -> bool,
+    check: impl Fn(&Path, &Manifest) -> Result<(), CheckpointError>,
+) -> Result<(Option<Verified>, Vec<CheckpointError>), CheckpointError> {
     let mut refused = Vec::new();
-    if !checkpoints.is_dir() {
-        return Ok((None, refused));
-    }
     for (_, path) in list(checkpoints)?.into_iter().rev() {
-        match Checkpoint::verify(&path) {
-            Ok(checkpoint) => return Ok((Some(checkpoint), refused)),
-            Err(error) => refused.push(error),
+        let manifest = match Manifest::read(&path) {
+            Ok(manifest) if !wanted(&manifest) => continue,
+            manifest => manifest,
+        };
+        match manifest.and_then(|manifest| check(&path, &manifest).map(|()| manifest)) {
+            Ok(manifest) => return Ok((Some(Verified { path, manifest }), refused)),
+            Err(error) => match error.kind() {
+                CheckpointErrorKind::Damaged | CheckpointErrorKind::NotOne => refused.push(error),
+                _ => return Err(error),
+            },
         }
     }
     Ok((None, refused))
+}
+
+/// A checkpoint whose hashes hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
 }
 
 /// Moves checkpoints of steps past `last_step` to `superseded/`: the run takes another way from

@@ -18,18 +18,20 @@ mod folder;
 mod load;
 mod manifest;
 mod part;
+mod patience;
 mod retention;
 mod storage;
+pub mod upgrade;
 
 pub use commit::{Committed, commit, discard};
 pub use diff::{Difference, TensorDifference, diff};
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use folder::{
-    checkpoint_at, list, newest_good, partial_folder, remove_partials, supersede_after,
+    Verified, checkpoint_at, list, newest, newest_good, remove_partials, supersede_after,
 };
-pub use load::{CheckedFile, Checkpoint, Survey, TensorInfo, survey};
+pub use load::{CheckedFile, Checkpoint, Survey, TensorInfo, survey, verify};
 pub use manifest::{FileEntry, Manifest};
-pub use part::{HostTensor, write_part};
+pub use part::{HostTensor, Save, num_files, write_part};
 pub use retention::{BestMetric, Retention};
 pub use safetensors::tensor::Dtype;
 pub use storage::{Fate, Operation, Storage};

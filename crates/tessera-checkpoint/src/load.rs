@@ -1,5 +1,6 @@
 //! Reading checkpoints: nothing is believed whose hash does not hold.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::error::CheckpointError;
 use crate::manifest::{FileEntry, Manifest};
 use crate::part::HostTensor;
-use crate::{hex, sha256_hex};
+use crate::patience::patiently;
+use crate::{hex, sha256_hex, upgrade};
 
 /// A safetensors header is not longer than this, by its own specification.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -27,40 +29,69 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint and checks the hash of each file.
+    /// Reads a checkpoint into memory, checks the hash of each file, and brings its state to that of the newest
+    /// version ([`upgrade`](mod@crate::upgrade)).
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Damaged`] or [`CheckpointError::NotOne`].
-    pub fn verify(folder: &Path) -> Result<Self, CheckpointError> {
+    /// [`CheckpointError::Damaged`], [`CheckpointError::Unreadable`], [`CheckpointError::OtherVersion`] or
+    /// [`CheckpointError::NotOne`].
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let manifest = Manifest::read(folder)?;
-        let mut contents = Vec::with_capacity(manifest.files.len());
+        let mut contents = Vec::with_capacity(manifest.files.len() + 1);
         for entry in &manifest.files {
             let bad = |problem: String| CheckpointError::damaged(folder, &entry.name, problem);
             let path = path_of(folder, entry).map_err(|problem| bad(problem.to_owned()))?;
-            let bytes = fs::read(path).map_err(|error| bad(error.to_string()))?;
+            let bytes = patiently(|| fs::read(&path))
+                .map_err(|error| CheckpointError::reading(folder, &entry.name, error))?;
             if sha256_hex(&bytes) != entry.sha256 {
                 return Err(bad("its SHA-256 is not the manifest's, it is damaged".into()));
             }
             SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
             contents.push(bytes);
         }
-        Ok(Self { path: folder.to_owned(), manifest, contents })
+        let mut checkpoint = Self { path: folder.to_owned(), manifest, contents };
+        let added = upgrade::additions(&checkpoint);
+        if !added.is_empty() {
+            let views = added.iter().map(|tensor| (tensor.name.as_str(), tensor.view()));
+            let bytes = safetensors::serialize(views, None).expect("shapes are those of the bytes");
+            checkpoint.contents.push(bytes);
+        }
+        Ok(checkpoint)
     }
 
     /// All tensors, in the order of their names.
     pub fn tensors(&self) -> Vec<(String, HostTensor<'_>)> {
-        let mut all = Vec::new();
+        // What an upgrade has changed comes last, and stands for what was there.
+        let mut all = BTreeMap::new();
         for bytes in &self.contents {
             let file = SafeTensors::deserialize(bytes).expect("it was read before");
             for (name, view) in file.iter() {
                 let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-                all.push((name.to_owned(), HostTensor { dtype, shape, bytes: view.data() }));
+                all.insert(name.to_owned(), HostTensor { dtype, shape, bytes: view.data() });
             }
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
+        all.into_iter().collect()
     }
+}
+
+/// Checks the hash of each file of a checkpoint, piece by piece: it need not fit in memory.
+///
+/// # Errors
+///
+/// As [`Checkpoint::read`].
+pub fn verify(folder: &Path) -> Result<Manifest, CheckpointError> {
+    let manifest = Manifest::read(folder)?;
+    verify_files(folder, &manifest)?;
+    Ok(manifest)
+}
+
+/// The same of the files that a manifest lists.
+pub(crate) fn verify_files(folder: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+    for entry in &manifest.files {
+        check_file(folder, entry).map_err(|problem| problem.of(folder, &entry.name))?;
+    }
+    Ok(())
 }
 
 /// Where a file of a manifest lies: right in the checkpoint's folder.
@@ -122,7 +153,7 @@ pub fn survey(folder: &Path) -> Result<Survey, CheckpointError> {
                 }
                 None
             }
-            Err(problem) => Some(problem),
+            Err(problem) => Some(problem.to_string()),
         };
         files.push(CheckedFile { entry, problem });
     }
@@ -130,22 +161,43 @@ pub fn survey(folder: &Path) -> Result<Survey, CheckpointError> {
     Ok(Survey { manifest, files, tensors })
 }
 
-/// Hashes the file piece by piece and reads its header; the error says what is wrong.
-fn check_file(folder: &Path, entry: &FileEntry) -> Result<Metadata, String> {
-    let path = path_of(folder, entry)?;
-    let unreadable = |error: io::Error| format!("cannot be read ({error})");
-    let mut source = File::open(path).map_err(unreadable)?;
-    let bytes = source.metadata().map_err(unreadable)?.len();
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("{0}")]
+    Damaged(String),
+    #[error("cannot be read ({0})")]
+    Reading(#[from] io::Error),
+}
+
+impl Problem {
+    fn of(self, folder: &Path, file: &str) -> CheckpointError {
+        match self {
+            Self::Damaged(problem) => CheckpointError::damaged(folder, file, problem),
+            Self::Reading(source) => CheckpointError::reading(folder, file, source),
+        }
+    }
+}
+
+/// Hashes the file piece by piece and reads its header.
+fn check_file(folder: &Path, entry: &FileEntry) -> Result<Metadata, Problem> {
+    let path = path_of(folder, entry).map_err(|problem| Problem::Damaged(problem.to_owned()))?;
+    let (bytes, sha256, metadata) = patiently(|| {
+        let mut source = File::open(&path)?;
+        let bytes = source.metadata()?.len();
+        let mut hash = HashingReader { source: &mut source, hasher: Sha256::new() };
+        let metadata = read_header(&mut hash).map_err(|error| error.to_string());
+        io::copy(&mut hash, &mut io::sink())?;
+        Ok((bytes, hex(&hash.hasher.finalize()), metadata))
+    })?;
     if bytes != entry.bytes {
-        return Err(format!("has {bytes} bytes where the manifest says {}", entry.bytes));
+        let problem = format!("has {bytes} bytes where the manifest says {}", entry.bytes);
+        return Err(Problem::Damaged(problem));
     }
-    let mut hash = HashingReader { source: &mut source, hasher: Sha256::new() };
-    let metadata = read_header(&mut hash);
-    io::copy(&mut hash, &mut io::sink()).map_err(unreadable)?;
-    if hex(&hash.hasher.finalize()) != entry.sha256.to_ascii_lowercase() {
-        return Err("sha256 differs from the manifest's".into());
+    if sha256 != entry.sha256.to_ascii_lowercase() {
+        return Err(Problem::Damaged("its SHA-256 is not the manifest's, it is damaged".into()));
     }
-    metadata.map_err(|error| format!("is no safetensors file ({error})"))
+    metadata.map_err(|error| Problem::Damaged(format!("is no safetensors file ({error})")))
 }
 
 fn read_header(source: &mut impl Read) -> io::Result<Metadata> {

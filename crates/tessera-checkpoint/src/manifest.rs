@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::CheckpointError;
+use crate::patience::patiently;
 use crate::sha256_hex;
 
 /// Name of the manifest in a checkpoint's folder.
@@ -16,8 +17,13 @@ pub(crate) const FILE: &str = "manifest.json";
 pub(crate) const HASH_FILE: &str = "manifest.sha256";
 /// What a manifest says of itself.
 const FORMAT: &str = "tessera-checkpoint";
-/// Version of the format that is written, and the only one that is read.
-const VERSION: u32 = 1;
+/// Version of the format that is written, and the newest that is read.
+///
+/// * 1: of some trainings without what version 2 added to the state ([`crate::upgrade`]).
+/// * 2: names the attempt that wrote it; fewer files than ranks where the state is small.
+pub(crate) const VERSION: u32 = 2;
+/// The oldest version that is read.
+pub(crate) const OLDEST: u32 = 1;
 
 /// `manifest.json` of a checkpoint. A reader ignores keys that it does not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,8 +36,11 @@ pub struct Manifest {
     pub step: u64,
     /// Position in the order of samples: samples trained on so far.
     pub samples_seen: u64,
-    /// Ranks that wrote it.
+    /// Ranks of the run that wrote it.
     pub world_size: usize,
+    /// Which start of which launch wrote it; none in those of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
     /// Version of Tessera that wrote it.
     pub tessera: String,
     /// SHA-256 of the configuration.
@@ -76,6 +85,7 @@ impl Manifest {
             step,
             samples_seen,
             world_size,
+            attempt: None,
             tessera: env!("CARGO_PKG_VERSION").into(),
             config_hash,
             config,
@@ -89,7 +99,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Damaged`] or [`CheckpointError::NotOne`].
+    /// [`CheckpointError::Damaged`], [`CheckpointError::Unreadable`], [`CheckpointError::OtherVersion`] or
+    /// [`CheckpointError::NotOne`].
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         #[derive(Deserialize)]
         struct Head {
@@ -97,17 +108,22 @@ impl Manifest {
             format: String,
             #[serde(default)]
             version: u32,
+            #[serde(default)]
+            tessera: String,
         }
         let damaged = |problem: String| CheckpointError::damaged(folder, FILE, problem);
-        let not_one = |problem: String| {
-            let path = folder.join(FILE);
-            CheckpointError::NotOne { path, problem }
+        let bytes =
+            patiently(|| fs::read(folder.join(FILE))).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    damaged("it is missing, the save was never finished".into())
+                }
+                _ => CheckpointError::reading(folder, FILE, error),
+            })?;
+        let promised = match patiently(|| fs::read(folder.join(HASH_FILE))) {
+            Ok(promised) => Some(promised),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(CheckpointError::reading(folder, HASH_FILE, error)),
         };
-        let bytes = fs::read(folder.join(FILE)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => damaged("it is missing, the save was never finished".into()),
-            _ => damaged(error.to_string()),
-        })?;
-        let promised = fs::read(folder.join(HASH_FILE)).ok();
         if promised.as_ref().is_some_and(|promised| *promised != hash_line(&bytes).into_bytes()) {
             return Err(damaged(format!("not as {HASH_FILE} has it, it is damaged")));
         }
@@ -115,13 +131,15 @@ impl Manifest {
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let head = Head::deserialize(&value).ok().filter(|head| head.format == FORMAT);
         match head {
-            None => Err(not_one(
-                "is no checkpoint's manifest: for a data set use `tessera data inspect`".into(),
-            )),
-            Some(Head { version, .. }) if version != VERSION => Err(not_one(format!(
-                "has format version {version}, this program reads {VERSION}: use the tessera that \
-                 wrote it"
-            ))),
+            None => Err(CheckpointError::NotOne {
+                path: folder.join(FILE),
+                problem: "is no checkpoint's manifest: for a data set use `tessera data inspect`"
+                    .into(),
+            }),
+            Some(Head { version, tessera, .. }) if !(OLDEST..=VERSION).contains(&version) => {
+                let folder = folder.to_owned();
+                Err(CheckpointError::OtherVersion { folder, found: version, tessera })
+            }
             Some(_) if promised.is_none() => Err(damaged(format!("{HASH_FILE} is missing"))),
             Some(_) => serde_json::from_value(value).map_err(|error| damaged(error.to_string())),
         }

@@ -42,16 +42,22 @@ pub enum Fate {
 }
 
 type Judge = dyn Fn(Operation, &Path) -> Fate + Send + Sync;
+type Guard = dyn Fn() -> Result<(), String> + Send + Sync;
 
 /// A file system.
 #[derive(Clone, Default)]
 pub struct Storage {
     judge: Option<Arc<Judge>>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl fmt::Debug for Storage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Storage").field("judged", &self.judge.is_some()).finish()
+        formatter
+            .debug_struct("Storage")
+            .field("judged", &self.judge.is_some())
+            .field("guarded", &self.guard.is_some())
+            .finish()
     }
 }
 
@@ -64,7 +70,18 @@ impl Storage {
     /// One whose operations `judge` is asked about first: for tests of what happens when they fail,
     /// or when the process ends in one.
     pub fn judged(judge: impl Fn(Operation, &Path) -> Fate + Send + Sync + 'static) -> Self {
-        Self { judge: Some(Arc::new(judge)) }
+        Self { judge: Some(Arc::new(judge)), guard: None }
+    }
+
+    /// The same for whoever may lose its folder to another run: `guard` is asked before each operation that
+    /// makes, renames or removes something, and says who has it now.
+    #[must_use]
+    pub fn guarded(
+        mut self,
+        guard: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.guard = Some(Arc::new(guard));
+        self
     }
 
     fn fate(&self, operation: Operation, path: &Path) -> Fate {
@@ -78,6 +95,11 @@ impl Storage {
         action: &'static str,
         run: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), CheckpointError> {
+        if !matches!(operation, Operation::Sync | Operation::SyncFolder)
+            && let Some(guard) = &self.guard
+        {
+            guard().map_err(CheckpointError::Lost)?;
+        }
         let done = match self.fate(operation, path) {
             Fate::Done => run(),
             Fate::Failed(error) => Err(error),

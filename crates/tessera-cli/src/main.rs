@@ -15,8 +15,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tessera_control::{ExitCode, end_unread, hear_of_children, tell};
 
 use crate::commands::{
-    chaos, completions, data, doctor, in_session, inspect, launch, reference, sweep, trace, watch,
-    worker,
+    chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, sweep,
+    trace, watch, worker,
 };
 use crate::failure::Failure;
 
@@ -65,6 +65,8 @@ enum Command {
     Verify(inspect::VerifyArgs),
     /// Say which tensors of two checkpoints differ, and by how much; exits with 1 if any does.
     Diff(inspect::DiffArgs),
+    /// Upgrade checkpoints of older versions.
+    Checkpoint(checkpoint::CheckpointArgs),
     /// Follow a run until it ends; exits with the run's code.
     Watch(watch::WatchArgs),
     /// Merge the traces of all ranks into one for Perfetto, and say whom the others waited for.
@@ -123,6 +125,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => inspect::verify(&args),
         Command::Diff(args) => inspect::compare(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Chaos(args) => chaos::run(&args),

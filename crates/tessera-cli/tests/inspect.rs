@@ -150,6 +150,7 @@ fn watching_a_run_that_has_ended_shows_its_last_row_and_gives_its_code() {
         world_size: 2,
         message: "stopped at step 12".into(),
         process: None,
+        attempt: None,
     };
     status.write(run.path()).unwrap();
     let output = tessera(&["watch", "--run", path]);

@@ -36,6 +36,11 @@ pub enum Message {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         call: Option<Call>,
     },
+    /// The run folder is that of this attempt now; sent by rank 0 once, before it writes there.
+    Holds {
+        /// The attempt.
+        attempt: String,
+    },
     /// How far training is; sent by rank 0 at each logging interval.
     Progress {
         /// Optimiser steps done.

@@ -32,6 +32,12 @@ impl Process {
         Self { host, pid, started: started(pid).unwrap_or(0), place: place() }
     }
 
+    /// Whether it runs, or ran, under this kernel: perhaps in another namespace of ids.
+    pub fn is_of_this_boot(&self) -> bool {
+        let boot = |place: &str| place.split(' ').next().map(str::to_owned);
+        boot(&self.place).filter(|id| !id.is_empty()) == boot(&place())
+    }
+
     /// Whether it lives; `None` where that cannot be seen from here.
     pub fn lives(&self) -> Option<bool> {
         (self.place == place()).then(|| started(self.pid) == Some(self.started))

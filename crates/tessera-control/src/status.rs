@@ -53,6 +53,9 @@ pub struct RunStatus {
     /// The process of rank 0, while the run goes on; older versions did not say.
     #[serde(default)]
     pub process: Option<Process>,
+    /// Which start of which launch it is about; older versions did not say.
+    #[serde(default)]
+    pub attempt: Option<String>,
 }
 
 impl RunStatus {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tessera_control::{Call, ExitCode, Phase, replace_json};
+use tessera_control::{Attempt, Call, ExitCode, Phase, replace_json};
 
 use crate::run::Attempted;
 
@@ -46,6 +46,9 @@ pub struct WorkerReport {
 pub struct FailureReport {
     /// When, in seconds since 1970.
     pub unix_seconds: f64,
+    /// Which start of the workers; older versions did not say.
+    #[serde(default)]
+    pub attempt: Option<String>,
     /// How often the workers had been started again before.
     pub restarts: u32,
     /// Workers.
@@ -60,10 +63,16 @@ pub struct FailureReport {
 
 impl FailureReport {
     /// What an attempt has left.
-    pub(crate) fn of(attempt: &Attempted, restarts: u32, world_size: usize) -> Self {
+    pub(crate) fn of(
+        attempt: &Attempted,
+        name: &Attempt,
+        restarts: u32,
+        world_size: usize,
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             unix_seconds: since.map_or(0.0, |since| since.as_secs_f64()),
+            attempt: Some(name.to_string()),
             restarts,
             world_size,
             exit_code: None,
@@ -128,6 +137,7 @@ mod tests {
         for unix_seconds in [1_700_000_000.5, 1_700_000_001.25] {
             let report = FailureReport {
                 unix_seconds,
+                attempt: None,
                 restarts: 1,
                 world_size: 4,
                 exit_code: None,

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Instant, SystemTime};
 
-use tessera_control::{Attempt, ExitCode, RunState, RunStatus, variables};
+use tessera_control::lock::holds;
+use tessera_control::{Attempt, ExitCode, RunLock, RunState, RunStatus, variables};
 
 use crate::listener::{Event, Listener, Stream, forward_lines};
 use crate::mpirun::{Job, as_root, home};
@@ -84,11 +85,13 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
             let Verdict { code, message, .. } = attempt.verdict;
             return Ok(Ending { code, message, run_dir: None });
         };
-        let report = FailureReport::of(&attempt, restarts, world_size);
+        let name = first.restarted(restarts);
+        let report = FailureReport::of(&attempt, &name, restarts, world_size);
         let asked_to_stop = attempt.asked_to_stop;
-        let (verdict, mpirun_code) = (attempt.verdict, attempt.mpirun_code);
-        let (code, message) = settle(&run_dir, verdict, mpirun_code, begun, world_size);
-        if is_failure(code) {
+        // A folder that is another run's keeps that run's words.
+        let access = Access::to(&run_dir, &name, attempt.had_folder);
+        let (code, message) = settle(&run_dir, attempt, &access, &name, begun, world_size);
+        if is_failure(code) && access.is_ours() {
             report.write(&run_dir, code, &message);
         }
         let may_restart = matches!(code, ExitCode::Failed | ExitCode::WorkerLost | ExitCode::Hang);
@@ -105,7 +108,10 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let message =
             format!("{message}; restart {restarts} of {most} from the newest good checkpoint");
         tracing::warn!("{message}");
-        goes_on(&run_dir, message);
+        if access.is_ours() {
+            goes_on(&run_dir, message);
+        }
+        drop(access);
         (sender, events) = next;
         if !options.hosts.is_empty() {
             (hosts, world_size) = hosts_left(options, asked_for)?;
@@ -149,6 +155,39 @@ pub(crate) struct Attempted {
     pub(crate) mpirun_code: Option<i32>,
     pub(crate) workers: Vec<WorkerReport>,
     pub(crate) asked_to_stop: bool,
+    /// Whether they have had the run folder.
+    had_folder: bool,
+}
+
+/// Whether the launcher may write its last words of an attempt into the run folder.
+enum Access {
+    /// It was these workers' and is nobody else's.
+    Theirs,
+    /// They never had it: the launcher has locked it itself.
+    Locked(RunLock),
+    /// It is not there, or another run's.
+    None,
+}
+
+impl Access {
+    fn to(run_dir: &Path, name: &Attempt, had_folder: bool) -> Self {
+        if had_folder && holds(run_dir, name).is_ok() {
+            return Self::Theirs;
+        }
+        // Where nothing was begun there is nothing to be said about it.
+        if had_folder || !RunStatus::file(run_dir).exists() {
+            return Self::None;
+        }
+        RunLock::take(run_dir, name).map_or(Self::None, Self::Locked)
+    }
+
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Theirs => true,
+            Self::Locked(lock) => lock.is_held(),
+            Self::None => false,
+        }
+    }
 }
 
 /// What starting the workers takes.
@@ -174,18 +213,18 @@ impl Start<'_> {
     ) -> Result<Attempted, LaunchError> {
         let listener = Listener::open(!self.hosts.iter().all(Host::is_here), sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
-        let records = Records::make(&listener.token);
+        let records = Records::make(&self.name);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
         let steps = resolved.map(|resolved| resolved.steps);
         let run_dir = resolved.map(|resolved| resolved.run_dir.as_path());
-        let places = Places { records: &records.0, run_dir, exporter: self.exporter };
+        let places = Places { records: &records.folder, run_dir, exporter: self.exporter };
         let supervision = Supervision::new(self.world_size, self.limits, Instant::now());
         let mut watch = Watch::new(self.options, supervision, steps, events, &mut session, places);
         watch.until_over();
         listener.close();
-        let asked_to_stop = watch.was_asked_to_stop();
+        let (asked_to_stop, had_folder) = (watch.was_asked_to_stop(), watch.had_folder());
         let (verdict, mpirun_code, workers) = watch.into_verdict();
-        Ok(Attempted { verdict, mpirun_code, workers, asked_to_stop })
+        Ok(Attempted { verdict, mpirun_code, workers, asked_to_stop, had_folder })
     }
 
     fn session(
@@ -200,20 +239,20 @@ impl Start<'_> {
             variable(variables::CONTROL, &listener.address),
             variable(variables::CONTROL_TOKEN, &listener.token),
             variable(variables::WORLD_SIZE, self.world_size.to_string()),
-            variable(variables::RECORDS, &records.0),
+            variable(variables::RECORDS, &records.folder),
             variable(variables::ATTEMPT, self.name.to_string()),
         ];
         if let Some(resolved) = resolved {
             environment.push(variable(variables::RESOLVED, &resolved.line));
         }
         environment.extend(waiting_of_threads().map(|(name, value)| variable(name, value)));
-        if self.hosts.is_empty() && records.0.is_dir() {
+        if self.hosts.is_empty() && records.folder.is_dir() {
             // What Open MPI 4 and 5 share between ranks goes away with the records, also where
             // ranks were killed and could not see to it.
             for name in
                 ["OMPI_MCA_btl_vader_backing_directory", "OMPI_MCA_btl_sm_backing_directory"]
             {
-                environment.push(variable(name, &records.0));
+                environment.push(variable(name, &records.folder));
             }
         }
         if restarts > 0 {
@@ -229,7 +268,7 @@ impl Start<'_> {
         let hostfile = match self.hosts {
             _ if self.options.hosts.is_empty() => None,
             hosts => {
-                let path = records.0.join("hosts");
+                let path = records.folder.join("hosts");
                 Some(hosts::write_hostfile(path, hosts, self.mpirun.vendor)?)
             }
         };
@@ -293,11 +332,13 @@ fn status_time(run_dir: &Path) -> Option<SystemTime> {
 /// control connections were lost but mpirun and the file agree on a good end, it was one.
 fn settle(
     run_dir: &Path,
-    verdict: Verdict,
-    mpirun_code: Option<i32>,
+    attempt: Attempted,
+    access: &Access,
+    name: &Attempt,
     begun: SystemTime,
     world_size: usize,
 ) -> (ExitCode, String) {
+    let Attempted { verdict, mpirun_code, .. } = attempt;
     let written = RunStatus::read(run_dir).ok().flatten();
     let fresh = status_time(run_dir).is_some_and(|at| at >= begun);
     if let Some(status) = &written
@@ -311,7 +352,7 @@ fn settle(
     }
     let good = matches!(verdict.code, ExitCode::Done | ExitCode::Stopped);
     let told = written.as_ref().is_some_and(|status| fresh && status.state != RunState::Running);
-    if good || told || verdict.code == ExitCode::BadInput || !run_dir.is_dir() {
+    if good || told || verdict.code == ExitCode::BadInput || !access.is_ours() {
         return (verdict.code, verdict.message);
     }
     let status = RunStatus {
@@ -321,6 +362,7 @@ fn settle(
         world_size,
         message: verdict.message.clone(),
         process: None,
+        attempt: Some(name.to_string()),
     };
     write_status(&status, run_dir);
     (verdict.code, verdict.message)

@@ -186,7 +186,7 @@ impl Supervision {
                     self.blame(Fault::Reported { rank, silent });
                 }
             }
-            Message::Hello { .. } | Message::Notice { .. } => {}
+            Message::Hello { .. } | Message::Holds { .. } | Message::Notice { .. } => {}
         }
     }
 

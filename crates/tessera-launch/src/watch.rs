@@ -58,6 +58,8 @@ pub(crate) struct Watch<'a> {
     stop_waits: bool,
     open_streams: usize,
     mpirun_ended: Option<Instant>,
+    /// Whether the run folder is that of these workers.
+    holds: bool,
     deadline: Option<Instant>,
 }
 
@@ -86,6 +88,7 @@ impl<'a> Watch<'a> {
             stop_waits: false,
             open_streams: 2,
             mpirun_ended: None,
+            holds: false,
             deadline: None,
         }
     }
@@ -93,6 +96,11 @@ impl<'a> Watch<'a> {
     /// Whether a person or a batch system has asked for the end.
     pub(crate) fn was_asked_to_stop(&self) -> bool {
         self.stops.any()
+    }
+
+    /// Whether the workers have had the run folder.
+    pub(crate) fn had_folder(&self) -> bool {
+        self.holds
     }
 
     /// Returns when the run is over and none of its processes lives.
@@ -174,7 +182,7 @@ impl<'a> Watch<'a> {
         }
         self.next_write = now + WRITE;
         let workers = self.supervision.report(now);
-        if let Some(run_dir) = self.places.run_dir {
+        if let Some(run_dir) = self.places.run_dir.filter(|_| self.holds) {
             write_workers(run_dir, &workers);
         }
         if let Some(exporter) = self.places.exporter {
@@ -211,6 +219,10 @@ impl<'a> Watch<'a> {
     fn show_message(&mut self, rank: usize, message: Message, now: Instant) {
         match message {
             Message::Hello { host, pid, .. } => tracing::debug!(rank, host, pid, "worker is here"),
+            Message::Holds { attempt } => {
+                tracing::debug!(attempt, "the run folder is these workers'");
+                self.holds = true;
+            }
             Message::Notice { text } => self.display.say(&text),
             Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
                 let progress = Progress { step, steps, loss, perplexity, samples_per_second };

@@ -122,6 +122,9 @@ pub struct CheckpointConfig {
     pub best_metric: BestMetric,
     /// Saves that may fail in a row before the run ends, 1 to 2^40.
     pub max_failures: u64,
+    /// Least size of a file in MiB, unless it is the only one: a small state is one file, however many ranks there
+    /// are; 0 to 2^20. 0: each rank writes one.
+    pub file_mib: u64,
 }
 
 impl CheckpointConfig {
@@ -136,7 +139,15 @@ impl CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         let best_metric = BestMetric::Mse;
-        Self { every: 500, keep: 3, keep_every: 0, keep_best: 0, best_metric, max_failures: 5 }
+        Self {
+            every: 500,
+            keep: 3,
+            keep_every: 0,
+            keep_best: 0,
+            best_metric,
+            max_failures: 5,
+            file_mib: 64,
+        }
     }
 }
 
@@ -199,6 +210,12 @@ impl TrainConfig {
                     "{key} should be from 1 to 2^40, found {value}"
                 )));
             }
+        }
+        if self.checkpoint.file_mib > 1 << 20 {
+            return Err(TrainError::BadInput(format!(
+                "checkpoint.file_mib should be from 0 to 2^20, found {}",
+                self.checkpoint.file_mib
+            )));
         }
         if self.train.threads > 1024 {
             return Err(TrainError::BadInput(format!(

@@ -7,15 +7,15 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tessera_checkpoint::{Checkpoint, Manifest, Storage};
+use tessera_checkpoint::{CheckpointError, Manifest, Storage, Verified};
 use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
-use tessera_control::ExitCode;
+use tessera_control::{Attempt, ExitCode};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::run_folder::Resume;
+use crate::run_folder::{Resume, Tenure};
 
 /// What a rank reports when ranks agree on whether all of them succeeded.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,21 +120,29 @@ pub(crate) struct Choice {
     pub(crate) notices: Vec<String>,
 }
 
-/// Rank 0 looks for the checkpoint to go on from; all ranks hear its choice.
+/// Rank 0 looks for the checkpoint to go on from, checks every byte of it, and moves aside what is past it; all
+/// ranks hear its choice.
 ///
 /// # Errors
 ///
-/// [`TrainError::BadInput`] if the checkpoint asked for is damaged, or is about another run.
+/// [`TrainError::BadInput`] if the checkpoint asked for is damaged, or is about another run, or all there are
+/// are damaged; [`TrainError::Checkpoint`] if one cannot be read now.
 pub(crate) fn choose_checkpoint(
     comm: &dyn Communicator,
-    checkpoints: &Path,
+    tenure: &Tenure,
     resume: &Resume,
     config: &TrainConfig,
     data_fingerprint: &str,
 ) -> Result<Choice, TrainError> {
+    let checkpoints = tenure.folder.checkpoints();
     let choice = match comm.rank() {
-        0 => resumable_checkpoint(checkpoints, resume, config, data_fingerprint)
-            .and_then(|(choice, step)| clear_after(checkpoints, step).map(|()| choice)),
+        0 => look_for_checkpoint(&checkpoints, resume, Some(&tenure.attempt), How::Whole)
+            .and_then(|(choice, manifest)| {
+                let Some(manifest) = manifest else { return Ok((choice, 0)) };
+                checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
+                Ok((choice, manifest.step))
+            })
+            .and_then(|(choice, step)| clear_after(tenure, step).map(|()| choice)),
         _ => Ok(Choice { path: None, notices: Vec::new() }),
     };
     let choice = agree_on(comm, choice)?;
@@ -144,57 +152,114 @@ pub(crate) fn choose_checkpoint(
 }
 
 /// Sees to it that the run's own saves meet nothing of another way that it took before.
-fn clear_after(checkpoints: &Path, step: u64) -> Result<(), TrainError> {
-    let storage = Storage::new();
-    tessera_checkpoint::remove_partials(&storage, checkpoints)?;
-    Ok(tessera_checkpoint::supersede_after(&storage, checkpoints, step)?)
+fn clear_after(tenure: &Tenure, step: u64) -> Result<(), TrainError> {
+    let (storage, checkpoints) = (tenure.guard(Storage::new()), tenure.folder.checkpoints());
+    tessera_checkpoint::remove_partials(&storage, &checkpoints)?;
+    Ok(tessera_checkpoint::supersede_after(&storage, &checkpoints, step)?)
 }
 
-/// The checkpoint to go on from, and its step, 0 without one; changes nothing.
+/// Refuses a run that could not go on from where it would; changes nothing, and reads no file but manifests.
 ///
 /// # Errors
 ///
-/// [`TrainError::BadInput`] if the checkpoint asked for is damaged, or is about another run.
-pub(crate) fn resumable_checkpoint(
+/// As [`choose_checkpoint`], as far as manifests tell.
+pub(crate) fn check_resumable(
     checkpoints: &Path,
     resume: &Resume,
     config: &TrainConfig,
     data_fingerprint: &str,
-) -> Result<(Choice, u64), TrainError> {
-    let choice = look_for_checkpoint(checkpoints, resume)?;
-    let Some(path) = &choice.path else { return Ok((choice, 0)) };
-    let manifest = Manifest::read(path)?;
-    checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
-    Ok((choice, manifest.step))
+) -> Result<(), TrainError> {
+    let attempt = Attempt::from_env().map_err(TrainError::BadInput)?;
+    match look_for_checkpoint(checkpoints, resume, attempt.as_ref(), How::Manifest)? {
+        (_, Some(manifest)) => checkpoint::check_resumable(&manifest, config, data_fingerprint),
+        (_, None) => Ok(()),
+    }
 }
 
-fn look_for_checkpoint(checkpoints: &Path, resume: &Resume) -> Result<Choice, TrainError> {
-    let mut notices = Vec::new();
+/// How much of a checkpoint is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Its manifest alone.
+    Manifest,
+    /// Every byte.
+    Whole,
+}
+
+impl How {
+    fn verify(self, path: &Path) -> Result<Manifest, CheckpointError> {
+        match self {
+            Self::Manifest => Manifest::read(path),
+            Self::Whole => tessera_checkpoint::verify(path),
+        }
+    }
+
+    fn newest_good(
+        self,
+        checkpoints: &Path,
+        wanted: impl Fn(&Manifest) -> bool,
+    ) -> Result<(Option<Verified>, Vec<CheckpointError>), CheckpointError> {
+        match self {
+            Self::Manifest => tessera_checkpoint::newest(checkpoints, wanted),
+            Self::Whole => tessera_checkpoint::newest_good(checkpoints, wanted),
+        }
+    }
+}
+
+/// The checkpoint that a run goes on from. What a launch was asked for holds until it has saved a checkpoint of
+/// its own: workers that it starts again (`attempt`) go on from that.
+fn look_for_checkpoint(
+    checkpoints: &Path,
+    resume: &Resume,
+    attempt: Option<&Attempt>,
+    how: How,
+) -> Result<(Choice, Option<Manifest>), TrainError> {
+    if let Some(attempt) = attempt.filter(|attempt| attempt.number() > 0)
+        && *resume != Resume::Auto
+    {
+        let is_own = |manifest: &Manifest| {
+            let theirs = manifest.attempt.as_deref().and_then(|theirs| theirs.parse().ok());
+            theirs.is_some_and(|theirs: Attempt| theirs.is_of_same_launch(attempt))
+        };
+        let (found, refused) = how.newest_good(checkpoints, is_own)?;
+        if let Some(found) = found {
+            return Ok(chosen(found, &refused, "of this launch"));
+        }
+    }
     match resume {
-        Resume::Never => {}
+        Resume::Never => Ok((Choice { path: None, notices: Vec::new() }, None)),
         Resume::From(path) => {
             if let Some(checkpoints) = checkpoints_of_run(path) {
-                return newest_of_run(path, &checkpoints);
+                return newest_of_run(path, &checkpoints, how);
             }
-            Checkpoint::verify(path)?;
-            notices.push(format!("resuming from {} as asked", path.display()));
-            return Ok(Choice { path: Some(path.clone()), notices });
+            let manifest = how.verify(path)?;
+            let notices = vec![format!("resuming from {} as asked", path.display())];
+            Ok((Choice { path: Some(path.clone()), notices }, Some(manifest)))
         }
         Resume::Auto => {
-            let (found, refused) = tessera_checkpoint::newest_good(checkpoints)?;
-            notices.extend(refused.iter().map(|error| format!("checkpoint skipped: {error}")));
-            if let Some(Checkpoint { path, manifest, .. }) = found {
-                let why = if notices.is_empty() { "the newest" } else { "the newest good" };
-                let step = manifest.step;
-                notices.push(format!("resuming from step {step}, {why} checkpoint"));
-                return Ok(Choice { path: Some(path), notices });
-            }
-            if !notices.is_empty() {
-                notices.push("no good checkpoint is left: starting from step 0".into());
+            let (found, refused) = how.newest_good(checkpoints, |_| true)?;
+            match (found, refused.as_slice()) {
+                (Some(found), _) => Ok(chosen(found, &refused, "")),
+                (None, []) => Ok((Choice { path: None, notices: Vec::new() }, None)),
+                // From the start would be the loss of all that was trained.
+                (None, [first, ..]) => Err(TrainError::AllDamaged(format!(
+                    "none of the {} checkpoints in {} is good ({first}): to train from the start, move them \
+                     away or choose another --run-dir",
+                    refused.len(),
+                    checkpoints.display()
+                ))),
             }
         }
     }
-    Ok(Choice { path: None, notices })
+}
+
+/// A checkpoint that was found, and what is said of it and of newer ones.
+fn chosen(found: Verified, refused: &[CheckpointError], whose: &str) -> (Choice, Option<Manifest>) {
+    let mut notices: Vec<String> =
+        refused.iter().map(|error| format!("checkpoint skipped: {error}")).collect();
+    let why = if refused.is_empty() { "the newest" } else { "the newest good" };
+    let whose = if whose.is_empty() { String::new() } else { format!(" {whose}") };
+    notices.push(format!("resuming from step {}, {why} checkpoint{whose}", found.manifest.step));
+    (Choice { path: Some(found.path), notices }, Some(found.manifest))
 }
 
 /// The folder of checkpoints, where `path` is that or a run folder, and no checkpoint itself.
@@ -212,9 +277,13 @@ fn checkpoints_of_run(path: &Path) -> Option<PathBuf> {
 }
 
 /// The newest good checkpoint of a run that was asked for by its folder.
-fn newest_of_run(path: &Path, checkpoints: &Path) -> Result<Choice, TrainError> {
-    let (found, refused) = tessera_checkpoint::newest_good(checkpoints)?;
-    let Some(Checkpoint { path: checkpoint, manifest, .. }) = found else {
+fn newest_of_run(
+    path: &Path,
+    checkpoints: &Path,
+    how: How,
+) -> Result<(Choice, Option<Manifest>), TrainError> {
+    let (found, refused) = how.newest_good(checkpoints, |_| true)?;
+    let Some(found) = found else {
         let why = refused.first().map_or(String::new(), |error| format!(" ({error})"));
         return Err(TrainError::BadInput(format!(
             "--resume {} names a run without a good checkpoint{why}: name another one",
@@ -225,26 +294,85 @@ fn newest_of_run(path: &Path, checkpoints: &Path) -> Result<Choice, TrainError> 
         refused.iter().map(|error| format!("checkpoint skipped: {error}")).collect();
     notices.push(format!(
         "resuming from step {}, the newest good checkpoint of {}, as asked",
-        manifest.step,
+        found.manifest.step,
         path.display()
     ));
-    Ok(Choice { path: Some(checkpoint), notices })
+    Ok((Choice { path: Some(found.path), notices }, Some(found.manifest)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tessera_checkpoint::{BestMetric, Dtype, HostTensor, Retention};
+    use tessera_checkpoint::{BestMetric, Dtype, HostTensor, Retention, Save};
 
-    /// A checkpoint with one number.
-    fn save(checkpoints: &Path, step: u64) -> PathBuf {
+    const OURS: &str = "9f3a07c2b1d4";
+
+    /// A checkpoint with one number, by the first workers of a launch.
+    fn save_by(launch: &str, checkpoints: &Path, step: u64) -> PathBuf {
         let storage = Storage::new();
-        let partial = tessera_checkpoint::partial_folder(checkpoints, step);
+        let save = Save { step, attempt: format!("{launch}-0"), number: 1 };
         let tensor = HostTensor { dtype: Dtype::F32, shape: vec![1], bytes: &[0; 4] };
-        tessera_checkpoint::write_part(&storage, &partial, (0, 1), vec![("a", tensor)]).unwrap();
+        let tensors = vec![("a", tensor)];
+        tessera_checkpoint::write_part(&storage, checkpoints, &save, (0, 1), tensors).unwrap();
         let draft = checkpoint::draft(step, 1, &TrainConfig::default(), "data");
         let all = Retention { last: 9, every: 0, best: 0, metric: BestMetric::Mse };
-        tessera_checkpoint::commit(&storage, checkpoints, draft, &all).unwrap().path
+        tessera_checkpoint::commit(&storage, checkpoints, &save, 1, draft, &all).unwrap().path
+    }
+
+    fn save(checkpoints: &Path, step: u64) -> PathBuf {
+        save_by("000000000000", checkpoints, step)
+    }
+
+    /// What is chosen, and its step.
+    fn choose(
+        checkpoints: &Path,
+        resume: &Resume,
+        attempt: Option<&Attempt>,
+    ) -> Result<(Choice, u64), TrainError> {
+        let (choice, manifest) = look_for_checkpoint(checkpoints, resume, attempt, How::Whole)?;
+        // Manifests alone say the same of what is whole.
+        if choice.notices.len() < 2 {
+            let quick = look_for_checkpoint(checkpoints, resume, attempt, How::Manifest)?;
+            assert_eq!(quick.0.path, choice.path);
+        }
+        Ok((choice, manifest.map_or(0, |manifest| manifest.step)))
+    }
+
+    /// Workers that are started again go on from what they were asked to go on from, until there is a
+    /// checkpoint of their own launch, whatever else lies in the folder.
+    #[test]
+    fn what_a_launch_was_asked_to_resume_holds_until_it_has_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, here) = (folder.path().join("there"), folder.path().join("here"));
+        std::fs::create_dir_all(&here).unwrap();
+        let asked = save(&there, 60);
+        let attempt = |number: u32| format!("{OURS}-{number}").parse::<Attempt>().unwrap();
+        let from = Resume::From(asked);
+        let step =
+            |resume: &Resume, number| choose(&here, resume, Some(&attempt(number))).unwrap().1;
+        assert_eq!((step(&from, 0), step(&from, 1)), (60, 60), "nothing was saved yet");
+        save_by("000000000001", &here, 90);
+        assert_eq!((step(&from, 1), step(&Resume::Never, 1)), (60, 0), "another launch's");
+        save_by(OURS, &here, 70);
+        assert_eq!((step(&from, 1), step(&Resume::Never, 1)), (70, 70));
+        assert_eq!(step(&from, 0), 60, "asked anew");
+        assert_eq!(step(&Resume::Auto, 1), 90);
+    }
+
+    #[test]
+    fn where_all_checkpoints_are_damaged_nothing_starts_from_step_0() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(choose(folder.path(), &Resume::Auto, None).unwrap().1, 0);
+        assert_eq!(choose(&folder.path().join("none"), &Resume::Auto, None).unwrap().1, 0);
+        for step in [3, 12] {
+            std::fs::write(save(folder.path(), step).join("manifest.json"), "{}").unwrap();
+        }
+        let error = choose(folder.path(), &Resume::Auto, None).unwrap_err();
+        assert_eq!(error.code(), ExitCode::DataCorrupt);
+        let told = error.to_string();
+        assert!(told.starts_with("none of the 2 checkpoints in "), "{told}");
+        assert!(told.contains("step-00000012 is no good checkpoint: manifest.json: "), "{told}");
+        assert!(told.ends_with("move them away or choose another --run-dir"), "{told}");
     }
 
     #[test]
@@ -252,9 +380,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = folder.path().join("checkpoints");
         let ask = |path: &Path| {
-            let config = TrainConfig::default();
             let resume = Resume::From(path.to_owned());
-            resumable_checkpoint(Path::new("elsewhere"), &resume, &config, "data")
+            choose(Path::new("elsewhere"), &resume, None)
         };
         let refused = |path: &Path| ask(path).unwrap_err().to_string();
         std::fs::create_dir(&checkpoints).unwrap();

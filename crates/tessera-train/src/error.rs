@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tessera_checkpoint::CheckpointError;
-use tessera_control::ExitCode;
+use tessera_checkpoint::{CheckpointError, CheckpointErrorKind};
+use tessera_control::{ExitCode, LockError, Lost};
 
 /// Why a run did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,15 @@ pub enum TrainError {
         /// Its words.
         message: String,
     },
+    /// Another run has the run folder now.
+    #[error("{0}: nothing more is written; start it again to go on from the newest checkpoint")]
+    Lost(String),
+    /// There are checkpoints, and none of them is what was written.
+    #[error("{0}")]
+    AllDamaged(String),
+    /// A checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(CheckpointError),
     /// The storage of the run folder does not answer.
     #[error("{0}")]
     Storage(String),
@@ -141,17 +150,38 @@ impl TrainError {
                 _ => ExitCode::Failed,
             },
             Self::Peer { code, .. } => *code,
-            Self::Storage(_) | Self::Torch(_) => ExitCode::Failed,
+            Self::Checkpoint(error) => match error.kind() {
+                CheckpointErrorKind::Unreadable => ExitCode::Failed,
+                _ => ExitCode::BadInput,
+            },
+            Self::AllDamaged(_) => ExitCode::DataCorrupt,
+            Self::Lost(_) | Self::Storage(_) | Self::Torch(_) => ExitCode::Failed,
         }
     }
 }
 
 impl From<CheckpointError> for TrainError {
-    /// A checkpoint that cannot be used is bad input; storage that fails stays what it is.
     fn from(error: CheckpointError) -> Self {
         match error {
             CheckpointError::File { action, path, source } => Self::File { action, path, source },
-            other => Self::BadInput(other.to_string()),
+            CheckpointError::Lost(lost) => Self::Lost(lost),
+            other => Self::Checkpoint(other),
+        }
+    }
+}
+
+impl From<Lost> for TrainError {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost.to_string())
+    }
+}
+
+impl From<LockError> for TrainError {
+    /// A folder that another run has is for a person to decide.
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::File { path, source } => Self::File { action: "lock", path, source },
+            held => Self::BadInput(held.to_string()),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Reconstruction and codebook figures over a whole split, each sample counted exactly once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tessera_checkpoint::Checkpoint;
 use tessera_comm::Communicator;
 use tessera_control::{Activity, Phase};
 use tessera_data::{DataConfig, LoadOptions, Loader, Order, Source, eval_plan};
@@ -188,8 +187,12 @@ pub fn evaluate_run(
     part: Option<usize>,
     activity: &Activity,
 ) -> Result<Evaluation, TrainError> {
-    let loaded = agree_on(comm, load(run_dir, which))?;
-    let (resolved, checkpoint) = loaded;
+    let resolved = agree_on(comm, Resolved::of_run(run_dir))?;
+    let found = match comm.rank() {
+        0 => find(run_dir, which),
+        _ => Ok(PathBuf::new()), // the state comes from rank 0
+    };
+    let checkpoint = agree_on(comm, found)?;
     let config = &resolved.config;
     let source = agree_on(comm, test_of(&config.data, part))?;
     let channels = i64::from(source.shape().channels);
@@ -205,12 +208,11 @@ pub fn evaluate_run(
     }
     let optimizer = AdamW::new(&config.optimizer, &model.parameters);
     let training = Training::new(model, optimizer);
-    agree_on(comm, checkpoint::restore(&checkpoint, &training))?;
+    let step = checkpoint::restore_all(comm, &checkpoint, &training)?.step;
     let (batch, load) = (config.eval.batch, config.data.load_options());
     let name = part.map_or("test".to_owned(), |part| format!("test of data.mixture.{part}"));
     let split = Split { name, source, batch, load };
     activity.enter(Phase::Evaluate);
-    let step = checkpoint.manifest.step;
     let figures = evaluate(comm, &training.model, &split, step, num_levels, activity)?;
     figures.check_finite()?;
     Ok(figures)
@@ -240,31 +242,28 @@ fn test_of(data: &DataConfig, part: Option<usize>) -> Result<Arc<dyn Source>, Tr
     }
 }
 
-fn load(run_dir: &Path, which: Which) -> Result<(Resolved, Checkpoint), TrainError> {
-    let resolved = Resolved::of_run(run_dir)?;
+/// The checkpoint to evaluate, every byte of it as it was written.
+fn find(run_dir: &Path, which: Which) -> Result<PathBuf, TrainError> {
     let checkpoints = RunFolder { root: run_dir.to_owned() }.checkpoints();
+    let is_asked = |step: u64| which == Which::Latest || which == Which::Step(step);
+    let (found, refused) =
+        tessera_checkpoint::newest_good(&checkpoints, |manifest| is_asked(manifest.step))?;
+    for error in &refused {
+        tracing::warn!(%error, "checkpoint skipped");
+    }
+    if let Some(found) = found {
+        return Ok(found.path);
+    }
     let all = tessera_checkpoint::list(&checkpoints)?;
-    let asked: Vec<_> = all
-        .iter()
-        .rev()
-        .filter(|(step, _)| which == Which::Latest || which == Which::Step(*step))
-        .collect();
-    let mut refusal = None;
-    for (_, path) in asked {
-        match Checkpoint::verify(path) {
-            Ok(checkpoint) => return Ok((resolved, checkpoint)),
-            Err(error) => {
-                tracing::warn!(%error, "checkpoint skipped");
-                refusal.get_or_insert(error.into());
-            }
-        }
+    // Of one whose manifest is damaged the name is all there is.
+    let is_there = all.iter().any(|(step, _)| is_asked(*step));
+    if let Some(error) = refused.into_iter().next().filter(|_| is_there) {
+        return Err(error.into());
     }
     let steps: Vec<_> = all.iter().map(|(step, _)| step.to_string()).collect();
-    Err(refusal.unwrap_or_else(|| {
-        TrainError::BadInput(format!(
-            "{} has no such checkpoint; there {}",
-            checkpoints.display(),
-            if steps.is_empty() { "is none".into() } else { format!("are {}", steps.join(", ")) }
-        ))
-    }))
+    Err(TrainError::BadInput(format!(
+        "{} has no such checkpoint; there {}",
+        checkpoints.display(),
+        if steps.is_empty() { "is none".into() } else { format!("are {}", steps.join(", ")) }
+    )))
 }

@@ -38,7 +38,7 @@ pub use faults::Faults;
 pub use first_batch::start_from;
 pub use optim::{AdamW, OptimizerConfig};
 pub use resolve::{Resolved, resolve};
-pub use run_folder::{Resume, RunFolder};
+pub use run_folder::{Resume, RunFolder, Tenure};
 pub use scalars::{Arriving, NotFinite, Reduced, read_scalars};
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use setup::{Worker, check};

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::agree_on;
 use crate::error::{MAKE_FOLDER, TrainError};
+use tessera_checkpoint::Storage;
 use tessera_comm::{Communicator, broadcast_bytes};
-use tessera_control::one_line;
+use tessera_control::lock::{self, holds};
+use tessera_control::{Attempt, Lost, RunLock, one_line};
 
 /// From which checkpoint a run goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,33 +72,42 @@ impl RunFolder {
         self.root.join("logs").join(format!("rank-{rank}.jsonl"))
     }
 
+    /// `superseded/from-step-N-ATTEMPT/`: what a run that goes on after `step` steps had of later ones.
+    pub fn superseded(&self, step: u64, attempt: &Attempt) -> PathBuf {
+        self.root.join("superseded").join(format!("from-step-{step:08}-{attempt}"))
+    }
+
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
 
-    /// Makes the folder and sees to it that every rank has the same one before its eyes.
+    /// Takes the folder for this run, makes what is to be in it, and sees to it that every rank has the same one
+    /// before its eyes. Collective.
     ///
-    /// Rank 0 writes a nonce into it, all ranks read it.
+    /// Rank 0 locks it for an attempt, all ranks read the lock. `on_lost` runs on a thread of rank 0's if another
+    /// run is found to have the folder; it must end the process.
     ///
     /// # Errors
     ///
-    /// [`TrainError::BadInput`] or [`TrainError::File`] if it cannot be written, or a rank sees
-    /// another folder under the same name.
-    pub fn prepare(comm: &dyn Communicator, run_dir: &Path) -> Result<Self, TrainError> {
+    /// [`TrainError::BadInput`] or [`TrainError::File`] if it cannot be written, another run is at work in it, or
+    /// a rank sees another folder under the same name.
+    pub fn take(
+        comm: &dyn Communicator,
+        run_dir: &Path,
+        on_lost: impl FnOnce(&Lost) + Send + 'static,
+    ) -> Result<Tenure, TrainError> {
         let folder = Self { root: run_dir.to_owned() };
-        let nonce_file = folder.root.join(".nonce");
-        let nonce = format!("{}-{}", std::process::id(), nanoseconds());
-        let made = match comm.rank() {
-            0 => folder.make().and_then(|()| {
-                fs::write(&nonce_file, &nonce).map_err(TrainError::file("write", &nonce_file))
-            }),
-            _ => Ok(()),
+        let locked = match comm.rank() {
+            0 => folder.lock(on_lost).map(Some),
+            _ => Ok(None),
         };
-        agree_on(comm, made)?;
-        let expected = broadcast_bytes(comm, nonce.as_bytes())?;
-        let seen = fs::read(&nonce_file).unwrap_or_default();
-        let same = if seen == expected {
+        let lock = agree_on(comm, locked)?;
+        let name = lock.as_ref().map_or(String::new(), |lock| lock.attempt().to_string());
+        let name = broadcast_bytes(comm, name.as_bytes())?;
+        let attempt: Attempt =
+            String::from_utf8_lossy(&name).parse().expect("rank 0 sends the name of its attempt");
+        let same = if holds(&folder.root, &attempt).is_ok() && folder.root.is_dir() {
             Ok(())
         } else {
             Err(TrainError::BadInput(format!(
@@ -107,10 +118,19 @@ impl RunFolder {
             )))
         };
         agree_on(comm, same)?;
-        if comm.rank() == 0 {
-            let _ = fs::remove_file(&nonce_file);
-        }
-        Ok(folder)
+        Ok(Tenure { folder, attempt, lock })
+    }
+
+    fn lock(&self, on_lost: impl FnOnce(&Lost) + Send + 'static) -> Result<RunLock, TrainError> {
+        let attempt = match Attempt::from_env().map_err(TrainError::BadInput)? {
+            Some(attempt) => attempt,
+            None => Attempt::draw().map_err(TrainError::file("read", Path::new("/dev/urandom")))?,
+        };
+        fs::create_dir_all(&self.root).map_err(TrainError::file(MAKE_FOLDER, &self.root))?;
+        let mut lock = RunLock::take(&self.root, &attempt)?;
+        self.make()?;
+        lock.beat(on_lost)?;
+        Ok(lock)
     }
 
     fn make(&self) -> Result<(), TrainError> {
@@ -127,14 +147,53 @@ impl RunFolder {
     }
 }
 
+/// A run folder that a run has, until this is dropped.
+#[derive(Debug)]
+pub struct Tenure {
+    /// The folder.
+    pub folder: RunFolder,
+    /// Which start of which launch has it; the same on all ranks.
+    pub attempt: Attempt,
+    /// Of rank 0.
+    lock: Option<RunLock>,
+}
+
+impl Tenure {
+    /// Whether the folder is still this run's.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Lost`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        Ok(holds(&self.folder.root, &self.attempt)?)
+    }
+
+    /// Gives the folder back, for a process that ends without dropping this.
+    pub fn release(&self) {
+        if let Some(lock) = &self.lock {
+            lock.release();
+        }
+    }
+
+    /// A file system that changes the folder as long as it is this run's.
+    pub(crate) fn guard(&self, storage: Storage) -> Storage {
+        let (root, attempt) = (self.folder.root.clone(), self.attempt.clone());
+        storage.guarded(move || holds(&root, &attempt).map_err(|lost| lost.to_string()))
+    }
+}
+
 /// What can be said about the run folder before anything is written: that it and the folders in it are there
 /// or can be made, and that `never` finds it empty.
 pub(crate) fn check(run_dir: &Path, resume: &Resume) -> Result<(), TrainError> {
     for folder in (RunFolder { root: run_dir.to_owned() }).folders() {
         check_place(&folder)?;
     }
+    let attempt = Attempt::from_env().map_err(TrainError::BadInput)?;
+    lock::refuse_held(run_dir, attempt.as_ref())?;
     let is_empty = fs::read_dir(run_dir).map_or(true, |mut entries| entries.next().is_none());
-    if *resume == Resume::Never && !is_empty {
+    // Workers that are started again find what the first ones have made.
+    let is_first = attempt.is_none_or(|attempt| attempt.number() == 0);
+    if *resume == Resume::Never && is_first && !is_empty {
         return Err(TrainError::BadInput(format!(
             "{} is not empty and --resume is never: choose another --run-dir, or --resume auto to \
              go on with the run in it",
@@ -181,14 +240,8 @@ fn check_place(folder: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn nanoseconds() -> u128 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos())
-}
-
-/// Deletes the pictures of steps past `last_step`.
-pub(crate) fn cut_pictures(folder: &Path, last_step: u64) -> Result<(), TrainError> {
+/// Moves the pictures of steps past `last_step` into the folder `aside`.
+pub(crate) fn cut_pictures(folder: &Path, last_step: u64, aside: &Path) -> Result<(), TrainError> {
     for entry in fs::read_dir(folder).map_err(TrainError::file("read", folder))? {
         let path = entry.map_err(TrainError::file("read", folder))?.path();
         let step = path
@@ -197,7 +250,9 @@ pub(crate) fn cut_pictures(folder: &Path, last_step: u64) -> Result<(), TrainErr
             .and_then(|name| name.strip_prefix("step-"))
             .and_then(|step| step.parse::<u64>().ok());
         if step.is_some_and(|step| step > last_step) {
-            fs::remove_file(&path).map_err(TrainError::file("remove", &path))?;
+            fs::create_dir_all(aside).map_err(TrainError::file(MAKE_FOLDER, aside))?;
+            let target = aside.join(path.file_name().expect("it has a stem"));
+            fs::rename(&path, target).map_err(TrainError::file("move", &path))?;
         }
     }
     Ok(())

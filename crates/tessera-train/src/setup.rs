@@ -12,7 +12,7 @@ use tessera_data::{DataConfig, DataError, DataKind, Modality};
 
 use crate::clock::Clock;
 use crate::config::TrainConfig;
-use crate::coordinator::resumable_checkpoint;
+use crate::coordinator::check_resumable;
 use crate::error::TrainError;
 use crate::faults::Faults;
 use crate::resolve::Resolved;
@@ -94,7 +94,7 @@ pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
     let data = open_data(&resolved.config)?;
     run_folder::check(&resolved.run_dir, resume)?;
     let checkpoints = RunFolder { root: resolved.run_dir.clone() }.checkpoints();
-    resumable_checkpoint(&checkpoints, resume, &resolved.config, &data.fingerprint()).map(|_| ())
+    check_resumable(&checkpoints, resume, &resolved.config, &data.fingerprint())
 }
 
 pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {

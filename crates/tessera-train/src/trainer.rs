@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tessera_checkpoint::Checkpoint;
 use tessera_comm::{Communicator, Uploads};
 use tessera_control::{Phase, RunState, RunStatus, SignOfLife};
 use tessera_data::source::Source;
@@ -28,7 +27,7 @@ use crate::metrics::{self, MetricSink, MetricsRow};
 use crate::optim::AdamW;
 use crate::pictures;
 use crate::resolve::Resolved;
-use crate::run_folder::{Resume, RunFolder};
+use crate::run_folder::{Resume, RunFolder, Tenure};
 use crate::scalars::Arriving;
 use crate::setup::{Worker, open_data};
 use crate::step::Stepped;
@@ -55,10 +54,11 @@ pub struct Ending {
 pub fn train(
     comm: &dyn Communicator,
     worker: &Worker,
-    folder: &RunFolder,
+    tenure: &Tenure,
     resolved: &Resolved,
     resume: &Resume,
 ) -> Result<Ending, TrainError> {
+    let folder = &tenure.folder;
     let config = &resolved.config;
     let data = agree_on(comm, open_data(config))?;
     let (fingerprint, notes) = (data.fingerprint(), data.notes());
@@ -70,22 +70,21 @@ pub fn train(
     let optimizer = AdamW::new(&config.optimizer, &model.parameters);
     let mut training = Training::new(model, optimizer);
     training.uploads = agree_on(comm, Uploads::new(&worker.device).map_err(TrainError::from))?;
-    let choice = choose_checkpoint(comm, &folder.checkpoints(), resume, config, &fingerprint)?;
+    let choice = choose_checkpoint(comm, tenure, resume, config, &fingerprint)?;
     let mut step = 0;
     if let Some(path) = &choice.path {
-        let loaded = agree_on(comm, Checkpoint::verify(path).map_err(TrainError::from))?;
-        agree_on(comm, checkpoint::restore(&loaded, &training))?;
-        step = loaded.manifest.step;
+        step = checkpoint::restore_all(comm, path, &training)?.step;
+    } else {
+        checkpoint::broadcast_state(comm, &training)?;
     }
-    checkpoint::broadcast_state(comm, &training)?;
     let ranks = (comm.rank(), comm.world_size());
-    let (checkpoints, storage) = (folder.checkpoints(), worker.faults.storage());
-    let device = worker.device.clone();
-    let saver = Saver::start(ranks, device, checkpoints, &config.checkpoint, storage);
+    let (device, storage) = (worker.device.clone(), worker.faults.storage());
+    let saver = Saver::start(ranks, device, tenure, &config.checkpoint, storage);
     let clock = agree_on(comm, worker.clock(&folder.root, comm.rank()))?;
     let mut run = Run {
         comm,
         worker,
+        tenure,
         folder,
         config,
         fingerprint,
@@ -121,7 +120,7 @@ pub fn train(
     }
     let opened = match comm.rank() {
         0 => metrics::write_config(folder, resolved).and_then(|()| {
-            run.sinks = metrics::open(folder, step, worker.control.as_deref(), config.train.steps)?;
+            run.sinks = metrics::open(tenure, step, worker.control.as_deref(), config.train.steps)?;
             Ok(())
         }),
         _ => Ok(()),
@@ -138,6 +137,8 @@ pub fn train(
 struct Run<'a> {
     comm: &'a dyn Communicator,
     worker: &'a Worker,
+    /// The run folder, as long as it is this run's.
+    tenure: &'a Tenure,
     folder: &'a RunFolder,
     config: &'a TrainConfig,
     fingerprint: String,
@@ -219,12 +220,14 @@ impl Run<'_> {
                 let activity = &self.worker.activity;
                 let figures = evaluate(self.comm, model, test, self.step, levels, activity)?;
                 self.look_at_figures(&figures)?;
+                self.still_ours()?;
                 for sink in &mut self.sinks {
                     sink.evaluation(&figures)?;
                 }
                 self.evaluated = Some(figures);
             }
             if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
+                self.still_ours()?;
                 let folder = self.folder.reconstructions();
                 let source = &*self.shown;
                 let (model, on_corrupt) = (&self.training.model, self.config.data.on_corrupt);
@@ -254,6 +257,11 @@ impl Run<'_> {
     fn next_batch<M>(&self, loader: &mut Loader<M>) -> Option<Result<Batch<M>, DataError>> {
         let _armed = self.worker.watchdog.arm("the wait for a batch", self.step);
         loader.next()
+    }
+
+    /// Ends rank 0's part in a run whose folder another one has now, before it writes there.
+    fn still_ours(&self) -> Result<(), TrainError> {
+        if self.comm.rank() == 0 { self.tenure.check() } else { Ok(()) }
     }
 
     fn is_due(&self, every: u64) -> bool {
@@ -301,6 +309,7 @@ impl Run<'_> {
         let MetricsRow { step, loss, learning_rate, samples_per_second, .. } = row;
         let perplexity = row.usage.perplexity;
         tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
+        self.still_ours()?;
         for sink in &mut self.sinks {
             sink.row(&row)?;
         }

@@ -1,11 +1,13 @@
-//! A checkpoint of the version before `optimizer.updates` and `ema_use` is read, and training goes
-//! on from it. `fixtures/checkpoint-anchors.toml` is the run that made it.
+//! Checkpoints of each version of the format are read, and training goes on from them.
+//! `fixtures/checkpoint-anchors/` is of version 1, before `optimizer.updates` and `ema_use`; its neighbour
+//! `checkpoint-anchors.toml` is the run that made it.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
-use tessera_checkpoint::Checkpoint;
+use tessera_checkpoint::upgrade::{Upgraded, upgrade};
+use tessera_checkpoint::{Checkpoint, Storage, diff};
 use tessera_comm::{RankDevice, Solo};
 use tessera_nn::VqVae;
 use tessera_train::{
@@ -15,11 +17,11 @@ use tessera_train::{
 #[test]
 fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-anchors");
-    let saved = Checkpoint::verify(&folder).unwrap();
-    assert_eq!(saved.manifest.step, 3);
-    let names: Vec<String> = saved.tensors().into_iter().map(|(name, _)| name).collect();
+    let saved = Checkpoint::read(&folder).unwrap();
+    assert_eq!((saved.manifest.step, saved.manifest.version), (3, 1));
+    let written = &saved.manifest.files[0].tensors;
     for newer in ["optimizer.updates", "quantizer.ema_use"] {
-        assert!(!names.iter().any(|name| name == newer), "{names:?}");
+        assert!(!written.iter().any(|name| name == newer), "{written:?}");
     }
 
     let config: TrainConfig = serde_json::from_value(saved.manifest.config.clone()).unwrap();
@@ -63,4 +65,28 @@ fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
     let stepped = training.step(&comm, &mut batch, input, &mut clock).unwrap();
     assert!(matches!(stepped, Stepped::Done(_)), "{stepped:?}");
     assert_eq!(training.optimizer.updates.max().double_value(&[]), 4.0);
+}
+
+/// Of the same training: what version 1 lacks is worked out when it is read, or written by an upgrade.
+#[test]
+fn an_upgraded_checkpoint_is_what_is_read_from_the_old_one_and_the_old_one_is_kept() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-anchors");
+    let run = tempfile::tempdir().unwrap();
+    let folder = run.path().join("step-00000003");
+    std::fs::create_dir(&folder).unwrap();
+    for entry in std::fs::read_dir(&fixture).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let from = upgrade(&Storage::new(), &folder).unwrap();
+    let path = folder.canonicalize().unwrap();
+    assert_eq!(from, Upgraded::From { version: 1, path });
+    let (old, new) = (Checkpoint::read(&fixture).unwrap(), Checkpoint::read(&folder).unwrap());
+    assert_eq!(new.manifest.version, 2);
+    assert_eq!((new.manifest.step, &new.manifest.config), (3, &old.manifest.config));
+    assert_eq!(diff(&old, &new).tensors, []);
+    assert!(new.manifest.files[0].tensors.contains(&"quantizer.ema_use".to_owned()));
+    let kept = Checkpoint::read(&run.path().join("superseded/step-00000003")).unwrap();
+    assert_eq!(kept.manifest, old.manifest);
+    assert_eq!(upgrade(&Storage::new(), &folder).unwrap(), Upgraded::Already);
 }

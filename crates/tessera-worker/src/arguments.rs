@@ -171,15 +171,6 @@ pub(crate) enum BenchPart {
 }
 
 impl TrainArguments {
-    /// From which checkpoint to go on: workers that the launcher has started again go on from the
-    /// newest good one, whatever the first ones were asked for.
-    pub(crate) fn resume(&self) -> &Resume {
-        match std::env::var_os(variables::RESTART) {
-            Some(_) => &Resume::Auto,
-            None => &self.resume,
-        }
-    }
-
     /// The configuration: the launcher's, where there is one, else resolved here.
     pub(crate) fn resolve(&self) -> Result<Resolved, TrainError> {
         if let Ok(line) = std::env::var(variables::RESOLVED) {

@@ -71,7 +71,7 @@ fn answer_alone(text: &str) -> ExitCode {
 /// Checks all that can be checked before a worker is started, and prints the configuration.
 fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
     let resolved = arguments.resolve().and_then(|resolved| {
-        tessera_train::check(&resolved, arguments.resume())?;
+        tessera_train::check(&resolved, &arguments.resume)?;
         Ok(resolved)
     });
     match resolved {
@@ -115,14 +115,14 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
         agree_on(session.comm(), refused).and_then(|()| agree_on(session.comm(), resolved));
     let ended = resolved.and_then(|resolved| {
         let checked = match session.comm().rank() {
-            0 => tessera_train::check(&resolved, arguments.resume()),
+            0 => tessera_train::check(&resolved, &arguments.resume),
             _ => Ok(()),
         };
         agree_on(session.comm(), checked)?;
-        session.watch_run(&resolved.run_dir); // what was refused so far leaves the folder alone
-        let folder = RunFolder::prepare(session.comm(), &resolved.run_dir)?;
-        session.log_to(&folder)?;
-        train(session.comm(), session.worker(), &folder, &resolved, arguments.resume())
+        let tenure = RunFolder::take(session.comm(), &resolved.run_dir, session.on_lost())?;
+        let tenure = session.hold(tenure); // what was refused so far leaves the folder alone
+        session.log_to(&tenure.folder)?;
+        train(session.comm(), session.worker(), &tenure, &resolved, &arguments.resume)
     });
     match ended {
         Ok(ending) => {

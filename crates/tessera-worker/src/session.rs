@@ -1,7 +1,6 @@
 //! A worker's connections, to its peers and to its launcher, from start to end.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,10 +10,10 @@ use tessera_comm::{
     CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
 };
 use tessera_control::{
-    Activity, Call, Client, ExitCode, Message, Process, RunState, RunStatus, not_written, tell,
-    unread, variables, write_result,
+    Activity, Call, Client, ExitCode, Lost, Message, Process, RunState, RunStatus, not_written,
+    tell, unread, variables, write_result,
 };
-use tessera_train::{Faults, RunFolder, TrainError, Worker};
+use tessera_train::{Faults, RunFolder, Tenure, TrainError, Worker};
 
 use crate::threads::{self, Threads};
 
@@ -24,7 +23,8 @@ struct LastWords {
     control: OnceLock<Arc<Client>>,
     activity: Arc<Activity>,
     rank: OnceLock<(usize, usize)>,
-    run_dir: OnceLock<PathBuf>,
+    /// The run folder, while it is this run's.
+    tenure: OnceLock<Arc<Tenure>>,
     said: AtomicBool,
 }
 
@@ -39,17 +39,23 @@ impl LastWords {
         let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
         let step = self.activity.step();
         // A run that was refused before it began has nothing to say about the one in the folder.
-        if let (0, Some(run_dir)) = (rank, self.run_dir.get())
+        if let (0, Some(tenure)) = (rank, self.tenure.get())
+            && tenure.check().is_ok()
             && matches!(
-                RunStatus::read(run_dir),
+                RunStatus::read(&tenure.folder.root),
                 Ok(Some(RunStatus { state: RunState::Running, .. }))
             )
         {
             let message = message.to_owned();
             let state = RunState::Failed;
             let (exit_code, process) = (Some(code), Some(Process::own()));
-            let status = RunStatus { state, exit_code, step, world_size, message, process };
-            let _ = status.write(run_dir);
+            let attempt = Some(tenure.attempt.to_string());
+            let status =
+                RunStatus { state, exit_code, step, world_size, message, process, attempt };
+            let _ = status.write(&tenure.folder.root);
+        }
+        if let Some(tenure) = self.tenure.get() {
+            tenure.release();
         }
         if let Some(control) = self.control.get() {
             control.send(self.activity.heartbeat()); // where this worker was
@@ -162,9 +168,28 @@ impl Session {
         &self.worker
     }
 
-    /// From now on a failure is written into this run folder, once it is there.
-    pub(crate) fn watch_run(&self, run_dir: &Path) {
-        let _ = self.last_words.run_dir.set(run_dir.to_owned());
+    /// Ends this process when another run has the run folder.
+    pub(crate) fn on_lost(&self) -> impl FnOnce(&Lost) + Send + use<> {
+        let last_words = Arc::clone(&self.last_words);
+        move |lost| {
+            let error = TrainError::from(lost.clone());
+            if last_words.is_first() {
+                let message = error.to_string();
+                tell(format_args!("error: {message}"));
+                last_words.say(error.code(), &message);
+                tessera_comm::exit_now(error.code().code());
+            }
+        }
+    }
+
+    /// From now on the run folder is this run's: the launcher hears it, and a failure is written there.
+    pub(crate) fn hold(&self, tenure: Tenure) -> Arc<Tenure> {
+        let tenure = Arc::new(tenure);
+        let _ = self.last_words.tenure.set(Arc::clone(&tenure));
+        if let (0, Some(control)) = (self.comm.rank(), &self.worker.control) {
+            control.send(Message::Holds { attempt: tenure.attempt.to_string() });
+        }
+        tenure
     }
 
     /// Starts the log of this rank, and says how many threads compute.
@@ -215,6 +240,9 @@ impl Session {
             control.send(Message::Outcome { code, message, step });
         }
         let finished = self.comm.finish();
+        if let Some(tenure) = self.last_words.tenure.get() {
+            tenure.release();
+        }
         if let Some(control) = &self.worker.control {
             control.close();
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tessera_checkpoint::{Checkpoint, diff, newest_good};
+use tessera_checkpoint::{Checkpoint, CheckpointError, diff, newest_good};
 use tessera_control::ExitCode;
 
 use crate::failure::Failure;
@@ -153,6 +153,14 @@ struct Undisturbed {
     seconds: f64,
 }
 
+/// The newest good checkpoint of a run, and what was wrong with newer ones.
+fn last_good(folder: &Path) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), String> {
+    let told = |error: CheckpointError| error.to_string();
+    let (found, refused) = newest_good(&folder.join("checkpoints"), |_| true).map_err(told)?;
+    let read = found.map(|found| Checkpoint::read(&found.path)).transpose().map_err(told)?;
+    Ok((read, refused))
+}
+
 impl Undisturbed {
     fn make(setting: &Setting<'_>, folder: &Path) -> Result<Self, Failure> {
         let begun = Instant::now();
@@ -176,8 +184,7 @@ impl Undisturbed {
 
     /// What a run that has ended has left.
     fn of(folder: &Path) -> Result<Self, String> {
-        let (last, _) =
-            newest_good(&folder.join("checkpoints")).map_err(|error| error.to_string())?;
+        let (last, _) = last_good(folder)?;
         let last = last.ok_or("the undisturbed run has left no checkpoint")?;
         let steps = last.manifest.step;
         Ok(Self { folder: folder.to_owned(), last, steps, seconds: 0.0 })
@@ -213,8 +220,7 @@ impl Undisturbed {
 
     /// Whether a run has ended in the same state, with the same rows.
     fn check(&self, folder: &Path) -> Result<(), String> {
-        let (found, refused) =
-            newest_good(&folder.join("checkpoints")).map_err(|error| error.to_string())?;
+        let (found, refused) = last_good(folder)?;
         if let Some(error) = refused.first() {
             return Err(format!("a checkpoint cannot be loaded: {error}"));
         }

@@ -65,14 +65,18 @@ fn refuse_damaged(folder: &Path, files: &[CheckedFile]) -> Result<ExitCode, Fail
     Err(Failure::new(ExitCode::DataCorrupt, message))
 }
 
-fn failure(error: CheckpointError) -> Failure {
+pub(crate) fn failure(error: CheckpointError) -> Failure {
     match error.kind() {
         CheckpointErrorKind::Damaged => Failure::new(
             ExitCode::DataCorrupt,
             format!("{error}: resume from another checkpoint, `--resume auto` finds one"),
         ),
-        CheckpointErrorKind::NotOne => Failure::bad_input(error.to_string()),
-        CheckpointErrorKind::File => Failure::new(ExitCode::Failed, error.to_string()),
+        CheckpointErrorKind::NotOne | CheckpointErrorKind::OtherVersion => {
+            Failure::bad_input(error.to_string())
+        }
+        CheckpointErrorKind::File | CheckpointErrorKind::Unreadable | CheckpointErrorKind::Lost => {
+            Failure::new(ExitCode::Failed, error.to_string())
+        }
     }
 }
 
@@ -163,7 +167,7 @@ pub(crate) struct DiffArgs {
 /// Prints which tensors differ, and by how much; ends with 1 if any does, as `diff` does.
 pub(crate) fn compare(args: &DiffArgs) -> Result<ExitCode, Failure> {
     let read = |path: &Path| {
-        checkpoint_at(path).and_then(|folder| Checkpoint::verify(&folder)).map_err(failure)
+        checkpoint_at(path).and_then(|folder| Checkpoint::read(&folder)).map_err(failure)
     };
     let found = diff(&read(&args.first)?, &read(&args.second)?);
     let mut out = io::stdout().lock();

@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub(crate) mod chaos;
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::mix::Mix;
 use crate::decode::pcm::{self, RATES};
-use crate::decode::resample::resample;
 use crate::draw::{Draw, Purpose};
 use crate::shape::SampleShape;
+use tessera_resample::resample;
 
 /// How sound becomes samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,19 +1,16 @@
 //! Pictures: decoded, turned upright, resized, cropped and mirrored.
 //!
 //! JPEG is decoded by libjpeg-turbo (`jpeg.rs`), everything else by the `image` crate; resizing is
-//! `fast_image_resize`'s (bilinear with antialiasing, as in torchvision). Sizes are checked before
+//! `tessera-resample`'s (bilinear with antialiasing, as in torchvision). Sizes are checked before
 //! anything is decoded: a small file can claim a picture that does not fit into memory.
 
-use std::cell::RefCell;
 use std::io::Cursor;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tessera_resample::{Cut, resize};
 
 use crate::decode::jpeg::{self, Jpeg};
 use crate::decode::{Modality, Problem};
@@ -92,15 +89,6 @@ pub(crate) struct Picture {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A rectangle of a picture, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Cut {
-    left: f64,
-    top: f64,
-    width: f64,
-    height: f64,
-}
-
 impl ImageConfig {
     /// The error completes "data.image...".
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
@@ -154,6 +142,9 @@ impl ImageConfig {
         if (cut.width, cut.height) == (f64::from(width), f64::from(height)) {
             copy(picture, cut.left as usize, cut.top as usize, width as usize, out);
         } else {
+            let Picture { height: rows, width: columns, channels, ref bytes } = *picture;
+            let picture =
+                tessera_resample::Picture { bytes, width: columns, height: rows, channels };
             resize(picture, cut, (width, height), out);
         }
         if self.flip && draw.coin(Purpose::Flip) {
@@ -368,38 +359,6 @@ fn copy(picture: &Picture, left: usize, top: usize, width: usize, out: &mut [u8]
     for (row, to) in rows.zip(out.chunks_exact_mut(width * channels)) {
         to.copy_from_slice(&row[left * channels..][..width * channels]);
     }
-}
-
-thread_local! {
-    /// Keeps the memory of its steps.
-    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-}
-
-/// Resizes a part of a picture into `out`.
-fn resize(picture: &Picture, cut: Cut, size: (u32, u32), out: &mut [u8]) {
-    // The resizer's functions are compiled here, for these two pixels: for all that it knows they are three
-    // megabytes.
-    match picture.channels {
-        1 => resize_pixels::<U8>(picture, cut, size, out),
-        _ => resize_pixels::<U8x3>(picture, cut, size, out),
-    }
-}
-
-fn resize_pixels<P: PixelTrait>(
-    picture: &Picture,
-    cut: Cut,
-    (width, height): (u32, u32),
-    out: &mut [u8],
-) {
-    let from = TypedImageRef::<P>::from_buffer(picture.width, picture.height, &picture.bytes)
-        .expect("a picture has its size");
-    let mut to = TypedImage::<P>::from_buffer(width, height, out).expect("a sample has its size");
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .crop(cut.left, cut.top, cut.width, cut.height);
-    RESIZER.with_borrow_mut(|resizer| {
-        resizer.resize_typed(&from, &mut to, &options).expect("the cut lies inside of the picture");
-    });
 }
 
 /// Mirrors a picture, or all frames of a clip, left to right.

@@ -7,7 +7,6 @@ mod jpeg;
 mod mix;
 mod ogg;
 pub(crate) mod pcm;
-mod resample;
 #[cfg(test)]
 mod tests;
 mod timeline;

@@ -8,21 +8,25 @@ pub(crate) mod saver;
 pub(crate) mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use tch::Tensor;
 use tessera_checkpoint::{Checkpoint, Dtype, Manifest};
-use tessera_comm::Communicator;
+use tessera_comm::{Communicator, broadcast_bytes};
 
 use crate::config::TrainConfig;
+use crate::coordinator::agree_on;
 use crate::error::TrainError;
+use crate::optim::AdamW;
 use crate::schedule::ScheduleKind;
 use crate::training::Training;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 25] = [
+const MAY_CHANGE: [&str; 26] = [
     "checkpoint.best_metric",
     "checkpoint.every",
+    "checkpoint.file_mib",
     "checkpoint.keep",
     "checkpoint.keep_best",
     "checkpoint.keep_every",
@@ -191,17 +195,7 @@ pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), Train
         Ok(Tensor::from_data_size(view.bytes, &size, kind))
     };
     for (name, mut tensor) in state(training) {
-        let found = match read(&name) {
-            // Samples that could not be read were once not counted.
-            Ok(sums) if name == "metrics.window_sums" && sums.size() == [5] => {
-                Tensor::cat(&[&sums, &sums.narrow(0, 0, 1).zeros_like()], 0)
-            }
-            Ok(found) => found,
-            Err(missing) => {
-                let step = checkpoint.manifest.step;
-                of_older_version(&name, &tensor, step, &read).ok_or(missing)?
-            }
-        };
+        let found = read(&name)?;
         let (kind, size) = (found.kind(), found.size());
         if kind != tensor.kind() || size != tensor.size() {
             return Err(bad(format!(
@@ -216,23 +210,35 @@ pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), Train
     Ok(())
 }
 
-/// What stands for a tensor that checkpoints of earlier versions do not have; `None` for one that
-/// all have.
+/// Writes the state of a checkpoint into the trainings of all ranks: rank 0 alone reads it. Collective.
 ///
-/// * `optimizer.updates`: every step counted for every parameter.
-/// * `QUANTIZER.ema_use`, for anchors: about the part that each code has of all moving counts.
-fn of_older_version(
-    name: &str,
-    tensor: &Tensor,
-    step: u64,
-    read: &impl Fn(&str) -> Result<Tensor, TrainError>,
-) -> Option<Tensor> {
-    if name == "optimizer.updates" {
-        return Some(tensor.full_like(step as f64));
+/// # Errors
+///
+/// As [`restore`], and those of reading it.
+pub(crate) fn restore_all(
+    comm: &dyn Communicator,
+    path: &Path,
+    training: &Training,
+) -> Result<Manifest, TrainError> {
+    let restored = match comm.rank() {
+        0 => Checkpoint::read(path).map_err(TrainError::from).and_then(|checkpoint| {
+            restore(&checkpoint, training)?;
+            Ok(Some(checkpoint.manifest))
+        }),
+        _ => Ok(None),
+    };
+    let manifest = agree_on(comm, restored)?;
+    let manifest = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+    let manifest = broadcast_bytes(comm, &manifest)?;
+    // What `state` has views of.
+    let AdamW { exp_avg, exp_avg_sq, updates, .. } = &training.optimizer;
+    let window = training.window.state();
+    let buffers = [exp_avg, exp_avg_sq, updates].into_iter();
+    for buffer in buffers.chain(window.iter().map(|(_, tensor)| *tensor)) {
+        let _ = comm.broadcast(buffer.shallow_clone(), 0)?.wait()?;
     }
-    let counts_k = read(&format!("{}.ema_counts", name.strip_suffix(".ema_use")?)).ok()?;
-    let total = counts_k.sum(counts_k.kind());
-    Some(counts_k / total)
+    broadcast_state(comm, training)?;
+    Ok(serde_json::from_slice(&manifest).expect("rank 0 sends a manifest"))
 }
 
 /// Gives every rank rank 0's parameters and codebook: the last word on what all start from.

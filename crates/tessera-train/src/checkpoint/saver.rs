@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use tessera_checkpoint::{
-    CheckpointError, Committed, Manifest, Retention, Storage, commit, discard, partial_folder,
+    CheckpointError, Committed, Manifest, Retention, Save as SaveName, Storage, commit, discard,
     write_part,
 };
 use tessera_comm::{Communicator, HostBytes, RankDevice, all_gather_bytes};
@@ -26,6 +26,7 @@ use tessera_comm::{Communicator, HostBytes, RankDevice, all_gather_bytes};
 use super::snapshot::Snapshot;
 use crate::config::CheckpointConfig;
 use crate::error::TrainError;
+use crate::run_folder::Tenure;
 use crate::training::Training;
 
 /// Numbers that a rank adds to the reduction.
@@ -56,6 +57,12 @@ pub(crate) struct Saver {
     save: Option<Save>,
     /// Jobs begun, the same number on every rank.
     num_jobs: usize,
+    /// Saves begun, the same number on every rank: a failed try never meets the next one.
+    num_saves: u64,
+    /// Which start of which launch saves.
+    attempt: String,
+    /// Least bytes of a file.
+    least_bytes: usize,
     /// Saves that failed since the last one that did not.
     failures: u64,
     max_failures: u64,
@@ -64,7 +71,9 @@ pub(crate) struct Saver {
 /// A save on its way.
 #[derive(Debug)]
 struct Save {
+    name: SaveName,
     draft: Manifest,
+    num_parts: usize,
     is_commit: bool,
     /// How this rank's job ended, once it has.
     mine: Option<Result<Option<Committed>, CheckpointError>>,
@@ -72,9 +81,9 @@ struct Save {
 
 /// What a saver's thread is asked to do.
 enum Job {
-    Part { snapshot: Snapshot, step: u64 },
-    Commit { draft: Manifest },
-    Discard { step: u64 },
+    Part { snapshot: Snapshot, name: SaveName },
+    Commit { draft: Manifest, name: SaveName, num_parts: usize },
+    Discard { name: SaveName },
 }
 
 /// How a job ended; the memory of a part comes back.
@@ -94,7 +103,7 @@ fn step_back() {
 }
 
 impl Saver {
-    /// Starts the thread that writes to `checkpoints`.
+    /// Starts the thread that writes to the checkpoints of a run folder, as long as that is the run's.
     ///
     /// # Errors
     ///
@@ -102,18 +111,18 @@ impl Saver {
     pub(crate) fn start(
         (rank, world_size): (usize, usize),
         device: RankDevice,
-        checkpoints: PathBuf,
+        tenure: &Tenure,
         config: &CheckpointConfig,
         storage: Storage,
     ) -> Result<Self, TrainError> {
+        let (checkpoints, storage) = (tenure.folder.checkpoints(), tenure.guard(storage));
         let retention = config.retention();
         let (jobs, asked) = channel();
         let (told, done) = channel();
         let path = checkpoints.clone();
         let write = move || {
             step_back();
-            let writer =
-                Writer { ranks: (rank, world_size), checkpoints: path, retention, storage };
+            let writer = Writer { rank, checkpoints: path, retention, storage };
             for job in asked {
                 if let Some(outcome) = writer.run(job)
                     && told.send(outcome).is_err()
@@ -136,6 +145,9 @@ impl Saver {
             memory: HostBytes::default(),
             save: None,
             num_jobs: 0,
+            num_saves: 0,
+            attempt: tenure.attempt.to_string(),
+            least_bytes: (config.file_mib << 20) as usize,
             failures: 0,
             max_failures: config.max_failures,
         })
@@ -160,11 +172,15 @@ impl Saver {
         assert!(self.save.is_none(), "one save at a time");
         let memory = std::mem::take(&mut self.memory);
         let ranks = (self.rank, self.world_size);
-        let snapshot = Snapshot::take(training, ranks, &self.device, memory)?;
-        let step = draft.step;
-        self.save = Some(Save { draft, is_commit: false, mine: None });
+        let snapshot = Snapshot::take(training, ranks, self.least_bytes, &self.device, memory)?;
+        self.num_saves += 1;
+        let (attempt, number) = (self.attempt.clone(), self.num_saves);
+        let name = SaveName { step: draft.step, attempt, number };
+        let num_parts = snapshot.num_parts();
+        self.save =
+            Some(Save { name: name.clone(), draft, num_parts, is_commit: false, mine: None });
         self.num_jobs += 1;
-        self.ask(Job::Part { snapshot, step });
+        self.ask(Job::Part { snapshot, name });
         Ok(())
     }
 
@@ -228,12 +244,13 @@ impl Saver {
         self.look(ROUND); // it has been told, so it is there
         let save = self.save.as_mut()?;
         let mine = save.mine.take().expect("every rank has told how its job ended");
-        let step = save.draft.step;
+        let step = save.name.step;
         if failed {
+            let name = save.name.clone();
             self.save = None;
             self.failures += 1;
             if self.rank == 0 {
-                self.ask(Job::Discard { step });
+                self.ask(Job::Discard { name });
             }
             return Some(Saved::Failed { step, error: mine.err() });
         }
@@ -246,8 +263,9 @@ impl Saver {
         save.is_commit = true;
         self.num_jobs += 1;
         if self.rank == 0 {
-            let draft = save.draft.clone();
-            self.ask(Job::Commit { draft });
+            let Save { name, draft, num_parts, .. } = &*save;
+            let (name, draft, num_parts) = (name.clone(), draft.clone(), *num_parts);
+            self.ask(Job::Commit { draft, name, num_parts });
         } else {
             save.mine = Some(Ok(None));
         }
@@ -291,7 +309,7 @@ impl Drop for Saver {
 
 /// What a saver's thread owns.
 struct Writer {
-    ranks: (usize, usize),
+    rank: usize,
     checkpoints: PathBuf,
     retention: Retention,
     storage: Storage,
@@ -299,20 +317,24 @@ struct Writer {
 
 impl Writer {
     fn run(&self, job: Job) -> Option<Outcome> {
-        let Self { ranks, checkpoints, retention, storage } = self;
+        let Self { rank, checkpoints, retention, storage } = self;
         match job {
-            Job::Part { snapshot, step } => {
-                let partial = partial_folder(checkpoints, step);
-                let result = write_part(storage, &partial, *ranks, snapshot.tensors());
-                let memory = Some(snapshot.into_memory());
-                Some(Outcome { memory, result: result.map(|_| None) })
+            Job::Part { snapshot, name } => {
+                let part = (*rank, snapshot.num_parts());
+                let result = match snapshot.tensors() {
+                    Some(tensors) => {
+                        write_part(storage, checkpoints, &name, part, tensors).map(|_| None)
+                    }
+                    None => Ok(None), // others write all there is
+                };
+                Some(Outcome { memory: Some(snapshot.into_memory()), result })
             }
-            Job::Commit { draft } => {
-                let result = commit(storage, checkpoints, draft, retention).map(Some);
-                Some(Outcome { memory: None, result })
+            Job::Commit { draft, name, num_parts } => {
+                let result = commit(storage, checkpoints, &name, num_parts, draft, retention);
+                Some(Outcome { memory: None, result: result.map(Some) })
             }
-            Job::Discard { step } => {
-                if let Err(error) = discard(storage, checkpoints, step) {
+            Job::Discard { name } => {
+                if let Err(error) = discard(storage, checkpoints, &name) {
                     tracing::warn!(%error, "what is left of a failed save stays until the next run");
                 }
                 None

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tch::{Kind, Tensor};
-use tessera_checkpoint::{Dtype, HostTensor};
+use tessera_checkpoint::{Dtype, HostTensor, num_files};
 use tessera_comm::{HostBytes, RankDevice, download};
 
 use super::state;
@@ -19,7 +19,10 @@ const DEADLINE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     memory: HostBytes,
-    tensors: Vec<Slot>,
+    /// `None` where other ranks write all there is.
+    tensors: Option<Vec<Slot>>,
+    /// Files of the whole state.
+    num_parts: usize,
 }
 
 #[derive(Debug)]
@@ -39,10 +42,18 @@ impl Snapshot {
     pub(crate) fn take(
         training: &Training,
         (rank, world_size): (usize, usize),
+        least_bytes: usize,
         device: &RankDevice,
         mut memory: HostBytes,
     ) -> Result<Self, TrainError> {
-        let mine = deal(state(training), world_size).swap_remove(rank);
+        let state = state(training);
+        let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let total = state.iter().map(|(_, tensor)| bytes(tensor)).sum();
+        let num_parts = num_files(total, world_size, least_bytes);
+        if rank >= num_parts {
+            return Ok(Self { memory, tensors: None, num_parts });
+        }
+        let mine = deal(state, num_parts).swap_remove(rank);
         let (mut slots, mut tensors, mut at) = (Vec::new(), Vec::new(), 0);
         for (name, tensor) in mine {
             let dtype = match tensor.kind() {
@@ -51,7 +62,7 @@ impl Snapshot {
                 kind => unreachable!("no state is of kind {kind:?}"),
             };
             let shape = tensor.size().into_iter().map(|size| size as usize).collect();
-            let end = at + tensor.numel() * tensor.kind().elt_size_in_bytes();
+            let end = at + bytes(&tensor);
             slots.push(Slot { name, dtype, shape, bytes: at..end });
             tensors.push(tensor);
             at = end;
@@ -60,17 +71,23 @@ impl Snapshot {
             memory = HostBytes::new(device, at)?;
         }
         download(device, &tensors, &mut memory, DEADLINE)?;
-        Ok(Self { memory, tensors: slots })
+        Ok(Self { memory, tensors: Some(slots), num_parts })
     }
 
-    /// The tensors by name.
-    pub(crate) fn tensors(&self) -> Vec<(&str, HostTensor<'_>)> {
+    /// Files that the whole state is written to, the same on every rank.
+    pub(crate) fn num_parts(&self) -> usize {
+        self.num_parts
+    }
+
+    /// This rank's tensors by name; `None` where it writes no file.
+    pub(crate) fn tensors(&self) -> Option<Vec<(&str, HostTensor<'_>)>> {
         let view = |slot: &Slot| HostTensor {
             dtype: slot.dtype,
             shape: slot.shape.clone(),
             bytes: &self.memory.as_ref()[slot.bytes.clone()],
         };
-        self.tensors.iter().map(|slot| (slot.name.as_str(), view(slot))).collect()
+        let slots = self.tensors.as_ref()?;
+        Some(slots.iter().map(|slot| (slot.name.as_str(), view(slot))).collect())
     }
 
     /// The memory, for the next one.

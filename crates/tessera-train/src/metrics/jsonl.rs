@@ -30,20 +30,29 @@ impl JsonLines {
     /// Opens `path` for appending, and creates it where it is missing.
     ///
     /// With `keep_through_step`, rows whose `step` is greater are cut; without it all rows stay.
-    /// A torn row, or one that is no JSON object with a `step`, is cut in either case. The cut
+    /// A torn row, or one that is no JSON object with a `step`, is cut in either case. What is cut
+    /// is first written to a file of the same name in the folder `aside`, if one is given. The cut
     /// file replaces the old one as a whole; a file with nothing to cut is not touched.
     ///
     /// # Errors
     ///
     /// Those of the file system.
-    pub fn open(path: &Path, keep_through_step: Option<u64>) -> io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        keep_through_step: Option<u64>,
+        aside: Option<&Path>,
+    ) -> io::Result<Self> {
         let last_step = keep_through_step.unwrap_or(u64::MAX);
         match fs::read(path) {
             Ok(bytes) => {
-                let kept = rows_through(&bytes, last_step);
-                if kept.len() != bytes.len() {
-                    let cut_bytes = bytes.len() - kept.len();
+                let (kept, cut) = rows_through(&bytes, last_step);
+                if !cut.is_empty() {
+                    let cut_bytes = cut.len();
                     tracing::info!(file = %path.display(), cut_bytes, last_step, "rows cut");
+                    if let (Some(aside), Some(name)) = (aside, path.file_name()) {
+                        fs::create_dir_all(aside)?;
+                        replace_file(&aside.join(name), &cut)?;
+                    }
                     replace_file(path, &kept)?;
                 }
             }
@@ -69,16 +78,15 @@ impl JsonLines {
     }
 }
 
-/// The whole rows of `bytes` whose step is at most `last_step`.
-fn rows_through(bytes: &[u8], last_step: u64) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
+/// The whole rows of `bytes` whose step is at most `last_step`, and all else.
+fn rows_through(bytes: &[u8], last_step: u64) -> (Vec<u8>, Vec<u8>) {
+    let (mut kept, mut cut) = (Vec::with_capacity(bytes.len()), Vec::new());
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
         let step = serde_json::from_slice::<RowStep>(line).map(|row| row.step);
-        if line.ends_with(b"\n") && step.is_ok_and(|step| step <= last_step) {
-            kept.extend_from_slice(line);
-        }
+        let stays = line.ends_with(b"\n") && step.is_ok_and(|step| step <= last_step);
+        if stays { &mut kept } else { &mut cut }.extend_from_slice(line);
     }
-    kept
+    (kept, cut)
 }
 
 #[cfg(test)]
@@ -100,9 +108,12 @@ mod tests {
 
     #[test]
     fn rows_past_the_checkpoint_are_cut_and_new_ones_follow() {
-        let (_dir, path) =
+        let (dir, path) =
             file_with("{\"step\":10,\"loss\":1.0}\n{\"loss\":0.5,\"step\":20}\n{\"step\":30}\n");
-        let mut lines = JsonLines::open(&path, Some(20)).expect("opens");
+        let aside = dir.path().join("superseded/here");
+        let mut lines = JsonLines::open(&path, Some(20), Some(&aside)).expect("opens");
+        let cut = fs::read_to_string(aside.join("metrics.jsonl")).expect("moved aside");
+        assert_eq!(cut, "{\"step\":30}\n");
         lines.write(&Row { step: 21, loss: 0.25 }).expect("writes");
         let text = fs::read_to_string(&path).expect("readable");
         let expected =
@@ -115,7 +126,7 @@ mod tests {
         // The second one is whole JSON, but its newline is missing: more might have followed.
         for torn in ["{\"step\":2", "{\"step\":2}", "{\"step\":2,\"loss\":0.\n", "\0\0\0"] {
             let (_dir, path) = file_with(&format!("{{\"step\":1}}\n{torn}"));
-            drop(JsonLines::open(&path, None).expect("opens"));
+            drop(JsonLines::open(&path, None, None).expect("opens"));
             let text = fs::read_to_string(&path).expect("readable");
             assert_eq!(text, "{\"step\":1}\n", "after {torn:?}");
         }
@@ -126,7 +137,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let (_dir, path) = file_with("{\"step\":1,\"nested\":{\"a\":[1,null]}}\n");
         let inode = fs::metadata(&path).expect("exists").ino();
-        drop(JsonLines::open(&path, Some(1)).expect("opens"));
+        drop(JsonLines::open(&path, Some(1), None).expect("opens"));
         assert_eq!(fs::metadata(&path).expect("exists").ino(), inode);
     }
 
@@ -134,7 +145,7 @@ mod tests {
     fn a_missing_file_is_created_and_not_a_number_becomes_null() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("metrics.jsonl");
-        let mut lines = JsonLines::open(&path, Some(0)).expect("creates");
+        let mut lines = JsonLines::open(&path, Some(0), None).expect("creates");
         lines.write(&Row { step: 0, loss: f64::NAN }).expect("writes");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "{\"step\":0,\"loss\":null}\n");
     }

@@ -13,7 +13,7 @@ use super::{MetricSink, MetricsRow};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::resolve::Resolved;
-use crate::run_folder::{RunFolder, cut_pictures};
+use crate::run_folder::{RunFolder, Tenure, cut_pictures};
 
 /// Writes `config.toml`, whole or not at all.
 ///
@@ -26,24 +26,27 @@ pub fn write_config(folder: &RunFolder, resolved: &Resolved) -> Result<(), Train
 }
 
 /// Opens all sinks of a run that goes on after `last_step` steps; what they hold of later steps
-/// is cut.
+/// is moved to `superseded/` in the run folder.
 ///
 /// # Errors
 ///
 /// [`TrainError::File`] if one cannot be opened.
 pub fn open<'a>(
-    folder: &RunFolder,
+    tenure: &Tenure,
     last_step: u64,
     control: Option<&'a Client>,
     steps: u64,
 ) -> Result<Vec<Box<dyn MetricSink + 'a>>, TrainError> {
+    let folder = &tenure.folder;
+    let aside = folder.superseded(last_step, &tenure.attempt);
     let lines = |path: PathBuf| {
-        JsonLines::open(&path, Some(last_step)).map_err(TrainError::file("open", &path))
+        let opened = JsonLines::open(&path, Some(last_step), Some(&aside));
+        opened.map_err(TrainError::file("open", &path))
     };
-    cut_pictures(&folder.reconstructions(), last_step)?;
+    cut_pictures(&folder.reconstructions(), last_step, &aside.join("reconstructions"))?;
     let path = folder.tensorboard();
-    let events =
-        EventWriter::open_after(&path, last_step).map_err(TrainError::file("open", &path))?;
+    let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"));
+    let events = events.map_err(TrainError::file("open", &path))?;
     let mut sinks: Vec<Box<dyn MetricSink + 'a>> = vec![
         Box::new(Rows {
             metrics: lines(folder.metrics())?,

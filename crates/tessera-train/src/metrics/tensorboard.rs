@@ -46,13 +46,14 @@ impl EventWriter {
     /// Opens the event file in `dir` after cutting every event whose step is past `last_step`.
     ///
     /// A torn or damaged record is cut with all that follows it, since nothing behind it can be
-    /// read. A file with nothing to cut is not touched; without a file, one is created. Of
-    /// several, the newest by name is taken.
+    /// read; the file as it was is first written to the folder `aside`, under a name that
+    /// TensorBoard does not take for another run. A file with nothing to cut is not touched;
+    /// without a file, one is created. Of several, the newest by name is taken.
     ///
     /// # Errors
     ///
     /// Those of the file system.
-    pub fn open_after(dir: &Path, last_step: u64) -> io::Result<Self> {
+    pub fn open_after(dir: &Path, last_step: u64, aside: &Path) -> io::Result<Self> {
         let Some(path) = newest_event_file(dir)? else {
             return Self::create(dir, now());
         };
@@ -64,6 +65,9 @@ impl EventWriter {
         if kept.len() != bytes.len() {
             let cut_bytes = bytes.len().saturating_sub(kept.len());
             tracing::info!(file = %path.display(), cut_bytes, last_step, "events cut");
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            fs::create_dir_all(aside)?;
+            replace_file(&aside.join(name.replace("tfevents.", "")), &bytes)?;
             replace_file(&path, &kept)?;
         }
         let file = OpenOptions::new().append(true).open(&path)?;
@@ -172,7 +176,10 @@ mod tests {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         assert!(name.starts_with("events.out.tfevents.1500000000."), "{name}");
 
-        let mut writer = EventWriter::open_after(dir.path(), 2).expect("reopens");
+        let aside = tempfile::tempdir().expect("temporary folder");
+        let mut writer = EventWriter::open_after(dir.path(), 2, aside.path()).expect("reopens");
+        let whole = aside.path().join(name.replace("tfevents.", ""));
+        assert_eq!(steps(&whole), [0, 1, 2, 3], "moved aside");
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
         writer.image(4, "picture", &EncodedPng { png: vec![0; 200], shape }).expect("writes");
         drop(writer);
@@ -188,7 +195,9 @@ mod tests {
         let whole = fs::read(&path).expect("readable");
         for cut in 1..20 {
             fs::write(&path, &whole[..whole.len() - cut]).expect("writable");
-            drop(EventWriter::open_after(dir.path(), 3).expect("reopens"));
+            drop(
+                EventWriter::open_after(dir.path(), 3, &dir.path().join("aside")).expect("reopens"),
+            );
             assert_eq!(steps(&path), [0, 1, 2], "{cut} bytes missing");
         }
     }
@@ -196,11 +205,11 @@ mod tests {
     #[test]
     fn a_file_damaged_from_its_start_and_a_missing_one_begin_anew() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        drop(EventWriter::open_after(dir.path(), 5).expect("creates"));
+        drop(EventWriter::open_after(dir.path(), 5, &dir.path().join("aside")).expect("creates"));
         let path = event_file(dir.path());
         assert_eq!(steps(&path), [0]);
         fs::write(&path, b"no events").expect("writable");
-        drop(EventWriter::open_after(dir.path(), 5).expect("reopens"));
+        drop(EventWriter::open_after(dir.path(), 5, &dir.path().join("aside")).expect("reopens"));
         assert_eq!(steps(&path), [0]);
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tessera_checkpoint::CheckpointError;
 use tessera_control::{Message, Phase, Process, RunState, RunStatus};
 
 use super::Run;
@@ -76,6 +77,10 @@ impl Run<'_> {
             }
             Saved::Failed { step, error } => (step, error),
         };
+        // Who has lost the folder leaves at once; the others hear of it as of any rank that ends.
+        if let Some(CheckpointError::Lost(lost)) = &error {
+            return Err(TrainError::Lost(lost.clone()));
+        }
         if let Some(error) = &error {
             let rank = self.comm.rank();
             let text = format!(
@@ -133,10 +138,13 @@ impl Run<'_> {
         if self.comm.rank() != 0 {
             return Ok(());
         }
+        self.tenure.check()?;
         let exit_code = state.exit_code();
         let world_size = self.comm.world_size();
         let process = Some(Process::own());
-        RunStatus { state, exit_code, step, world_size, message: message.into(), process }
+        let attempt = Some(self.tenure.attempt.to_string());
+        let message = message.into();
+        RunStatus { state, exit_code, step, world_size, message, process, attempt }
             .write(&self.folder.root)
             .map_err(TrainError::file("write the status of", &self.folder.root))
     }

@@ -156,7 +156,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "around-gone",
-        meaning: "the run folder is removed: 2, with one line",
+        meaning: "the run folder is removed: 1, with one line",
         what: Around(Surroundings::FolderGone),
     },
     Case {

@@ -124,6 +124,8 @@ impl<'a> Run<'a> {
         command.args(["launch", "--nproc", &self.nproc.to_string()]).args(&self.launch);
         command.args(["--", "train", "--config"]).arg(self.setting.config);
         command.arg("--run-dir").arg(&self.folder);
+        // Each rank writes, however small its part of a save is.
+        command.args(["--set", "checkpoint.file_mib=0"]);
         for setting in self.setting.set.iter().chain(&self.set) {
             command.args(["--set", setting]);
         }

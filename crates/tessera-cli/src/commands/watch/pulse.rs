@@ -80,7 +80,8 @@ mod tests {
 
     fn running(process: Option<Process>) -> RunStatus {
         let (state, message) = (RunState::Running, String::new());
-        RunStatus { state, exit_code: None, step: 7, world_size: 1, message, process }
+        let attempt = None;
+        RunStatus { state, exit_code: None, step: 7, world_size: 1, message, process, attempt }
     }
 
     #[test]

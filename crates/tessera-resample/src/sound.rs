@@ -12,8 +12,12 @@ const FILTER_FRAMES: usize = 1024;
 
 /// `samples`, frame after frame, at `to` frames a second instead of `from`: as many frames as begin
 /// in the same time. A frame keeps its time: the filter's delay is taken off. Beyond its ends the
-/// sound is silence. The error completes "sample ...".
-pub(crate) fn resample(
+/// sound is silence.
+///
+/// # Errors
+///
+/// What completes "sample ...": rates that no filter can be made for.
+pub fn resample(
     samples: &[f32],
     channels: usize,
     from: usize,
