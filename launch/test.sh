@@ -35,4 +35,6 @@ if [[ -n $full ]]; then
   "$tessera" chaos --config configs/smoke.toml --rounds 3 --seed "$RANDOM"
   "$tessera" chaos --config configs/smoke.toml --faults many-kills --kills 300 --limit 4000 --seed "$RANDOM" \
     --set train.steps=3000 --set checkpoint.every=10 --set eval.every=500
+  "$tessera" chaos --config configs/smoke.toml --faults many-rivals --kills 60 --limit 1000 --seed "$RANDOM" \
+    --set train.steps=600 --set checkpoint.every=10 --set eval.every=100
 fi

@@ -46,3 +46,8 @@ fn one_run_killed_again_and_again() {
 fn one_run_on_other_numbers_of_workers() {
     chaos(&["worlds"]);
 }
+
+#[test]
+fn one_run_that_others_want() {
+    chaos(&["many-rivals"]);
+}

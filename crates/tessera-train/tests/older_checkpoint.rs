@@ -1,8 +1,8 @@
 //! Checkpoints of each version of the format are read, and training goes on from them.
-//! `fixtures/checkpoint-anchors/` is of version 1, before `optimizer.updates` and `ema_use`; its neighbour
-//! `checkpoint-anchors.toml` is the run that made it.
+//! `fixtures/checkpoint-anchors/` is of version 1, before `optimizer.updates` and `ema_use`, and
+//! `fixtures/checkpoint-2/` of version 2; `checkpoint-anchors.toml` is the run that made them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
@@ -14,15 +14,31 @@ use tessera_train::{
     AdamW, Clock, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
 };
 
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 #[test]
-fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-anchors");
-    let saved = Checkpoint::read(&folder).unwrap();
-    assert_eq!((saved.manifest.step, saved.manifest.version), (3, 1));
+fn a_checkpoint_of_version_1_is_read_and_goes_on() {
+    let (saved, training) = goes_on("checkpoint-anchors", 1);
     let written = &saved.manifest.files[0].tensors;
     for newer in ["optimizer.updates", "quantizer.ema_use"] {
         assert!(!written.iter().any(|name| name == newer), "{written:?}");
     }
+    assert_eq!(saved.manifest.attempt, None);
+    assert_eq!(training.optimizer.updates.max().double_value(&[]), 4.0);
+}
+
+#[test]
+fn a_checkpoint_of_version_2_is_read_and_goes_on() {
+    let (saved, _) = goes_on("checkpoint-2", 2);
+    assert!(saved.manifest.attempt.is_some());
+}
+
+/// Reads a fixture, and takes one step from it.
+fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
+    let saved = Checkpoint::read(&fixture(name)).unwrap();
+    assert_eq!((saved.manifest.step, saved.manifest.version), (3, version));
 
     let config: TrainConfig = serde_json::from_value(saved.manifest.config.clone()).unwrap();
     config.validate().unwrap();
@@ -34,8 +50,10 @@ fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
     assert_eq!(*updates, updates.full_like(3.0), "each step counted for each parameter");
     let state: std::collections::BTreeMap<String, Tensor> =
         checkpoint::state(&training).into_iter().collect();
-    let (counts_k, use_k) = (&state["quantizer.ema_counts"], &state["quantizer.ema_use"]);
-    assert!(use_k.allclose(&(counts_k / counts_k.sum(Kind::Float)), 1e-6, 0.0, false));
+    if version == 1 {
+        let (counts_k, use_k) = (&state["quantizer.ema_counts"], &state["quantizer.ema_use"]);
+        assert!(use_k.allclose(&(counts_k / counts_k.sum(Kind::Float)), 1e-6, 0.0, false));
+    }
     // All else is there as it was written.
     for (name, tensor) in saved.tensors() {
         let expected =
@@ -64,13 +82,13 @@ fn a_checkpoint_of_an_earlier_version_is_read_and_goes_on() {
     assert!(training.optimizer.has_begun());
     let stepped = training.step(&comm, &mut batch, input, &mut clock).unwrap();
     assert!(matches!(stepped, Stepped::Done(_)), "{stepped:?}");
-    assert_eq!(training.optimizer.updates.max().double_value(&[]), 4.0);
+    (saved, training)
 }
 
 /// Of the same training: what version 1 lacks is worked out when it is read, or written by an upgrade.
 #[test]
 fn an_upgraded_checkpoint_is_what_is_read_from_the_old_one_and_the_old_one_is_kept() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-anchors");
+    let fixture = fixture("checkpoint-anchors");
     let run = tempfile::tempdir().unwrap();
     let folder = run.path().join("step-00000003");
     std::fs::create_dir(&folder).unwrap();

@@ -199,6 +199,12 @@ pub(crate) fn environment() -> Result<Vec<(String, String)>, TrainError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         match (name.into_string(), value.into_string()) {
+            (Ok(name), _) if meant(&name).is_some() => {
+                let meant = meant(&name).unwrap_or_default();
+                return Err(TrainError::BadInput(format!(
+                    "environment variable {name} sets nothing: {meant} sets a key"
+                )));
+            }
             (Ok(name), Ok(value)) => variables.push((name, value)),
             (Ok(name), Err(_)) if name.starts_with("TESSERA__") => {
                 return Err(TrainError::BadInput(format!(
@@ -211,12 +217,26 @@ pub(crate) fn environment() -> Result<Vec<(String, String)>, TrainError> {
     Ok(variables)
 }
 
+/// The variable that was meant by one that has an underscore too few behind its first word.
+fn meant(name: &str) -> Option<String> {
+    let key = name.strip_prefix("TESSERA_").filter(|key| !key.starts_with('_'))?;
+    key.contains("__").then(|| format!("TESSERA__{key}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+
+    #[test]
+    fn a_key_with_an_underscore_too_few_is_no_variable_of_ours() {
+        assert_eq!(meant("TESSERA_TRAIN__STEPS").unwrap(), "TESSERA__TRAIN__STEPS");
+        for name in ["TESSERA__TRAIN__STEPS", "TESSERA_WORLD_SIZE", "TESSERA_", "OTHER_A__B"] {
+            assert_eq!(meant(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_checkpoint_to_resume_from_may_have_a_name_of_any_bytes() {

@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod disturb;
+mod rivals;
 mod surroundings;
 
 use std::io::Write;
@@ -40,7 +41,7 @@ pub(crate) struct ChaosArgs {
     /// How often each fault is tried, each time at another place.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// Kills of the one run of the fault `kills`.
+    /// Kills of the one run of `many-kills`, and what happens to that of `many-rivals`.
     #[arg(long, value_name = "N", default_value_t = 10)]
     kills: u64,
     /// Workers of a run.

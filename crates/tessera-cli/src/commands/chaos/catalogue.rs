@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use super::disturb::{Ended, Run};
+use super::rivals;
 use super::surroundings::Surroundings;
 use super::{Setting, Undisturbed};
 
@@ -38,12 +39,14 @@ enum What {
     Worlds,
     /// One run whose workers are killed over and over.
     Kills,
+    /// Launchers that fight for one folder, on storage that fails.
+    Rivals,
     /// The run's surroundings are not as usual.
     Around(Surroundings),
 }
 
 use What::{
-    Around, Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds,
+    Around, Flip, Kills, Nan, Rivals, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds,
 };
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
@@ -133,6 +136,11 @@ pub(super) const CASES: &[Case] = &[
         meaning: "killed again and again: each time the launcher goes on from the last commit",
         what: Kills,
     },
+    Case {
+        name: "many-rivals",
+        meaning: "launchers fight for one folder, storage stands still or is full: one has it at a time",
+        what: Rivals,
+    },
     Case { name: "two", meaning: "two launchers at once: they do not meet", what: Two },
     Case {
         name: "worlds",
@@ -183,7 +191,7 @@ impl Draws {
     }
 
     /// A number from 0 to below `end` (SplitMix64).
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -301,6 +309,7 @@ impl Case {
                 Ok(format!("signal {} after step {step}: {:?}", signal.as_raw(), ended.code))
             }
             Around(surroundings) => surroundings.disturb(setting, expected, folder),
+            Rivals => rivals::fight(setting, expected, folder, draws),
             Kills => kills(setting, expected, folder, draws),
             Worlds => worlds(setting, folder, draws),
             Flip => flip(setting, expected, folder, draws),

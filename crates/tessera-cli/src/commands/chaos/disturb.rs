@@ -168,7 +168,8 @@ impl Running {
         Ok(())
     }
 
-    fn last_step(&self) -> u64 {
+    /// The last step that has a row.
+    pub(super) fn last_step(&self) -> u64 {
         let text = fs::read_to_string(self.folder.join("metrics.jsonl")).unwrap_or_default();
         let step = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
@@ -184,7 +185,14 @@ impl Running {
         }
     }
 
-    fn pause(&self) -> Result<(), String> {
+    /// Whether the launcher has ended.
+    pub(super) fn has_ended(&mut self) -> Result<bool, String> {
+        let status = self.child.try_wait().map_err(|error| error.to_string())?;
+        Ok(status.is_some())
+    }
+
+    /// Waits a little, not past the limit.
+    pub(super) fn pause(&self) -> Result<(), String> {
         if Instant::now() > self.deadline {
             return Err("it hangs: no end within the limit".to_owned());
         }
@@ -192,8 +200,8 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for the end of the launcher and of every process that it has started.
-    pub(super) fn end(mut self) -> Result<Ended, String> {
+    /// Waits for the end of the launcher alone: others may be at work in the same folder.
+    pub(super) fn end_alone(mut self) -> Result<Ended, String> {
         let status = loop {
             match self.child.try_wait().map_err(|error| error.to_string())? {
                 Some(status) => break status,
@@ -201,16 +209,23 @@ impl Running {
             }
         };
         let at = unix_seconds();
+        let stderr = fs::read_to_string(&self.log).unwrap_or_default();
+        let _ = fs::remove_file(&self.log);
+        Ok(Ended { code: status.code(), stderr, at })
+    }
+
+    /// Waits for the end of the launcher and of every process that it has started.
+    pub(super) fn end(self) -> Result<Ended, String> {
+        let folder = self.folder.clone();
+        let ended = self.end_alone()?;
         let gone_by = Instant::now() + Duration::from_secs(5);
-        while let Some(left) = process_of(&self.folder) {
+        while let Some(left) = process_of(&folder) {
             if Instant::now() > gone_by {
                 return Err(format!("a process is left behind: {left}"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let stderr = fs::read_to_string(&self.log).unwrap_or_default();
-        let _ = fs::remove_file(&self.log);
-        Ok(Ended { code: status.code(), stderr, at })
+        Ok(ended)
     }
 }
 
