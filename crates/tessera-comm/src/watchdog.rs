@@ -18,6 +18,8 @@ pub struct Hang {
     pub waited: Duration,
     /// What the library said, where a lost peer or an error of its own is behind it.
     pub cause: Option<String>,
+    /// Whether NCCL carries what was waited for, so that it can be [asked](crate::ask_nccl).
+    pub over_nccl: bool,
 }
 
 impl Hang {
@@ -67,7 +69,7 @@ impl Watchdog {
 
     /// Arms the watchdog for `op`, until the answer is dropped.
     pub fn arm(&self, op: &'static str, sequence: u64) -> Armed<'_> {
-        let hang = Hang { op, sequence, waited: self.timeout, cause: None };
+        let hang = Hang { op, sequence, waited: self.timeout, cause: None, over_nccl: false };
         self.set(Some((Instant::now() + self.timeout, hang)));
         Armed(self)
     }
