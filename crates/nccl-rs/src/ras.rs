@@ -33,6 +33,9 @@ pub const ENABLE_VARIABLE: &str = "NCCL_RAS_ENABLE";
 
 /// The version of the protocol that all releases so far speak.
 const PROTOCOL: u32 = 2;
+/// What one process of the job is given to greet back. All of a host share the port, and the system
+/// may pick one that stands still; another try finds another one.
+const GREETING: Duration = Duration::from_millis(300);
 /// Longest line of an answer to anything but the question itself.
 const LINE_BYTES: u64 = 1024;
 /// Longest answer that is read.
@@ -151,10 +154,7 @@ pub fn ask(address: &str, detail: Detail, deadline: Duration) -> Result<Answer, 
     match ended {
         Ok(()) => Ok(answer(true)),
         Err(_) if !text.is_empty() => Ok(answer(false)),
-        // The socket has other words for it.
-        Err(Error::Broken { .. }) if Instant::now() >= end => {
-            Err(Error::Deadline { waited: deadline })
-        }
+        Err(Error::Deadline { .. }) => Err(Error::Deadline { waited: deadline }),
         Err(error) => Err(error),
     }
 }
@@ -171,9 +171,13 @@ fn converse(
     end: Instant,
     told: &Sender<Event>,
 ) -> Result<(), Error> {
-    let mut from = BufReader::new(connect(address, end)?);
-    say(&mut from, &format!("CLIENT PROTOCOL {PROTOCOL}\n"), end)?;
-    expect(&mut from, "SERVER PROTOCOL ", end)?;
+    let mut from = loop {
+        let limit = end.min(Instant::now() + GREETING);
+        match greet(address, limit) {
+            Err(Error::Deadline { .. }) if Instant::now() < end => {}
+            greeted => break greeted?,
+        }
+    };
     // NCCL takes whole seconds, and none of them for no limit.
     let seconds = end.saturating_duration_since(Instant::now()).as_secs().max(1);
     say(&mut from, &format!("TIMEOUT {seconds}\n"), end)?;
@@ -197,6 +201,13 @@ fn converse(
         }
     }
     Ok(())
+}
+
+fn greet(address: &str, end: Instant) -> Result<BufReader<TcpStream>, Error> {
+    let mut from = BufReader::new(connect(address, end)?);
+    say(&mut from, &format!("CLIENT PROTOCOL {PROTOCOL}\n"), end)?;
+    expect(&mut from, "SERVER PROTOCOL ", end)?;
+    Ok(from)
 }
 
 fn connect(address: &str, end: Instant) -> Result<TcpStream, Error> {
@@ -243,5 +254,10 @@ fn expect(from: &mut BufReader<TcpStream>, start: &'static str, end: Instant) ->
 }
 
 fn broken(error: io::Error) -> Error {
-    Error::Broken { reason: error.to_string() }
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    match error.kind() {
+        // A socket's words for its time limit; the caller knows the whole one.
+        TimedOut | WouldBlock => Error::Deadline { waited: Duration::ZERO },
+        _ => Error::Broken { reason: error.to_string() },
+    }
 }

@@ -117,6 +117,27 @@ fn whoever_says_nothing_is_a_deadline() {
     assert_eq!(answer, Err(Error::Deadline { waited: deadline }));
 }
 
+/// All processes of a host listen on one port, and the system picks: also one that was stopped.
+#[test]
+fn a_process_that_does_not_greet_is_passed_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (_stopped, _) = listener.accept().unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let mut to = stream.try_clone().unwrap();
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let (words, then) = speaks(BEHIND, || Then::Close)(&line);
+            to.write_all(words.as_bytes()).unwrap();
+            if matches!(then, Then::Close) {
+                return;
+            }
+        }
+    });
+    let answer = ras::ask(&address, Detail::Status, LONG).unwrap();
+    assert_eq!((answer.text.as_str(), answer.is_complete), (BEHIND, true));
+}
+
 #[test]
 fn somebody_else_on_the_port_is_told_from_nccl() {
     let (address, _) = stand_in(|_| ("HTTP/1.1 400 Bad Request\r\n".into(), Then::Close));
