@@ -39,4 +39,4 @@ pub use nccl_rs::Error as NcclError;
 pub use ras::{NcclSays, ask_nccl};
 pub use reducer::{Piece, Reducer};
 pub use upload::Uploads;
-pub use watchdog::{Armed, Hang, Watchdog, exit_now};
+pub use watchdog::{Armed, Hang, Watchdog, aside, exit_now};

@@ -2,10 +2,9 @@
 //!
 //! It is asked by whoever tells of the hang, after nobody else can, and never for anything else.
 
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use tessera_comm::{Hang, NcclSays, ask_nccl};
+use tessera_comm::{Hang, NcclSays, aside, ask_nccl};
 use tessera_train::TrainError;
 
 /// What the last words of a worker take at most: NCCL is asked for 1.5 s of it.
@@ -35,13 +34,6 @@ pub(crate) fn with_words(message: String, says: Option<&NcclSays>) -> String {
 /// Writes the whole answer to this rank's log.
 pub(crate) fn log(says: Option<NcclSays>) {
     let Some(NcclSays { text, .. }) = says else { return };
-    let (done, is_done) = sync_channel(1);
-    // On a thread of its own: the process is about to end, whatever the disk does.
-    let logs = move || {
-        tracing::warn!(answer = text, "what NCCL's RAS says");
-        let _ = done.send(()); // nobody may wait any more
-    };
-    if std::thread::Builder::new().spawn(logs).is_ok() {
-        let _ = is_done.recv_timeout(LOGGED_WITHIN); // late or not: it was told
-    }
+    // The process is about to end, whatever the disk does.
+    aside(LOGGED_WITHIN, move || tracing::warn!(answer = text, "what NCCL's RAS says"));
 }

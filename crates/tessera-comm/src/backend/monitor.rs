@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 use cudarc::driver::{CudaContext, CudaEvent, DriverError};
 use nccl_rs::Communicator as Ranks;
 
-use crate::{Calls, Hang, exit_now};
+use crate::{Calls, Hang, aside, exit_now};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What the main thread is given to report a failure of NCCL's itself.
 const GRACE: Duration = Duration::from_secs(2);
+/// What a log that stands still may delay the end of a process.
+const LOGGED_WITHIN: Duration = Duration::from_millis(300);
 
 /// A point in NCCL's stream, once the communication thread has set it; without an event one that is
 /// passed at once.
@@ -117,10 +119,12 @@ impl Drop for Monitor {
 /// Gives up what NCCL has in flight, within a deadline; what it cannot free goes with the process.
 pub(super) fn abort(ranks: &Ranks) {
     let start = Instant::now();
-    match ranks.abort() {
-        Ok(()) => tracing::warn!(seconds = start.elapsed().as_secs_f64(), "communicator aborted"),
+    let answer = ranks.abort();
+    let seconds = start.elapsed().as_secs_f64();
+    aside(LOGGED_WITHIN, move || match answer {
+        Ok(()) => tracing::warn!(seconds, "communicator aborted"),
         Err(error) => tracing::error!(%error, "communicator not aborted"),
-    }
+    });
 }
 
 fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl Fn(&Hang)) {
