@@ -1,7 +1,6 @@
 //! The one thread that enters NCCL.
 //!
-//! It takes jobs in order, and between them looks for asynchronous errors of the communicators
-//! it serves: one, and those split off from it. Aborts and revocations do not wait in that order:
+//! It takes jobs in order, and meanwhile looks for asynchronous errors of the communicators it serves: one, and those split off from it. Aborts and revocations do not wait in that order:
 //! they are served between two looks at whatever is being polled, whose communicator is then
 //! given up if it is theirs and polled on if it is another one. Everybody else talks to the thread
 //! through [`State`] and [`Submitted`], so nobody can be lost in NCCL but this thread, and nothing
@@ -122,17 +121,21 @@ impl Server {
                 Next::End => return,
             }
             self.inside.beat();
-            if self.looked.elapsed() >= PATROL {
-                self.look();
-            }
+            self.patrol(None);
         }
     }
 
-    fn look(&mut self) {
+    /// Looks for asynchronous errors where it is time to, but for the communicator that is polled:
+    /// its errors are those of the call in progress.
+    fn patrol(&mut self, polled: Option<&State>) {
+        if self.looked.elapsed() < PATROL {
+            return;
+        }
         self.looked = Instant::now();
         self.watched.retain(|state| state.strong_count() > 0);
         for state in self.watched.iter().filter_map(Weak::upgrade) {
-            if state.raw().is_null() || state.failure().is_some() {
+            let is_polled = polled.is_some_and(|polled| std::ptr::eq(polled, &*state));
+            if is_polled || state.raw().is_null() || state.failure().is_some() {
                 continue;
             }
             let code = self.library.state_of(state.raw());
@@ -169,6 +172,7 @@ impl<'a> Poll<'a> {
     pub(crate) fn pause(&mut self, server: &mut Server) -> Result<(), Error> {
         self.start += server.serve_urgent();
         server.inside.beat();
+        server.patrol(Some(self.state));
         let (op, waited) = (self.op, self.start.elapsed());
         if self.state.num_interruptions() != self.num_interruptions {
             return Err(Error::Aborted { op });

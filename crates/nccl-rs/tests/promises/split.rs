@@ -139,6 +139,23 @@ fn an_operation_behind_another_communicators_is_not_stuck() {
 }
 
 #[test]
+fn an_error_of_a_child_is_found_while_its_parents_operation_is_polled() {
+    let parent = parent(&load(&["STALL=\"ncclAllReduce\"", "DIE_BESIDE"]));
+    let child = child(&parent);
+    let pending = stalled(&parent);
+    let limit = Instant::now() + ABORT;
+    while child.failure().is_none() && Instant::now() < limit {
+        std::thread::yield_now();
+    }
+    let failure = child.failure();
+    let op = "ncclCommGetAsyncError";
+    assert!(matches!(&failure, Some(Error::Nccl { op: at, .. }) if *at == op), "{failure:?}");
+    assert_eq!(parent.abort(), Ok(()));
+    let answer = pending.wait();
+    assert!(is_aborted(&answer), "{answer:?}");
+}
+
+#[test]
 fn a_job_that_panics_is_an_error_and_the_thread_goes_on() {
     let parent = parent(&load(&[]));
     let answer: Result<(), _> = parent.run("a job", || panic!("of this test")).wait();
