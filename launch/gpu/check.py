@@ -146,6 +146,17 @@ def fault(m: Machine, table: Table, name: str, number: int, endless: dict):
     table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}, "
               f"{'after' if aborted else 'without'} an abort of NCCL's that returned: {words}",
               OK if named and code in (3, 4) else BAD, seconds=seconds, code=code, aborted=aborted)
+    if name == "stopped":
+        asked_nccl(log, table)
+
+
+def asked_nccl(log: pathlib.Path, table: Table):
+    """What NCCL's own RAS (2.24 and later) said of the hang, in the log of the rank that waited."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    answers = [line["answer"] for line in lines if "answer" in line]
+    words = " / ".join(line.strip() for line in "".join(answers).splitlines() if line.strip())
+    table.add("NCCL RAS on a stopped peer", words[-300:] or "no answer in the log of rank 0",
+              OK if answers else BAD, answers=answers)
 
 
 def make_images(m: Machine) -> pathlib.Path:

@@ -1,5 +1,5 @@
 """Starting Tessera and its peer on the machine under check: libraries, ranks, what they print."""
-import contextlib, json, os, pathlib, shutil, signal, subprocess, sys, threading, time
+import contextlib, json, os, pathlib, shutil, signal, socketserver, subprocess, sys, threading, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,8 @@ class Machine:
             source = ROOT / "crates/nccl-rs/tests/stand_in/nccl.c"
             subprocess.run(["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o",
                             stand_in, source], check=True)
-            self.environment |= {"TESSERA_NCCL_ON_HOST": "1", "NCCL_RS_LIBRARY": str(stand_in)}
+            self.environment |= {"TESSERA_NCCL_ON_HOST": "1", "NCCL_RS_LIBRARY": str(stand_in),
+                                 "NCCL_RAS_ADDR": ras_stand_in()}
 
     def left(self) -> float:
         """Seconds until the whole check has to be over."""
@@ -135,6 +136,23 @@ class Machine:
             log.seek(0)
             raise Failed(last_words(log.read()) or f"nothing within {seconds:.0f} s")
         return json.loads(found)
+
+
+def ras_stand_in() -> str:
+    """Answers as NCCL's RAS does, as long as this process lives; where."""
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self):
+            for line in self.rfile:
+                word = line.split()[0]
+                said = {b"CLIENT": b"SERVER PROTOCOL 2\n", b"TIMEOUT": b"OK\n"}.get(word)
+                self.wfile.write(said or b"NCCL's stand-in\n\nErrors\n======\n\nWarnings\n========\n\n")
+                if not said:
+                    return
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"127.0.0.1:{server.server_address[1]}"
 
 
 def end_group(process: subprocess.Popen):

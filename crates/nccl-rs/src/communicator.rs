@@ -1,10 +1,11 @@
 //! A group of ranks, one GPU each, that exchange tensors.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::state::State;
 use crate::sys;
-use crate::thread::{CommThread, State};
+use crate::thread::{CommThread, Poll, Server};
 use crate::{
     DataType, DevicePointer, Error, Library, Op, Options, ReduceOp, Stream, Submitted, UniqueId,
     Version,
@@ -64,7 +65,7 @@ impl Communicator {
         let (library, state) = (library.clone(), Arc::clone(&this.state));
         // NCCL loads its plug-ins and kernels before it says that the start is in progress.
         let patience = options.init_deadline + Duration::from_secs(30);
-        let met = this.thread.run(OP, patience, move |patrol| {
+        let met = this.thread.run(OP, patience, move |server| {
             set_up().map_err(Error::SetUp)?;
             let mut config = state.options.config();
             // SAFETY: the out-pointer and what the configuration points to live in `state`, which
@@ -79,8 +80,8 @@ impl Communicator {
                 )
             };
             let limit = state.options.init_deadline;
-            outlive(&state, state.settle(&library, OP, code, limit))?;
-            patrol.watch(&state);
+            outlive(&state, server.settle(&state, OP, code, limit))?;
+            server.watch(&state);
             Ok(())
         });
         // On an error `this` is dropped, which aborts what NCCL has begun.
@@ -137,7 +138,7 @@ impl Communicator {
         };
         let (library, state) = (self.library.clone(), Arc::clone(&self.state));
         let deadline = self.state.options.deadline;
-        Ok(self.thread.run(name, deadline, move |_| {
+        Ok(self.thread.run(name, deadline, move |server| {
             ready(&state, name)?;
             let functions = library.functions();
             let grouped = ops.len() != 1;
@@ -167,7 +168,7 @@ impl Communicator {
             };
             let settled = match refused {
                 Some(op) => library.check(op, code),
-                None => state.settle(&library, name, code, deadline),
+                None => server.settle(&state, name, code, deadline),
             };
             settled.inspect_err(|error| state.fail(error))
         }))
@@ -302,32 +303,25 @@ impl Communicator {
         };
         let new = Arc::clone(&child.state);
         let limit = options.init_deadline;
-        let submitted = self.thread.run(OP, limit, move |patrol| {
+        let submitted = self.thread.run(OP, limit, move |server| {
             alive(&state, OP)?;
             let mut config = new.options.config();
             // SAFETY: the communicator lives and this thread alone enters NCCL with it. The
             // out-pointer and what the configuration points to live in `new`, which `outlive`
             // keeps until the call has settled; NCCL copies the configuration itself.
             let code = unsafe { split(state.raw(), number, key, new.raw_place(), &mut config) };
-            outlive(&new, state.settle(&library, OP, code, limit))
+            outlive(&new, server.settle(&state, OP, code, limit))
                 .inspect_err(|error| state.fail(error))?;
             if color.is_none() {
                 return Ok(None);
             }
             // NCCL may fill the place a little after the parent has settled (nccl#1472).
-            let start = Instant::now();
+            let mut poll = Poll::begin(&state, OP, limit);
             while new.raw().is_null() {
-                if state.is_interrupted() {
-                    return outlive(&new, Err(Error::Aborted { op: OP })).map(|()| None);
-                }
-                if start.elapsed() >= limit {
-                    return outlive(&new, Err(Error::Deadline { op: OP, waited: limit }))
-                        .map(|()| None);
-                }
-                std::thread::yield_now();
+                outlive(&new, poll.pause(server))?;
             }
             let code = library.state_of(new.raw());
-            outlive(&new, new.settle(&library, OP, code, limit))?;
+            outlive(&new, server.settle(&new, OP, code, limit))?;
             let (mut rank, mut world_size) = (0, 0);
             // SAFETY: the new communicator has just settled; the out-pointers are live locals.
             let codes = unsafe {
@@ -340,7 +334,7 @@ impl Communicator {
             for code in codes {
                 library.check(OP, code)?;
             }
-            patrol.watch(&new);
+            server.watch(&new);
             Ok(Some((rank as usize, world_size as usize)))
         });
         // On an error `child` is dropped, which aborts what NCCL has begun.
@@ -359,15 +353,15 @@ impl Communicator {
     pub fn revoke(&self) -> Result<(), Error> {
         const OP: &str = "ncclCommRevoke";
         let revoke = self.supported(self.library.functions().comm_revoke, OP, REVOKE_SINCE)?;
-        let (library, state) = (self.library.clone(), Arc::clone(&self.state));
+        let state = Arc::clone(&self.state);
         let deadline = self.state.options.deadline;
-        self.interrupting(OP, deadline, move || {
+        self.interrupt(OP, deadline, move |server| {
             if state.raw().is_null() {
                 return Err(Error::Aborted { op: OP });
             }
             // SAFETY: the communicator lives, and this thread alone enters NCCL with it.
             let code = unsafe { revoke(state.raw(), 0) };
-            state.settle(&library, OP, code, deadline)?;
+            server.settle(&state, OP, code, deadline)?;
             state.set_revoked();
             Ok(())
         })
@@ -383,12 +377,12 @@ impl Communicator {
         const OP: &str = "ncclCommFinalize";
         let (library, state) = (self.library.clone(), Arc::clone(&self.state));
         let deadline = self.state.options.deadline;
-        let ended = self.thread.run(OP, deadline, move |_| {
+        let ended = self.thread.run(OP, deadline, move |server| {
             alive(&state, OP)?;
             if !state.is_revoked() {
                 // SAFETY: the communicator lives, and this thread alone enters NCCL with it.
                 let code = unsafe { (library.functions().comm_finalize)(state.raw()) };
-                state.settle(&library, OP, code, deadline).inspect_err(|e| state.fail(e))?;
+                server.settle(&state, OP, code, deadline).inspect_err(|e| state.fail(e))?;
             }
             // SAFETY: `take_raw` makes this the last use of a communicator that has settled.
             let code = unsafe { (library.functions().comm_destroy)(state.take_raw()) };
@@ -400,7 +394,9 @@ impl Communicator {
 
     /// Gives up everything in flight and frees it. Not collective, but every rank has to, since
     /// none can go on without the others. Can be called from any thread, while another waits
-    /// for an operation, which then ends with [`Error::Aborted`].
+    /// for an operation, which then ends with [`Error::Aborted`]. Communicators that share the
+    /// thread, since one was split off from the other, go on, also with an operation that is in
+    /// progress (but see [`Options::split_share`]).
     ///
     /// # Errors
     ///
@@ -413,7 +409,7 @@ impl Communicator {
                 .unwrap_or(Error::Stuck { op: OP, waited: self.state.options.abort_deadline }));
         }
         let (library, state) = (self.library.clone(), Arc::clone(&self.state));
-        self.interrupting(OP, self.state.options.abort_deadline, move || {
+        self.interrupt(OP, self.state.options.abort_deadline, move |_| {
             let raw = state.take_raw();
             if raw.is_null() {
                 return Ok(());
@@ -425,18 +421,17 @@ impl Communicator {
         })
     }
 
-    /// Runs a job for which the thread gives up what it polls.
-    fn interrupting(
+    /// Runs a job at once, for which the thread gives up what it polls of this communicator.
+    fn interrupt(
         &self,
         op: &'static str,
         deadline: Duration,
-        job: impl FnOnce() -> Result<(), Error> + Send + 'static,
+        job: impl FnOnce(&mut Server) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         let state = Arc::clone(&self.state);
-        state.interrupt();
-        let submitted = self.thread.run(op, deadline, move |_| {
-            state.interruption_served();
-            job()
+        let submitted = self.thread.run_at_once(op, deadline, move |server| {
+            state.interrupt();
+            job(server)
         });
         submitted.wait()
     }

@@ -8,6 +8,7 @@ use crate::Version;
 
 /// A library that was looked for and could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attempt {
     /// The name or path that was given to the loader.
     pub name: String,
@@ -61,6 +62,14 @@ pub enum Error {
         /// The oldest that would do.
         needed: Version,
     },
+    /// The library is of a generation whose interface this crate does not know.
+    #[error("{} is NCCL {found}, of which this nccl-rs knows nothing: it works with NCCL 2", path.display())]
+    TooNew {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its version.
+        found: Version,
+    },
     /// A function that every supported version has is not in the library.
     #[error("{} has no function {symbol}: is it NCCL?", path.display())]
     MissingSymbol {
@@ -90,6 +99,12 @@ pub enum Error {
     /// The caller's own set-up of the communication thread failed.
     #[error("the communication thread could not be set up: {0}")]
     SetUp(String),
+    /// A job of the caller's panicked on the communication thread, which goes on.
+    #[error("{op} panicked on the communication thread")]
+    Panicked {
+        /// The job.
+        op: &'static str,
+    },
     /// NCCL refused or failed.
     #[error("{op} failed with NCCL code {code}, {text}{}", detail(last_error))]
     Nccl {

@@ -11,13 +11,17 @@ use libloading::os::unix as loader;
 
 use crate::error::Attempt;
 use crate::sys::{self, Code, Functions, RawComm, RawId};
-use crate::{Error, submitted};
+use crate::{Error, elf, submitted};
 
 /// Environment variable with the full path of the library to use.
 pub const LIBRARY_VARIABLE: &str = "NCCL_RS_LIBRARY";
 
 /// Under which names NCCL is looked for: pip wheels ship the first alone.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+
+/// What every NCCL 2 has, and hardly another library.
+const NAMES_OF_ALL: [&str; 4] =
+    ["ncclGetVersion", "ncclGetErrorString", "ncclCommDestroy", "ncclAllReduce"];
 
 /// The first version with non-blocking communicators and `ncclCommFinalize`.
 const OLDEST: Version = Version { major: 2, minor: 14, patch: 3 };
@@ -92,9 +96,13 @@ impl Library {
     /// The library named by `NCCL_RS_LIBRARY`; without that, the copy that the process has
     /// loaded already (libtorch's, for instance); without that, the one that the loader finds.
     ///
+    /// This trusts the variable, or the folders in which the loader looks (`LD_LIBRARY_PATH`, the
+    /// program's own run path, the system's): see [`Self::open`].
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::TwoCopies`], [`Error::TooOld`], [`Error::MissingSymbol`].
+    /// [`Error::NotFound`], [`Error::TwoCopies`], [`Error::TooOld`], [`Error::TooNew`],
+    /// [`Error::MissingSymbol`].
     pub fn load() -> Result<Self, Error> {
         if let Some(path) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
             return Self::open(Path::new(&path));
@@ -112,6 +120,23 @@ impl Library {
 
     /// The library at `path`.
     ///
+    /// # Trust
+    ///
+    /// A library is code. Loading one runs its constructors and those of the libraries it names,
+    /// with all rights of this process, and every later call believes that its functions have
+    /// the types of `nccl.h` and do what NVIDIA's documentation says. No check can replace that
+    /// belief, so whoever chooses the path answers for the file, as for a program that is
+    /// started. This function (like [`Self::load`]) is not `unsafe` since what has to hold is
+    /// about a file and not about the caller's code, which could write nothing to make it true;
+    /// do not pass it a path that somebody can choose whom you would not let run programs.
+    ///
+    /// What can be checked is:
+    ///
+    /// * before anything of the file is run: if it is an ELF library of 64 bits, that it exports
+    ///   functions that every NCCL 2 has. A wrong path to some other library runs none of it.
+    /// * after loading: that it calls itself NCCL 2, of 2.14.3 or newer, that it has all
+    ///   functions that this crate needs, and that the process has no second NCCL.
+    ///
     /// # Errors
     ///
     /// As [`Self::load`].
@@ -124,6 +149,9 @@ impl Library {
             && loaded.canonicalize().ok() != path.canonicalize().ok()
         {
             return Err(Error::TwoCopies { loaded, asked: path.to_owned() });
+        }
+        if let Some(symbol) = elf::lacks(path, &NAMES_OF_ALL) {
+            return Err(Error::MissingSymbol { symbol, path: path.to_owned() });
         }
         match open(path.as_os_str(), libc::RTLD_NOW) {
             Ok(library) => Self::from_loaded(library),
@@ -211,8 +239,8 @@ unsafe fn text(pointer: *const std::ffi::c_char) -> String {
 }
 
 fn open(name: &OsStr, flags: c_int) -> Result<loader::Library, Attempt> {
-    // SAFETY: loading runs the library's constructors; the names are NCCL's, or the user's word
-    // that it is NCCL.
+    // SAFETY: loading runs the library's constructors; the names are NCCL's, or a path of which
+    // whoever chose it says that it is NCCL (see the documentation of `Library::open`).
     unsafe { loader::Library::open(Some(name), flags) }.map_err(|error| Attempt {
         name: name.to_string_lossy().into_owned(),
         reason: match std::error::Error::source(&error) {
@@ -254,7 +282,11 @@ fn look_up(library: &loader::Library, path: &Path) -> Result<(Functions, Version
     if status != sys::SUCCESS || found < OLDEST {
         return Err(Error::TooOld { path: path.to_owned(), found, needed: OLDEST });
     }
-    // SAFETY: the types of the fields are those of nccl.h for these names.
+    if found.major > OLDEST.major {
+        return Err(Error::TooNew { path: path.to_owned(), found });
+    }
+    // SAFETY: the types of the fields are those of nccl.h for these names, in every NCCL 2; that the
+    // library is one, its user has said and its version does not contradict.
     let functions = unsafe {
         Functions {
             get_unique_id: required(library, path, "ncclGetUniqueId")?,

@@ -7,6 +7,7 @@ use crate::sys::{Code, Functions, RawComm};
 
 /// Type of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum DataType {
     /// 8 bits, signed.
@@ -45,6 +46,7 @@ impl DataType {
 
 /// How elements of several ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum ReduceOp {
     /// Their sum.
@@ -100,6 +102,7 @@ impl Stream {
 
 /// One operation of one rank. `count` is in elements of `kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Op {
     /// Every rank gets the reduction of all ranks' `send`. In place when `send` is `receive`.
     AllReduce {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::sys;
 
 /// How a communicator is made; the defaults are NCCL's, and deadlines for a cluster.
+///
+/// Fields may be added in any version: write what you set and `..Options::default()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// For the meeting of all ranks: [`crate::Communicator::init`] and
@@ -15,7 +17,8 @@ pub struct Options {
     /// which the GPU carries it out: watch that with events. InfiniBand itself takes about 30 s
     /// to report an error; 60 s.
     pub deadline: Duration,
-    /// For [`crate::Communicator::abort`], also when dropped. 10 s.
+    /// For [`crate::Communicator::abort`], also when dropped, from the moment at which the thread
+    /// is inside NCCL without returning. 10 s.
     pub abort_deadline: Duration,
     /// Fewest thread blocks that NCCL uses; `None`: as NCCL likes.
     pub min_ctas: Option<u16>,
@@ -23,7 +26,8 @@ pub struct Options {
     pub max_ctas: Option<u16>,
     /// Name of the network plug-in, such as "Socket" or "IB"; `None`: as NCCL likes.
     pub net_name: Option<CString>,
-    /// Whether a communicator that is split off shares the resources of its parent.
+    /// Whether a communicator that is split off shares the resources of its parent. NCCL then has
+    /// one flag for the abort of both: aborting one stops what is in flight in the other as well.
     pub split_share: bool,
 }
 

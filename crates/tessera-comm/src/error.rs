@@ -170,3 +170,15 @@ pub enum CommError {
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
+
+impl CommError {
+    /// Whether a wait over NCCL, or for a device that NCCL's kernels may keep, took too long.
+    pub fn is_hang_over_nccl(&self) -> bool {
+        use nccl_rs::Error::{Deadline, Stuck};
+        match self {
+            Self::Nccl { error, .. } => matches!(error, Deadline { .. } | Stuck { .. }),
+            Self::DeviceDeadline { .. } => true,
+            _ => false,
+        }
+    }
+}

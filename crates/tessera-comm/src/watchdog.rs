@@ -4,6 +4,7 @@
 //! disarmed after it; when the time is up it reports the [`Hang`] and ends the process with
 //! code 4, without running anything of the stuck main thread.
 
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub struct Hang {
     pub waited: Duration,
     /// What the library said, where a lost peer or an error of its own is behind it.
     pub cause: Option<String>,
+    /// Whether NCCL carries what was waited for, so that it can be [asked](crate::ask_nccl).
+    pub over_nccl: bool,
 }
 
 impl Hang {
@@ -67,7 +70,7 @@ impl Watchdog {
 
     /// Arms the watchdog for `op`, until the answer is dropped.
     pub fn arm(&self, op: &'static str, sequence: u64) -> Armed<'_> {
-        let hang = Hang { op, sequence, waited: self.timeout, cause: None };
+        let hang = Hang { op, sequence, waited: self.timeout, cause: None, over_nccl: false };
         self.set(Some((Instant::now() + self.timeout, hang)));
         Armed(self)
     }
@@ -111,6 +114,19 @@ fn watch(shared: &(Mutex<State>, Condvar), timeout: Duration, end: &impl Fn(&Han
     }
 }
 
+/// Runs `job` on a thread of its own and waits for it, but no longer than `limit`: for a log line on
+/// the way to the end of a process, which a disk that stands still must not stop.
+pub fn aside(limit: Duration, job: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = sync_channel(1);
+    let job = move || {
+        job();
+        let _ = done.send(()); // nobody may wait any more
+    };
+    if std::thread::Builder::new().spawn(job).is_ok() {
+        let _ = is_done.recv_timeout(limit); // done or not, the caller goes on
+    }
+}
+
 /// Ends the process at once: no destructor, no exit handler, no wait for a peer.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and touches no memory of ours; files are either complete
@@ -134,6 +150,17 @@ mod tests {
         let hang = hears.recv_timeout(Duration::from_secs(20)).expect("it barks");
         assert_eq!((hang.op, hang.sequence), ("all_reduce", 7));
         drop(armed);
+    }
+
+    #[test]
+    fn a_job_that_stands_still_is_left_behind() {
+        let (end, ends) = channel::<()>();
+        let start = Instant::now();
+        aside(Duration::from_millis(20), move || {
+            let _ = ends.recv();
+        });
+        assert!(start.elapsed() < Duration::from_secs(20));
+        drop(end);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,8 @@ pub struct Activity {
     part: AtomicU64,
     last_call: OnceLock<Box<LastCall>>,
     record: OnceLock<File>,
+    /// Held while the record is written: what another thread saw earlier must not go over it.
+    writing: Mutex<()>,
 }
 
 type LastCall = dyn Fn() -> Option<Call> + Send + Sync;
@@ -132,9 +134,10 @@ impl Activity {
         }
     }
 
-    /// Brings the record up to date: one small write to a file in memory.
+    /// Brings the record up to date, from any thread: one small write to a file in memory.
     pub fn write_record(&self) {
         let Some(file) = self.record.get() else { return };
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut line = serde_json::to_vec(&self.heartbeat()).expect("messages are plain data");
         line.resize(line.len().max(RECORD_BYTES), b' ');
         let _ = file.write_all_at(&line, 0);

@@ -5,6 +5,7 @@
 //! a peer that reports a lost worker gives way to the worker that is seen lost, and an mpirun that
 //! was itself killed explains every loss.
 
+mod culprit;
 mod late;
 mod verdict;
 
@@ -48,12 +49,6 @@ impl Worker {
         self.call.clone_from(call);
         place(self) != before
     }
-
-    /// Whether its main thread waits for others.
-    fn waits(&self) -> bool {
-        let in_call = self.call.as_ref().is_some_and(|call| call.waiting);
-        in_call || self.phase == Some(Phase::Reduce)
-    }
 }
 
 fn sequence(call: Option<&Call>) -> Option<u64> {
@@ -69,9 +64,9 @@ enum Fault {
     Lost { rank: usize },
     /// A worker is silent while its connection stands.
     Silent { rank: usize, seconds: u64 },
-    /// A worker speaks, but its main thread does not move.
-    Stuck { rank: usize, seconds: u64 },
-    /// All workers wait in the same collective.
+    /// Workers speak, but their main threads do not move, and the others wait for them.
+    Stuck { ranks: Vec<usize>, seconds: u64 },
+    /// All workers stand still, and nothing tells for whom.
     AllWait { seconds: u64 },
     /// Ranks that never said hello, although there was time, or mpirun has ended.
     Absent { ranks: Vec<usize> },
@@ -246,37 +241,6 @@ impl Supervision {
         (silent > SUSPICIOUS).then_some((rank, silent.as_secs()))
     }
 
-    /// Who does not move although it speaks: the one that others wait for, where there is one.
-    fn stuck(&self, now: Instant) -> Option<Fault> {
-        let over = |worker: &Worker| {
-            let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
-            let floor = self.limits.stuck[phase as usize];
-            let limit = floor.max(self.longest[phase as usize] * LEARNED);
-            let still = now.saturating_duration_since(worker.moved);
-            (still > limit).then_some(still.as_secs())
-        };
-        let still: Vec<Option<u64>> =
-            self.workers.iter().map(|worker| worker.as_ref().and_then(over)).collect();
-        let seconds = still.iter().flatten().copied().max()?;
-        let waits = |rank: usize| self.workers[rank].as_ref().is_some_and(Worker::waits);
-        let culprit = (0..self.workers.len()).find(|&rank| still[rank].is_some() && !waits(rank));
-        match culprit.or_else(|| self.behind()) {
-            Some(rank) => Some(Fault::Stuck { rank, seconds }),
-            None if still.iter().all(Option::is_some) => Some(Fault::AllWait { seconds }),
-            None => None,
-        }
-    }
-
-    /// The worker whose last collective comes before that of the others.
-    fn behind(&self) -> Option<usize> {
-        let calls = || {
-            let all = self.workers.iter().enumerate();
-            all.filter_map(|(rank, worker)| Some((rank, sequence(worker.as_ref()?.call.as_ref())?)))
-        };
-        let (rank, least) = calls().min_by_key(|(_, sequence)| *sequence)?;
-        calls().any(|(_, other)| other > least).then_some(rank)
-    }
-
     /// The launcher itself did not run for a while, so silence until `now` means nothing.
     pub(crate) fn forgive(&mut self, now: Instant) {
         for worker in self.workers.iter_mut().flatten() {
@@ -354,10 +318,12 @@ impl Supervision {
         }
     }
 
-    /// Host and process id of the worker that is silent.
+    /// Host and process id of the worker that is silent or stuck, the first of several.
     pub(crate) fn silent_worker(&self) -> Option<(&str, u32)> {
-        let Some(Fault::Silent { rank, .. } | Fault::Stuck { rank, .. }) = self.fault else {
-            return None;
+        let rank = match &self.fault {
+            Some(Fault::Silent { rank, .. }) => *rank,
+            Some(Fault::Stuck { ranks, .. }) => *ranks.first()?,
+            _ => return None,
         };
         self.workers[rank].as_ref().map(|worker| (worker.host.as_str(), worker.pid))
     }

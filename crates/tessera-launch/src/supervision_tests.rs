@@ -330,3 +330,154 @@ fn whom_the_others_wait_for_is_told_once() {
     let shares: Vec<_> = run.report(now).iter().map(|worker| worker.waiting_share).collect();
     assert_eq!(shares, [Some(0.51), Some(0.51), Some(0.01)]);
 }
+
+/// What is said once so many workers have stood still for longer than they may, each of them with
+/// this heartbeat all the time.
+fn standing(beats: &[Message]) -> String {
+    let start = Instant::now();
+    let mut run = Supervision::new(beats.len(), LIMITS, start);
+    for rank in 0..beats.len() {
+        let mut hello = hello(rank);
+        if let Message::Hello { world_size, .. } = &mut hello {
+            *world_size = beats.len();
+        }
+        run.hear(rank, &hello, start);
+    }
+    for second in 0..30 {
+        for (rank, beat) in beats.iter().enumerate() {
+            // Heartbeats come one after another; whoever is looked at first is the first over its limit.
+            let now = start + Duration::from_millis(1000 * second + rank as u64);
+            run.hear(rank, beat, now);
+            run.check(now);
+        }
+    }
+    assert_eq!(run.verdict().code, ExitCode::Hang);
+    run.verdict().message
+}
+
+/// A heartbeat that tells of no collective: of an older worker over NCCL.
+fn silent_of_calls(phase: Phase, step: u64) -> Message {
+    Message::Heartbeat { phase, step, part: 0, call: None }
+}
+
+/// Who is named, by rank.
+fn named(message: &str) -> Vec<usize> {
+    let ranks = message.split("rank ").skip(1);
+    ranks.map(|rest| rest.split_whitespace().next().unwrap().parse().unwrap()).collect()
+}
+
+/// Over NCCL the host goes on to the wait for the step's numbers, in phase compute, while the sum is
+/// outstanding on the device: the heartbeat says so.
+#[test]
+fn over_nccl_the_one_that_has_not_launched_the_sum_is_named() {
+    let waits = || in_call(Phase::Compute, 5, 17, 100, true);
+    let message = standing(&[waits(), waits(), waits(), in_call(Phase::Data, 5, 16, 100, false)]);
+    let expected = "hang: no progress for 20 s of rank 3 on host node, pid 103, phase data, step 5";
+    assert_eq!(message, expected);
+    // Also where it computes, as the others seem to.
+    let message = standing(&[waits(), in_call(Phase::Compute, 5, 16, 100, false), waits()]);
+    assert_eq!(named(&message), [1]);
+}
+
+#[test]
+fn over_nccl_all_that_wait_in_one_collective_name_nobody() {
+    let waits = || in_call(Phase::Compute, 5, 17, 100, true);
+    let message = standing(&[waits(), waits(), waits()]);
+    let start = "hang: all workers wait in all_reduce number 17 of 100 f32 for 20 s: look at the";
+    assert!(message.starts_with(start), "{message}");
+}
+
+#[test]
+fn where_no_heartbeat_tells_of_calls_the_odd_one_out_is_named() {
+    use Phase::{Compute, Data};
+    let of = |places: &[(Phase, u64)]| {
+        standing(
+            &places.iter().map(|&(phase, step)| silent_of_calls(phase, step)).collect::<Vec<_>>(),
+        )
+    };
+    // A batch is waited for, and no other worker.
+    assert_eq!(named(&of(&[(Compute, 3), (Compute, 3), (Compute, 3), (Data, 3)])), [3]);
+    // Three loaders hang, and one worker has its batch.
+    assert_eq!(named(&of(&[(Compute, 3), (Data, 3), (Data, 3), (Data, 3)])), [1, 2, 3]);
+    // In one phase, but another step.
+    assert_eq!(named(&of(&[(Compute, 4), (Compute, 4), (Compute, 3), (Compute, 4)])), [2]);
+    assert_eq!(named(&of(&[(Compute, 4), (Compute, 4), (Phase::Checkpoint, 4)])), [2]);
+    // Nothing tells them apart: the lowest is not the culprit for being the lowest.
+    let message = of(&[(Compute, 3), (Compute, 3), (Compute, 3)]);
+    assert_eq!(message, "hang: all workers wait for 20 s: look at the network between them");
+}
+
+/// Of two nobody is in the majority.
+#[test]
+fn of_two_workers_the_one_that_is_known_not_to_wait_is_named_or_nobody() {
+    use Phase::{Checkpoint, Compute, Data};
+    for [first, second] in [[Data, Compute], [Data, Checkpoint], [Data, Phase::Reduce]] {
+        let message = standing(&[silent_of_calls(first, 3), silent_of_calls(second, 3)]);
+        assert_eq!(named(&message), [0], "{message}");
+        let message = standing(&[silent_of_calls(second, 3), silent_of_calls(first, 3)]);
+        assert_eq!(named(&message), [1], "{message}");
+    }
+    // One waits, so the other is waited for; one is a step behind.
+    let message = standing(&[silent_of_calls(Compute, 3), silent_of_calls(Phase::Reduce, 3)]);
+    assert_eq!(named(&message), [0]);
+    let message = standing(&[silent_of_calls(Compute, 4), silent_of_calls(Compute, 3)]);
+    assert_eq!(named(&message), [1]);
+    let message = standing(&[silent_of_calls(Compute, 3), silent_of_calls(Checkpoint, 3)]);
+    assert_eq!(named(&message), [0; 0], "{message}");
+}
+
+#[test]
+fn several_culprits_are_all_named_and_many_are_counted() {
+    let waits = || in_call(Phase::Compute, 5, 17, 100, true);
+    let works = || in_call(Phase::Data, 5, 16, 100, false);
+    let message = standing(&[works(), waits(), works(), waits()]);
+    assert_eq!(
+        message,
+        "hang: no progress for 20 s of rank 0 on host node, pid 100, phase data, step 5; rank 2 on \
+         host node, pid 102, phase data, step 5"
+    );
+    let message = standing(&[waits(), works(), works(), works(), works(), works()]);
+    assert_eq!(named(&message), [1, 2, 3]);
+    assert!(message.ends_with("; and 2 more"), "{message}");
+    // All stand in their loaders: none of them is the one that the others wait for.
+    assert_eq!(
+        standing(&[works(), works(), works()]),
+        "hang: no progress for 20 s of any worker, and none waits for another: all are in phase \
+         data, step 5"
+    );
+}
+
+/// Its own deadline ends the wait of rank 0 before ours does.
+#[test]
+fn who_is_not_there_is_not_guessed_from_the_lowest_rank() {
+    let told = |places: [Phase; 2]| {
+        let (mut run, now) = three();
+        run.hear(0, &silent_of_calls(Phase::Compute, 4), now);
+        for (rank, phase) in [1, 2].into_iter().zip(places) {
+            run.hear(rank, &silent_of_calls(phase, 4), now);
+        }
+        run.hear(0, &outcome(ExitCode::Hang, "late"), now);
+        run.verdict().message
+    };
+    let message = told([Phase::Compute, Phase::Data]);
+    assert_eq!(
+        message,
+        "rank 0: late; not there yet: rank 2 on host node, pid 102, phase data, step 4"
+    );
+    let message = told([Phase::Compute, Phase::Compute]);
+    assert!(!message.contains("not there yet"), "{message}");
+}
+
+/// Over NCCL no worker says how long it has waited: nothing is compared, and no share shown.
+#[test]
+fn workers_that_do_not_tell_what_they_wait_have_no_share() {
+    let (mut run, start) = three();
+    for second in 0..60 {
+        let now = start + Duration::from_secs(second);
+        for rank in 0..3 {
+            run.hear(rank, &in_call(Phase::Data, second, 7, 9, false), now);
+        }
+        assert_eq!(run.late(now), None);
+    }
+    assert!(run.report(start).iter().all(|worker| worker.waiting_share.is_none()));
+}

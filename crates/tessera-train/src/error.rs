@@ -123,6 +123,7 @@ impl TrainError {
                     NcclError::NotFound { .. }
                     | NcclError::TwoCopies { .. }
                     | NcclError::TooOld { .. }
+                    | NcclError::TooNew { .. }
                     | NcclError::MissingSymbol { .. } => ExitCode::BadInput,
                     NcclError::Deadline { .. } | NcclError::Stuck { .. } => ExitCode::Hang,
                     _ => ExitCode::WorkerLost,

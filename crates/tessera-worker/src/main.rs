@@ -7,6 +7,7 @@
 mod arguments;
 mod lifeline;
 mod logging;
+mod nccl;
 mod session;
 mod threads;
 

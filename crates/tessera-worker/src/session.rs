@@ -15,6 +15,7 @@ use tessera_control::{
 };
 use tessera_train::{Faults, RunFolder, Tenure, TrainError, Worker};
 
+use crate::nccl;
 use crate::threads::{self, Threads};
 
 /// What a thread needs to tell how the worker ends when the main thread cannot.
@@ -257,14 +258,19 @@ impl Session {
         let message = error.to_string();
         if !self.last_words.is_first() {
             tracing::debug!(error = message, "failed after the watchdog had given up");
+            // Whoever was first is still telling, and ends the process.
+            std::thread::sleep(nccl::LONGEST_WORDS);
             return error.code();
         }
+        let says = nccl::ask_about_error(error);
+        let message = nccl::with_words(message, says.as_ref());
         tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
         if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
             tell(format_args!("error: {message}"));
         }
         self.last_words.say(error.code(), &message);
+        nccl::log(says);
         error.code()
     }
 }
@@ -306,9 +312,12 @@ fn report_hang(hang: &Hang, last_words: &LastWords) {
         hang.sequence,
         last_words.activity.step()
     );
+    let says = nccl::ask_about_hang(hang);
+    let message = nccl::with_words(message, says.as_ref());
     tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
     tell(format_args!("error: {message}"));
     last_words.say(ExitCode::from(hang.exit_code()), &message);
+    nccl::log(says);
 }
 
 /// A panic of the main thread ends the process, after it has been told.

@@ -78,6 +78,31 @@ fn a_library_that_is_too_old_is_refused_with_both_versions() {
 }
 
 #[test]
+fn a_library_of_a_generation_to_come_is_refused() {
+    let error = Library::open(&compile(&["VERSION=30001"])).unwrap_err();
+    assert!(error.to_string().contains("is NCCL 3.0.1, of which"), "{error}");
+}
+
+/// It would leave a file behind.
+#[test]
+fn another_library_is_refused_before_anything_of_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [source, library, ran] =
+        ["other.c", "libother.so", "ran"].map(|name| folder.path().join(name));
+    let code = format!(
+        "#include <fcntl.h>\n__attribute__((constructor)) void run(void) {{ creat({:?}, 0600); }}",
+        ran
+    );
+    std::fs::write(&source, code).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
+    assert!(cc.status().unwrap().success());
+    let error = Library::open(&library).unwrap_err();
+    assert!(matches!(error, Error::MissingSymbol { symbol: "ncclGetVersion", .. }), "{error}");
+    assert!(!ran.exists());
+}
+
+#[test]
 fn a_missing_function_is_an_error_that_names_it() {
     let error = Library::open(&compile(&["WITHOUT_FINALIZE"])).unwrap_err();
     assert!(matches!(error, Error::MissingSymbol { symbol: "ncclCommFinalize", .. }), "{error}");

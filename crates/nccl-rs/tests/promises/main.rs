@@ -5,4 +5,6 @@
 mod collectives;
 mod faults;
 mod library;
+mod ras;
+mod split;
 mod stand_in;

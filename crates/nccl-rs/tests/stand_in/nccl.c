@@ -17,6 +17,7 @@
  *   -DSTALL='"ncclAllReduce"'       the call stays in progress for ever
  *   -DHANG='"ncclAllReduce"'        the call does not return
  *   -DDIE_AFTER=3                   the state becomes ncclRemoteError after so many operations
+ *   -DDIE_BESIDE                    that of one that was split off does once any operation stalls
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -96,9 +97,11 @@ typedef struct comm {
   char name[64];
   atomic_int state, stop;
   operation ops[MAX_OPS];
-  int num_ops, color, key;
+  int num_ops, color, key, is_child;
   struct comm **child;
 } comm;
+
+static atomic_int num_stalled;
 
 static __thread int group_depth;
 static __thread comm *group_comm;
@@ -265,6 +268,7 @@ static void *work(void *argument) {
   int state = SUCCESS;
   const char *name = c->num_ops ? c->ops[0].name : "";
   if (is(c, STALL, name)) {
+    atomic_fetch_add(&num_stalled, 1);
     while (!atomic_load(&c->stop)) usleep(100);
     state = REMOTE_ERROR;
   }
@@ -374,6 +378,9 @@ int ncclCommGetAsyncError(comm *c, int *state) {
   if (DIE_AFTER > 0 && c->num_done >= DIE_AFTER && (FAULTY_RANK < 0 || c->rank == FAULTY_RANK) &&
       *state == SUCCESS)
     *state = REMOTE_ERROR;
+#ifdef DIE_BESIDE
+  if (c->is_child && atomic_load(&num_stalled)) *state = REMOTE_ERROR;
+#endif
   return SUCCESS;
 }
 
@@ -415,7 +422,11 @@ static void *divide(void *argument) {
     }
     char name[96];
     snprintf(name, sizeof name, "%.50s-%d-%d", c->name, c->num_splits, c->color);
-    if (c->color >= 0) *c->child = make(name, size, rank);
+    if (c->color >= 0) {
+      comm *child = make(name, size, rank);
+      child->is_child = 1;
+      *c->child = child;
+    }
     state = meet(c) ? SUCCESS : REMOTE_ERROR;
     shm_unlink(name);
   }

@@ -3,7 +3,9 @@
 //! NCCL's kernels wait for their peers on the device, where no call of the host's can time out,
 //! and an error of the network shows in the communicator's state alone. This thread looks at both:
 //! when a collective outlasts its deadline, or NCCL has failed and the main thread does not
-//! notice (it may be waiting for the device), it reports, aborts, and ends the process.
+//! notice (it may be waiting for the device), it reports, aborts, and ends the process. Meanwhile
+//! it publishes the oldest collective that is outstanding: what a rank waits for, whether its host
+//! already waits for the device or will.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,28 +16,35 @@ use std::time::{Duration, Instant};
 use cudarc::driver::{CudaContext, CudaEvent, DriverError};
 use nccl_rs::Communicator as Ranks;
 
-use crate::{Hang, exit_now};
+use crate::{Calls, Hang, aside, exit_now};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What the main thread is given to report a failure of NCCL's itself.
 const GRACE: Duration = Duration::from_secs(2);
+/// What a log that stands still may delay the end of a process.
+const LOGGED_WITHIN: Duration = Duration::from_millis(300);
 
-/// A point in NCCL's stream, once the communication thread has set it.
+/// A point in NCCL's stream, once the communication thread has set it; without an event one that is
+/// passed at once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Passed(Arc<OnceLock<CudaEvent>>);
+pub(super) struct Passed(Arc<OnceLock<Option<CudaEvent>>>);
 
 impl Passed {
-    pub(super) fn set(&self, event: CudaEvent) {
+    pub(super) fn set(&self, event: Option<CudaEvent>) {
         let _ = self.0.set(event); // set once, by the one job that has it
     }
 
     pub(super) fn event(&self) -> Option<&CudaEvent> {
-        self.0.get()
+        self.0.get()?.as_ref()
     }
 
     fn is_passed(&self) -> Result<bool, DriverError> {
-        self.event().map_or(Ok(false), CudaEvent::try_is_complete)
+        match self.0.get() {
+            None => Ok(false),
+            Some(None) => Ok(true),
+            Some(Some(event)) => event.try_is_complete(),
+        }
     }
 }
 
@@ -47,9 +56,10 @@ struct Outstanding {
     passed: Passed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     outstanding: Mutex<VecDeque<Outstanding>>,
+    calls: Arc<Calls>,
     closed: AtomicBool,
 }
 
@@ -69,11 +79,13 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn start(
         ranks: &Arc<Ranks>,
+        calls: Arc<Calls>,
         context: Option<Arc<CudaContext>>,
         timeout: Duration,
         on_hang: impl Fn(&Hang) + Send + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
+        let (outstanding, closed) = (Mutex::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { outstanding, calls, closed });
         let (theirs, ranks) = (Arc::clone(&shared), Arc::downgrade(ranks));
         let thread = std::thread::Builder::new()
             .name("nccl-monitor".into())
@@ -88,7 +100,7 @@ impl Monitor {
         Self { shared, thread: Some(thread) }
     }
 
-    /// From now on `op` has to pass in time.
+    /// From now on what [`Calls`] has just been told of as begun has to pass in time.
     pub(super) fn expect(&self, op: &'static str, sequence: u64, passed: Passed) {
         let since = Instant::now();
         self.shared.lock().push_back(Outstanding { op, sequence, since, passed });
@@ -107,10 +119,12 @@ impl Drop for Monitor {
 /// Gives up what NCCL has in flight, within a deadline; what it cannot free goes with the process.
 pub(super) fn abort(ranks: &Ranks) {
     let start = Instant::now();
-    match ranks.abort() {
-        Ok(()) => tracing::warn!(seconds = start.elapsed().as_secs_f64(), "communicator aborted"),
+    let answer = ranks.abort();
+    let seconds = start.elapsed().as_secs_f64();
+    aside(LOGGED_WITHIN, move || match answer {
+        Ok(()) => tracing::warn!(seconds, "communicator aborted"),
         Err(error) => tracing::error!(%error, "communicator not aborted"),
-    }
+    });
 }
 
 fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl Fn(&Hang)) {
@@ -120,15 +134,19 @@ fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl
         let Some(ranks) = ranks.upgrade() else { return };
         let mut failure = ranks.failure().map(|error| error.to_string());
         let mut outstanding = shared.lock();
+        let mut ended = None;
         while let Some(front) = outstanding.front() {
             match front.passed.is_passed() {
-                Ok(true) => drop(outstanding.pop_front()),
+                Ok(true) => ended = outstanding.pop_front(),
                 Ok(false) => break,
                 Err(error) => {
                     failure.get_or_insert(format!("the GPU has failed: {error}"));
                     break;
                 }
             }
+        }
+        if let Some(ended) = ended {
+            shared.calls.end(ended.sequence);
         }
         if failure.is_some() {
             failed_since.get_or_insert_with(Instant::now);
@@ -143,7 +161,7 @@ fn watch(shared: &Shared, ranks: &Weak<Ranks>, timeout: Duration, on_hang: &impl
             None => ("NCCL", 0, GRACE),
         };
         drop(outstanding);
-        let hang = Hang { op, sequence, waited, cause: failure };
+        let hang = Hang { op, sequence, waited, cause: failure, over_nccl: true };
         on_hang(&hang);
         abort(&ranks);
         exit_now(hang.exit_code());

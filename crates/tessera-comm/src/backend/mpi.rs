@@ -133,7 +133,7 @@ impl Mpi {
         let code = call();
         drop(armed);
         self.check(op, code)?;
-        self.calls.end();
+        self.calls.end(sequence);
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl Mpi {
 }
 
 /// A name of an element kind for people.
-fn name_of(kind: Kind) -> &'static str {
+pub(super) fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Float => "f32",
         Kind::Double => "f64",

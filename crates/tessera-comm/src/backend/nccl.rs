@@ -19,10 +19,11 @@ use nccl_rs::{
 use tch::{Device, Kind, Tensor};
 
 use super::monitor::{self, Monitor, Passed};
+use super::mpi::name_of;
 use super::{Communicator, InFlight, Mpi, check_layout, on_copy};
 use crate::bytes::{all_gather_bytes, broadcast_bytes};
 use crate::device::{Gpu, cuda};
-use crate::{CommError, Hang, RankDevice};
+use crate::{Calls, CommError, Hang, RankDevice};
 
 /// NCCL's stream on a GPU, and libtorch's.
 #[derive(Debug, Clone)]
@@ -59,6 +60,7 @@ pub struct Nccl {
     device: Device,
     streams: Option<Streams>,
     collectives: AtomicU64,
+    calls: Arc<Calls>,
     /// To be finalised at the end; silent until then.
     mpi: Option<Mpi>,
 }
@@ -114,10 +116,11 @@ impl Nccl {
         let id = UniqueId::from_bytes(bytes);
         let ranks = Ranks::init(&library, id, world_size, rank, &options, set_up);
         let ranks = Arc::new(ranks.map_err(failed)?);
-        let monitor = Monitor::start(&ranks, watched, timeout, on_hang);
+        let calls = Arc::new(Calls::untimed());
+        let monitor = Monitor::start(&ranks, Arc::clone(&calls), watched, timeout, on_hang);
         let collectives = AtomicU64::new(0);
         let (ranks, device) = (Unfinished(Some(ranks)), device.device);
-        let this = Self { monitor, ranks, device, streams, collectives, mpi: None };
+        let this = Self { monitor, ranks, device, streams, collectives, calls, mpi: None };
         // NCCL connects at the first operation of each kind: here, not in the first step.
         for kind in [Kind::Float, Kind::Int64] {
             let ones = Tensor::ones([1], (kind, this.device));
@@ -133,8 +136,14 @@ impl Nccl {
     }
 
     /// Enqueues operations on tensors of this rank's device behind what libtorch was asked so far.
-    fn launch(&self, name: &'static str, ops: Vec<Op>) -> Result<Pending, CommError> {
+    fn launch(
+        &self,
+        name: &'static str,
+        ops: Vec<Op>,
+        (count, kind): (usize, Kind),
+    ) -> Result<Pending, CommError> {
         let sequence = self.collectives.fetch_add(1, Ordering::Relaxed);
+        self.calls.begin(name, sequence, count as u64, name_of(kind));
         let mut accepted = Vec::new();
         let stream = match &self.streams {
             None => Stream::DEFAULT,
@@ -163,13 +172,16 @@ impl Nccl {
             accepted.push(self.ranks.run("cuEventRecord", move || {
                 let event =
                     own.record_event(None).map_err(|e| nccl_rs::Error::SetUp(e.to_string()))?;
-                behind.set(event);
+                behind.set(Some(event));
                 Ok(())
             }));
         }
         let torch = self.streams.as_ref().map(|streams| Arc::clone(&streams.gpu.torch));
         let rank = self.ranks.rank();
-        Ok(Pending(Arc::new(Mutex::new(Launched { rank, accepted, failure: None, passed, torch }))))
+        // Without a stream the answer is there when NCCL has accepted the operation.
+        let ends = torch.is_none().then(|| (Arc::clone(&self.calls), sequence));
+        let launched = Launched { rank, accepted, failure: None, passed, torch, ends };
+        Ok(Pending(Arc::new(Mutex::new(launched))))
     }
 
     /// Runs one operation in place.
@@ -183,7 +195,7 @@ impl Nccl {
         if tensor.device() != self.device {
             return on_copy(tensor, self.device, |tensor| self.in_place(name, tensor, op));
         }
-        let pending = self.launch(name, vec![op(&tensor, kind)])?;
+        let pending = self.launch(name, vec![op(&tensor, kind)], elements(&tensor))?;
         Ok(InFlight::pending(tensor, pending))
     }
 }
@@ -197,6 +209,11 @@ fn data_type(op: &'static str, tensor: &Tensor) -> Result<DataType, CommError> {
         Kind::Int64 => DataType::I64,
         _ => DataType::U8,
     })
+}
+
+/// What is told of a tensor on its way.
+fn elements(tensor: &Tensor) -> (usize, Kind) {
+    (tensor.numel(), tensor.kind())
 }
 
 fn sum_of(tensor: &Tensor, kind: DataType) -> Op {
@@ -215,6 +232,8 @@ struct Launched {
     failure: Option<nccl_rs::Error>,
     passed: Passed,
     torch: Option<Arc<CudaStream>>,
+    /// The call that ends here, where there is no stream.
+    ends: Option<(Arc<Calls>, u64)>,
 }
 
 impl Pending {
@@ -231,6 +250,9 @@ impl Pending {
         }
         if let (Some(torch), Some(event)) = (&launched.torch, launched.passed.event()) {
             torch.wait(event).map_err(cuda("wait for NCCL"))?;
+        }
+        if let Some((calls, sequence)) = launched.ends.take() {
+            calls.end(sequence);
         }
         Ok(())
     }
@@ -266,10 +288,9 @@ impl Communicator for Nccl {
             }
             ops.push(sum_of(tensor, kind));
         }
-        if ops.is_empty() {
-            return Ok(Vec::new());
-        }
-        let pending = self.launch("all_reduce", ops)?;
+        let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+        let all = (tensors.iter().map(Tensor::numel).sum(), first.kind());
+        let pending = self.launch("all_reduce", ops, all)?;
         let flight = |tensor| InFlight::pending(tensor, pending.clone());
         Ok(tensors.into_iter().map(flight).collect())
     }
@@ -293,7 +314,7 @@ impl Communicator for Nccl {
             count: mine.numel(),
             kind,
         };
-        let pending = self.launch("all_gather", vec![op])?;
+        let pending = self.launch("all_gather", vec![op], elements(&mine))?;
         let _mine = InFlight::pending(mine, pending.clone());
         Ok(InFlight::pending(gathered, pending).wait()?.to_device(tensor.device()))
     }
@@ -309,6 +330,10 @@ impl Communicator for Nccl {
         self.collectives.load(Ordering::Relaxed)
     }
 
+    fn calls(&self) -> Option<Arc<Calls>> {
+        Some(Arc::clone(&self.calls))
+    }
+
     fn finish(self: Box<Self>) -> Result<(), CommError> {
         let Self { mut ranks, monitor, mpi, .. } = *self;
         let rank = ranks.rank();
@@ -320,116 +345,6 @@ impl Communicator for Nccl {
     }
 }
 
-/// Against nccl-rs' stand-in, on the host: the order of calls, and what happens when they fail.
 #[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-
-    use super::*;
-    use crate::{Piece, Reducer, Threads};
-
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../nccl-rs/tests/stand_in/compile.rs"));
-
-    fn stand_in(defines: &[&str]) -> PathBuf {
-        compile(&tempfile::tempdir().unwrap().keep(), defines)
-    }
-
-    fn run<T: Send>(
-        defines: &[&str],
-        timeout: Duration,
-        work: impl Fn(Nccl) -> Result<T, CommError> + Sync,
-    ) -> Vec<Result<T, CommError>> {
-        let path = stand_in(defines);
-        Threads::run(2, DEADLINE, |boot| {
-            let library = Library::open(&path);
-            work(Nccl::init(&boot, library, &RankDevice::cpu(), timeout, |_| ())?)
-        })
-    }
-
-    #[test]
-    fn every_collective_gives_every_rank_the_same() {
-        let answers = run(&[], DEADLINE, |comm| {
-            let mine = Tensor::from_slice(&[comm.rank() as f64, 1.0]);
-            let sum: Vec<f64> = Vec::try_from(comm.all_reduce(mine.copy())?.wait()?)?;
-            let first: Vec<f64> = Vec::try_from(comm.broadcast(mine.copy(), 1)?.wait()?)?;
-            let all: Vec<f64> = Vec::try_from(comm.all_gather(&mine)?.flatten(0, -1))?;
-            comm.barrier()?;
-            Box::new(comm).finish()?;
-            Ok((sum, first, all))
-        });
-        for answer in answers {
-            let (sum, first, all) = answer.expect("no rank fails");
-            assert_eq!((sum, first), (vec![1.0, 2.0], vec![1.0, 1.0]));
-            assert_eq!(all, [0.0, 1.0, 1.0, 1.0]);
-        }
-    }
-
-    #[test]
-    fn parts_sent_early_and_the_rest_are_each_summed_once() {
-        let pieces = || {
-            let piece = |name, len| Piece { name, len };
-            vec![piece("counts", 3), piece("gradients", 40), piece("scalars", 2)]
-        };
-        let answers = run(&[], DEADLINE, |comm| {
-            let mut reducer = Reducer::new(pieces(), Kind::Double, Device::Cpu);
-            let whole = [("counts", 1.0), ("gradients", 10.0), ("scalars", 100.0)];
-            for (name, value) in whole {
-                let _ = reducer.piece(name).fill_(value * (1.0 + comm.rank() as f64));
-            }
-            let before = comm.num_collectives();
-            reducer.send_early(&comm, reducer.span("counts", "counts"))?;
-            let gradients = reducer.span("gradients", "gradients");
-            reducer.send_early(&comm, gradients.start + 32..gradients.end)?;
-            reducer.all_reduce(&comm)?;
-            let calls = comm.num_collectives() - before;
-            let mut sums = Vec::new();
-            for (name, _) in whole {
-                sums.push(Vec::<f64>::try_from(reducer.piece(name))?);
-            }
-            Box::new(comm).finish()?;
-            Ok((calls, sums))
-        });
-        for answer in answers {
-            let (calls, sums) = answer.expect("no rank fails");
-            assert_eq!(calls, 3); // two early, and one group for all that was left
-            assert_eq!(sums, [vec![3.0; 3], vec![30.0; 40], vec![300.0; 2]]);
-        }
-    }
-
-    #[test]
-    fn a_refusal_of_nccl_is_an_error_of_the_rank_with_its_words() {
-        let defines = ["REFUSE=\"ncclBroadcast\"", "CODE=3"];
-        for answer in run(&defines, DEADLINE, |_| Ok(())) {
-            let text = answer.unwrap_err().to_string();
-            assert!(
-                text.contains("ncclBroadcast failed with NCCL code 3, internal error"),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_operation_that_never_ends_is_an_error_after_the_deadline() {
-        let short = Duration::from_millis(400);
-        for answer in run(&["STALL=\"ncclAllReduce\""], short, |_| Ok(())) {
-            let error = answer.unwrap_err();
-            let late = nccl_rs::Error::Deadline { op: "ncclAllReduce", waited: short };
-            assert!(matches!(&error, CommError::Nccl { error, .. } if *error == late), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_rank_without_nccl_is_told_to_all() {
-        let path = stand_in(&[]);
-        let answers = Threads::run(2, DEADLINE, |boot| {
-            let path = if boot.rank() == 1 { Path::new("/nowhere/libnccl.so.2") } else { &path };
-            let library = Library::open(path);
-            Nccl::init(&boot, library, &RankDevice::cpu(), DEADLINE, |_| ()).map(drop)
-        });
-        assert!(matches!(answers[0], Err(CommError::PeerDevice { rank: 1 })), "{answers:?}");
-        let text = answers[1].as_ref().unwrap_err().to_string();
-        assert!(text.contains("NCCL was not found; tried /nowhere"), "{text}");
-    }
-}
+#[path = "nccl_tests.rs"]
+mod tests;

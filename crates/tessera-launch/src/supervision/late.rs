@@ -45,6 +45,9 @@ impl Window {
         let after = self.waited_ms.as_ref()?;
         let gained = after.iter().zip(before).map(|(after, before)| after.saturating_sub(before));
         self.shares = gained.map(|ms| (ms as f64 / 1e3 / took.as_secs_f64()).min(1.0)).collect();
+        if after.iter().all(|ms| *ms == 0) {
+            self.shares.clear(); // over NCCL workers do not tell what they wait
+        }
 
         let late = last_of(&self.shares);
         let again = late.filter(|(rank, _)| self.suspect == Some(*rank));

@@ -4,8 +4,12 @@ use std::time::Instant;
 
 use tessera_control::{Call, ExitCode, Phase};
 
-use super::{Fault, Supervision};
+use super::culprit::Doing;
+use super::{Fault, Supervision, Worker};
 use crate::report::WorkerReport;
+
+/// Of workers that share the blame so many are named, and the others counted.
+const MOST_NAMED: usize = 3;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,18 +38,11 @@ impl Supervision {
                 let who = self.describe(*rank);
                 (ExitCode::Hang, format!("hang: nothing heard for {seconds} s from {who}{detail}"))
             }
-            Some(Fault::Stuck { rank, seconds }) => {
-                let who = self.describe(*rank);
+            Some(Fault::Stuck { ranks, seconds }) => {
+                let who = self.describe_all(ranks);
                 (ExitCode::Hang, format!("hang: no progress for {seconds} s of {who}{detail}"))
             }
-            Some(Fault::AllWait { seconds }) => {
-                let call = self.workers.iter().flatten().find_map(|worker| worker.call.as_ref());
-                let call = call.map_or(String::new(), |call| format!(" in {call}"));
-                let message = format!(
-                    "hang: all workers wait{call} for {seconds} s: look at the network between them"
-                );
-                (ExitCode::Hang, message)
-            }
+            Some(Fault::AllWait { seconds }) => (ExitCode::Hang, self.all_stand(*seconds)),
             Some(Fault::Absent { ranks }) => {
                 let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
                 let message =
@@ -101,17 +98,38 @@ impl Supervision {
         }
     }
 
-    /// The worker that others hang for: the silent one, or the one that is not where the others wait.
+    /// The workers that others hang for: the silent one, or those that are not where the others wait.
     fn suspect(&self, silent: Option<(usize, u64)>) -> Option<String> {
         if let Some((rank, seconds)) = silent {
             return Some(format!("nothing heard for {seconds} s from {}", self.describe(rank)));
         }
-        let all = self.workers.iter().enumerate();
-        let mut open = all.filter_map(|(rank, worker)| {
-            Some((rank, worker.as_ref().filter(|worker| worker.outcome.is_none())?))
-        });
-        let (rank, _) = open.find(|(_, worker)| !worker.waits())?;
-        Some(format!("not there yet: {}", self.describe(rank)))
+        let ranks = self.not_there();
+        (!ranks.is_empty()).then(|| format!("not there yet: {}", self.describe_all(&ranks)))
+    }
+
+    /// What is said where all workers stand still and nobody is known to be the one.
+    fn all_stand(&self, seconds: u64) -> String {
+        let workers = || self.workers.iter().flatten();
+        if workers().all(|worker| worker.doing() == Doing::Works) {
+            let places: Vec<String> = workers().map(place).collect();
+            let same = places.windows(2).all(|pair| pair[0] == pair[1]);
+            let first = places.first().map_or("", String::as_str);
+            let words = if same {
+                format!("all are in {first}")
+            } else {
+                self.describe_all(&self.all_ranks())
+            };
+            return format!(
+                "hang: no progress for {seconds} s of any worker, and none waits for another: {words}"
+            );
+        }
+        let call = workers().filter_map(|worker| worker.call.as_ref()).find(|call| call.waiting);
+        let call = call.map_or(String::new(), |call| format!(" in {call}"));
+        format!("hang: all workers wait{call} for {seconds} s: look at the network between them")
+    }
+
+    fn all_ranks(&self) -> Vec<usize> {
+        (0..self.workers.len()).collect()
     }
 
     fn reported(&self, rank: usize, silent: Option<(usize, u64)>) -> (ExitCode, String) {
@@ -144,15 +162,16 @@ impl Supervision {
         let Some(worker) = self.workers.get(rank).and_then(Option::as_ref) else {
             return format!("rank {rank}");
         };
-        let phase = match worker.phase.map(Phase::name) {
-            Some(phase) => {
-                let call = worker.call.as_ref().filter(|call| call.waiting);
-                let call = call.map_or(String::new(), |call| format!(", in {call}"));
-                format!("phase {phase}, step {}{call}", worker.step)
-            }
-            None => "before its first step".into(),
-        };
-        format!("rank {rank} on host {}, pid {}, {phase}", worker.host, worker.pid)
+        format!("rank {rank} on host {}, pid {}, {}", worker.host, worker.pid, place(worker))
+    }
+
+    /// The first few of several.
+    fn describe_all(&self, ranks: &[usize]) -> String {
+        let (named, more) = ranks.split_at(ranks.len().min(MOST_NAMED));
+        let named: Vec<String> = named.iter().map(|&rank| self.describe(rank)).collect();
+        let more =
+            if more.is_empty() { String::new() } else { format!("; and {} more", more.len()) };
+        named.join("; ") + &more
     }
 
     /// Two workers that have called the collective of one number in different ways.
@@ -194,4 +213,12 @@ impl Supervision {
         })
         .collect()
     }
+}
+
+/// Where a worker is.
+fn place(worker: &Worker) -> String {
+    let Some(phase) = worker.phase.map(Phase::name) else { return "before its first step".into() };
+    let call = worker.call.as_ref().filter(|call| call.waiting);
+    let call = call.map_or(String::new(), |call| format!(", in {call}"));
+    format!("phase {phase}, step {}{call}", worker.step)
 }
