@@ -15,9 +15,9 @@ use tessera_train::{Precision, TrainConfig, Training, resolve};
 use crate::ranks::{Outcome, assert_bitwise_equal, distance, resume_world, train_world_from};
 use crate::support::{root, run, tensors, tessera, train_file};
 
-const STEPS: u64 = 20;
+const STEPS: u64 = 24;
 /// Where a resumed run was stopped: no multiple of the steps between two replacements.
-const STOP: u64 = 13;
+const STOP: u64 = 17;
 
 /// The experiments, in parts that take about as long.
 const AVERAGES: [&str; 8] = [
@@ -52,7 +52,7 @@ const SMALL: [&str; 12] = [
     "model.backbone.residual_channels=8",
     "train.precision=fp64",
     "train.global_batch=101",
-    "train.steps=20",
+    "train.steps=24",
     "eval.every=0",
 ];
 
