@@ -16,6 +16,7 @@ fi
 rank=$OMPI_COMM_WORLD_RANK
 echo "$*" >"$FAKE_RUN/args.$rank"
 echo "${TESSERA_RESOLVED-}" >"$FAKE_RUN/resolved.$rank"
+ulimit -Sn >"$FAKE_RUN/files.$rank"
 if [[ $FAKE_MODE == crash ]]; then
   echo "rank $rank cannot load its libraries" >&2
   exit 7
@@ -31,15 +32,22 @@ stopping=0
 trap 'stopping=1' USR1
 exec 3<>"/dev/tcp/${TESSERA_CONTROL%:*}/${TESSERA_CONTROL##*:}"
 say() { printf '%s\n' "$1" >&3; }
-# Waits 0.05 s, or until a signal, gives a heartbeat now and then, and ends the worker when the launcher is gone.
+# Waits 0.05 s, or until a signal or a line of the launcher, gives a heartbeat now and then, and ends the worker when
+# the launcher is gone.
 tick() {
   ((++beat % 10)) || say "$heartbeat"
   read -r -t 0.05 -u 3
-  (($? > 128)) || exit 1
+  (($? != 1)) || exit 1
+}
+# The last words, until they were heard: who ends with something unread may take back what is on its way.
+outcome() {
+  local line=
+  say "{\"number\":1,\"type\":\"outcome\",\"code\":$1,\"message\":\"$2\",\"step\":$3}"
+  until [[ $line == *heard* && $line == *number* ]]; do read -r -t 5 -u 3 line || return 0; done
 }
 # All ranks leave together: mpirun ends the others when one leaves with a code.
 leave() {
-  say "{\"type\":\"outcome\",\"code\":$1,\"message\":\"$2\",\"step\":20}"
+  outcome "$1" "$2" 20
   touch "$FAKE_RUN/left.$rank"
   until (($(compgen -G "$FAKE_RUN/left.*" | wc -l) == TESSERA_WORLD_SIZE)); do tick; done
   exit "$1"
@@ -63,7 +71,7 @@ case $FAKE_MODE in
     ;;
   numeric)
     if ((rank == 1)); then
-      say '{"type":"outcome","code":5,"message":"loss is NaN at step 13","step":13}'
+      outcome 5 "loss is NaN at step 13" 13
       exit 5
     fi
     ;;

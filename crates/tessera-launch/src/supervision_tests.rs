@@ -1,4 +1,5 @@
 use super::*;
+use crate::listener::End;
 
 const LIMITS: Limits = Limits {
     silence: Duration::from_secs(60),
@@ -9,6 +10,8 @@ const LIMITS: Limits = Limits {
 fn hello(rank: usize) -> Message {
     Message::Hello {
         token: String::new(),
+        proof: String::new(),
+        attempt: None,
         rank,
         world_size: 3,
         host: "node".into(),
@@ -176,10 +179,10 @@ fn a_rank_that_has_told_its_outcome_may_be_silent() {
 fn who_never_says_hello_is_named() {
     let now = Instant::now();
     let mut run = Supervision::new(3, LIMITS, now);
-    run.hear(1, &hello(1), now + Duration::from_secs(100));
-    run.check(now + Duration::from_secs(119));
+    run.hear(1, &hello(1), now + Duration::from_secs(10));
+    run.check(now + Duration::from_secs(19));
     assert!(!run.failed() && !run.all_ready());
-    run.check(now + Duration::from_secs(121));
+    run.check(now + Duration::from_secs(21));
     let verdict = run.verdict();
     assert_eq!(verdict.code, ExitCode::WorkerLost);
     assert_eq!(verdict.message, "worker lost: rank 0, 2 never reached the launcher");
@@ -205,8 +208,8 @@ fn a_killed_mpirun_explains_the_losses_but_not_a_run_that_was_over() {
 fn worlds_of_one_are_refused() {
     let now = Instant::now();
     let mut run = Supervision::new(3, LIMITS, now);
-    let alone =
-        Message::Hello { token: String::new(), rank: 0, world_size: 1, host: "h".into(), pid: 1 };
+    let Message::Hello { token, proof, attempt, rank, host, pid, .. } = hello(0) else { return };
+    let alone = Message::Hello { token, proof, attempt, rank, world_size: 1, host, pid };
     run.hear(0, &alone, now);
     assert_eq!(run.verdict().code, ExitCode::BadInput);
 }
@@ -481,3 +484,6 @@ fn workers_that_do_not_tell_what_they_wait_have_no_share() {
     }
     assert!(run.report(start).iter().all(|worker| worker.waiting_share.is_none()));
 }
+
+#[path = "supervision_arrival_tests.rs"]
+mod arrival;

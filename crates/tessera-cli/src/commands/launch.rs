@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use tessera_control::{ExitCode, one_line};
-use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read_hostfile};
+use tessera_launch::{
+    Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, read_hostfile,
+};
 
 use crate::failure::{Failure, print_ending};
 
@@ -35,6 +37,10 @@ pub(crate) struct LaunchArgs {
     /// The mpirun to use instead of the first one on the path.
     #[arg(long, value_name = "PATH")]
     mpirun: Option<PathBuf>,
+    /// An address by which workers reach this launcher, HOST or HOST:PORT, as often as wanted or with commas between
+    /// them, in the order in which they are tried. Without it, those of all interfaces of this host.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    control_address: Vec<String>,
     /// What mpirun binds a worker to; none lets the worker's threads use their share of all cores.
     #[arg(long, value_name = "UNIT", default_value = "none")]
     bind_to: String,
@@ -97,6 +103,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         (None, Some(path)) => read_hostfile(path).map_err(refused)?,
         (None, None) => Vec::new(),
     };
+    let control = args.control_address.iter().map(|text| parse_control_addresses(text));
+    let control = control.collect::<Result<Vec<_>, _>>().map_err(refused)?;
     Ok(LaunchOptions {
         task,
         args: rest.to_vec(),
@@ -104,6 +112,7 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         hosts,
         min_workers: args.min_workers,
         mpirun: args.mpirun.clone(),
+        control_addresses: control.concat(),
         bind_to: args.bind_to.clone(),
         silence: args.silence.map(Duration::from_secs),
         stuck: args.stuck.map(Duration::from_secs),

@@ -38,11 +38,17 @@ impl Worker {
 impl Supervision {
     /// Who does not move although it speaks, where some worker has stayed in one place for too long.
     pub(super) fn stuck(&self, now: Instant) -> Option<Fault> {
+        let all_ready = self.all_ready();
         let still = |rank: usize| {
             let worker = self.worker(rank)?;
             let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
+            if phase == Phase::Meet && !all_ready {
+                return None; // who is missing has a limit of its own
+            }
+            // Workers meet once, so there is nothing to be learned from.
+            let learned = if phase == Phase::Meet { 0 } else { LEARNED };
             let limit =
-                self.limits.stuck[phase as usize].max(self.longest[phase as usize] * LEARNED);
+                self.limits.stuck[phase as usize].max(self.longest[phase as usize] * learned);
             let still = now.saturating_duration_since(worker.moved);
             Some((rank, still, still > limit))
         };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tessera_control::{Call, ExitCode, Phase};
 
 use super::culprit::Doing;
-use super::{Fault, Supervision, Worker};
+use super::{Fault, Supervision, Worker, arrival};
 use crate::report::WorkerReport;
 
 /// Of workers that share the blame so many are named, and the others counted.
@@ -44,7 +44,7 @@ impl Supervision {
             }
             Some(Fault::AllWait { seconds }) => (ExitCode::Hang, self.all_stand(*seconds)),
             Some(Fault::Absent { ranks }) => {
-                let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                let ranks = arrival::ranks(ranks);
                 let message =
                     format!("worker lost: rank {ranks} never reached the launcher{detail}");
                 (ExitCode::WorkerLost, message)

@@ -46,7 +46,8 @@ enum What {
 }
 
 use What::{
-    Around, Flip, Kills, Nan, Rivals, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds,
+    Around, Flip, Kills, Nan, Rivals, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker,
+    Worlds,
 };
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
