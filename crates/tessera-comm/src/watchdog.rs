@@ -4,8 +4,12 @@
 //! disarmed after it; when the time is up it reports the [`Hang`] and ends the process with
 //! code 4, without running anything of the stuck main thread.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long last words may take before the process ends without them.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A wait that went past its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +50,13 @@ pub struct Watchdog {
 pub struct Armed<'a>(&'a Watchdog);
 
 impl Watchdog {
-    /// Starts the thread. `on_hang` reports (and must not block for long); after it the process
-    /// ends with exit code 4.
-    pub fn start(timeout: Duration, on_hang: impl Fn(&Hang) + Send + 'static) -> Self {
+    /// Starts the thread. `on_hang` reports; when it has, and after two seconds whatever it does, the
+    /// process ends with exit code 4.
+    pub fn start(timeout: Duration, on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
+        let on_hang = Arc::new(on_hang);
         Self::with_end(timeout, move |hang| {
-            on_hang(hang);
+            let (on_hang, told) = (Arc::clone(&on_hang), hang.clone());
+            let _ = within(LAST_WORDS, move || on_hang(&told));
             exit_now(hang.exit_code())
         })
     }
@@ -111,6 +117,17 @@ fn watch(shared: &(Mutex<State>, Condvar), timeout: Duration, end: &impl Fn(&Han
     }
 }
 
+/// Does something that may never return on a thread of its own; whether it did within the limit.
+fn within(limit: Duration, run: impl FnOnce() + Send + 'static) -> bool {
+    let (done, is_done) = channel();
+    let run = move || {
+        run();
+        let _ = done.send(()); // nobody waits any more
+    };
+    let thread = std::thread::Builder::new().name("last-words".into()).spawn(run);
+    thread.is_ok() && is_done.recv_timeout(limit).is_ok()
+}
+
 /// Ends the process at once: no destructor, no exit handler, no wait for a peer.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and touches no memory of ours; files are either complete
@@ -134,6 +151,14 @@ mod tests {
         let hang = hears.recv_timeout(Duration::from_secs(20)).expect("it barks");
         assert_eq!((hang.op, hang.sequence), ("all_reduce", 7));
         drop(armed);
+    }
+
+    #[test]
+    fn last_words_that_never_end_are_not_waited_for() {
+        let (never, waits) = channel::<()>();
+        assert!(!within(Duration::from_millis(20), move || drop(waits.recv())));
+        drop(never);
+        assert!(within(Duration::from_secs(20), || ()));
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::{Activity, Message, variables};
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long connecting and each write may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks whether everything is sent, at the end.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Why the control connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -118,11 +120,19 @@ impl Client {
 
     /// Sends what is queued and ends the connection.
     pub fn close(&self) {
+        self.close_within(TIMEOUT);
+    }
+
+    /// The same, for whoever cannot wait longer for a network that takes nothing.
+    pub fn close_within(&self, limit: Duration) {
         self.closing.store(true, Ordering::Release);
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((sender, writer)) = open {
             drop(sender);
-            let _ = writer.join();
+            let deadline = Instant::now() + limit;
+            while !writer.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(LOOK);
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ mod records;
 mod report;
 mod resolve;
 mod run;
+mod run_files;
 mod session;
 mod signals;
 mod slurm;

@@ -1,63 +1,22 @@
 //! A worker's connections, to its peers and to its launcher, from start to end.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tch::Device;
 use tessera_comm::{
-    CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
+    CommConfig, Communicator, Connection, DeviceConfig, Environment, Watchdog, connect,
 };
 use tessera_control::{
-    Activity, Call, Client, ExitCode, Message, Process, RunState, RunStatus, not_written, tell,
-    unread, variables, write_result,
+    Call, Client, ExitCode, Message, not_written, tell, unread, variables, write_result,
 };
+use tessera_train::metrics::Appended;
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
+use crate::last_words::{self, LastWords};
 use crate::threads::{self, Threads};
-
-/// What a thread needs to tell how the worker ends when the main thread cannot.
-#[derive(Debug, Default)]
-struct LastWords {
-    control: OnceLock<Arc<Client>>,
-    activity: Arc<Activity>,
-    rank: OnceLock<(usize, usize)>,
-    run_dir: OnceLock<PathBuf>,
-    said: AtomicBool,
-}
-
-impl LastWords {
-    /// Whether nobody has said anything yet. The first words count: what breaks after a watchdog
-    /// has given up is its doing.
-    fn is_first(&self) -> bool {
-        !self.said.swap(true, Ordering::AcqRel)
-    }
-
-    fn say(&self, code: ExitCode, message: &str) {
-        let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
-        let step = self.activity.step();
-        // A run that was refused before it began has nothing to say about the one in the folder.
-        if let (0, Some(run_dir)) = (rank, self.run_dir.get())
-            && matches!(
-                RunStatus::read(run_dir),
-                Ok(Some(RunStatus { state: RunState::Running, .. }))
-            )
-        {
-            let message = message.to_owned();
-            let state = RunState::Failed;
-            let (exit_code, process) = (Some(code), Some(Process::own()));
-            let status = RunStatus { state, exit_code, step, world_size, message, process };
-            let _ = status.write(run_dir);
-        }
-        if let Some(control) = self.control.get() {
-            control.send(self.activity.heartbeat()); // where this worker was
-            control.send(Message::Outcome { code, message: message.into(), step });
-            control.close();
-        }
-    }
-}
 
 /// A worker's connections.
 pub(crate) struct Session {
@@ -79,7 +38,7 @@ impl Session {
     ) -> Result<Self, ExitCode> {
         let last_words = Arc::new(LastWords::default());
         let theirs = Arc::clone(&last_words);
-        match connect(config, device, move |hang| report_hang(hang, &theirs)) {
+        match connect(config, device, move |hang| theirs.of_hang(hang)) {
             Ok(connection) => {
                 let over = Self::over(connection, config, threads, last_words, stop);
                 over.map_err(|error| refuse(&error))
@@ -98,7 +57,7 @@ impl Session {
     ) -> Result<Self, TrainError> {
         let (rank, world_size) = (comm.rank(), comm.world_size());
         let _ = last_words.rank.set((rank, world_size));
-        end_on_panic(Arc::clone(&last_words));
+        last_words::end_on_panic(Arc::clone(&last_words));
 
         let activity = Arc::clone(&last_words.activity);
         activity.keep_record(rank);
@@ -125,7 +84,7 @@ impl Session {
         tch::set_num_interop_threads(1);
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
-        let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
+        let watchdog = Watchdog::start(timeout, move |hang| theirs.of_hang(hang));
         let faults = Faults::from_env(rank).map_err(TrainError::BadInput)?;
         let worker = Worker {
             control,
@@ -171,12 +130,10 @@ impl Session {
     pub(crate) fn log_to(&self, folder: &RunFolder) -> Result<(), TrainError> {
         let rank = self.comm.rank();
         let path = folder.log(rank);
-        let file = File::options()
-            .append(true)
-            .create(true)
-            .open(&path)
+        let to_stderr = rank == 0 && self.worker.control.is_none();
+        Appended::open(&path)
+            .and_then(|file| crate::logging::start(file, rank, to_stderr))
             .map_err(|source| TrainError::File { action: "open", path, source })?;
-        crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
         let threads_by = &self.threads.source;
         let device = self.worker.device.name();
@@ -231,12 +188,11 @@ impl Session {
             tracing::debug!(error = message, "failed after the watchdog had given up");
             return error.code();
         }
-        tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
-        if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
-            tell(format_args!("error: {message}"));
-        }
-        self.last_words.say(error.code(), &message);
+        let is_told = self.worker.control.is_none() && !error.is_of_peer();
+        self.last_words.say(error.code(), &message, is_told, || {
+            tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
+        });
         error.code()
     }
 }
@@ -261,38 +217,4 @@ fn refuse_alone(error: &TrainError) -> ExitCode {
     control.send(Message::Outcome { code, message, step: 0 });
     control.close();
     error.code()
-}
-
-fn report_hang(hang: &Hang, last_words: &LastWords) {
-    let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
-    if !last_words.is_first() {
-        return;
-    }
-    let cause = hang.cause.as_deref().unwrap_or(
-        "a peer, or the storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
-    );
-    let message = format!(
-        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: {cause}",
-        hang.waited.as_secs_f64(),
-        hang.op,
-        hang.sequence,
-        last_words.activity.step()
-    );
-    tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
-    tell(format_args!("error: {message}"));
-    last_words.say(ExitCode::from(hang.exit_code()), &message);
-}
-
-/// A panic of the main thread ends the process, after it has been told.
-fn end_on_panic(last_words: Arc<LastWords>) {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        print(panic);
-        if std::thread::current().name() == Some("main") {
-            let message = panic.to_string().replace('\n', " ");
-            tracing::error!(error = message, "panic");
-            last_words.say(ExitCode::Failed, &message);
-            tessera_comm::exit_now(ExitCode::Failed.code());
-        }
-    }));
 }

@@ -8,6 +8,7 @@
 mod catalogue;
 mod disturb;
 mod surroundings;
+mod trouble;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use clap::Args;
 use tessera_control::{ExitCode, one_line};
 use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read_hostfile};
 
-use crate::failure::{Failure, print_ending};
+use crate::failure::{Failure, print_last_line};
 
 const SIGNALS: &str = "\
 SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
@@ -118,7 +118,7 @@ fn report(task: Task, ending: &Ending) -> Result<ExitCode, Failure> {
     match ending.code {
         ExitCode::Done | ExitCode::Stopped => {
             if task == Task::Train {
-                print_ending(&(one_line(&line) + "\n"));
+                print_last_line(&(one_line(&line) + "\n"));
             }
             Ok(ending.code)
         }

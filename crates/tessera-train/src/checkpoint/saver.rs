@@ -13,7 +13,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
@@ -26,12 +26,16 @@ use tessera_comm::{Communicator, HostBytes, RankDevice, all_gather_bytes};
 use super::snapshot::Snapshot;
 use crate::config::CheckpointConfig;
 use crate::error::TrainError;
+use crate::metrics::reporter::Durable;
 use crate::training::Training;
 
 /// Numbers that a rank adds to the reduction.
 pub(crate) const NUMBERS: usize = 4;
 /// How long ranks wait before they tell one another again how far they are.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long the end of a run waits for the thread, and between two looks.
+const AT_END: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What became of a save.
 #[derive(Debug)]
@@ -105,6 +109,7 @@ impl Saver {
         checkpoints: PathBuf,
         config: &CheckpointConfig,
         storage: Storage,
+        rows: Option<Durable>,
     ) -> Result<Self, TrainError> {
         let retention = config.retention();
         let (jobs, asked) = channel();
@@ -113,7 +118,7 @@ impl Saver {
         let write = move || {
             step_back();
             let writer =
-                Writer { ranks: (rank, world_size), checkpoints: path, retention, storage };
+                Writer { ranks: (rank, world_size), checkpoints: path, retention, storage, rows };
             for job in asked {
                 if let Some(outcome) = writer.run(job)
                     && told.send(outcome).is_err()
@@ -283,8 +288,11 @@ impl Drop for Saver {
         if let Some(thread) = self.thread.take()
             && self.save.is_none()
         {
-            // Its panic was reported by the panic hook.
-            let _ = thread.join();
+            // It may be removing what is left of a failed save.
+            let deadline = Instant::now() + AT_END;
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(LOOK);
+            }
         }
     }
 }
@@ -295,11 +303,13 @@ struct Writer {
     checkpoints: PathBuf,
     retention: Retention,
     storage: Storage,
+    /// Rank 0's rows, which are durable before the checkpoint behind them is visible.
+    rows: Option<Durable>,
 }
 
 impl Writer {
     fn run(&self, job: Job) -> Option<Outcome> {
-        let Self { ranks, checkpoints, retention, storage } = self;
+        let Self { ranks, checkpoints, retention, storage, rows } = self;
         match job {
             Job::Part { snapshot, step } => {
                 let partial = partial_folder(checkpoints, step);
@@ -308,7 +318,9 @@ impl Writer {
                 Some(Outcome { memory, result: result.map(|_| None) })
             }
             Job::Commit { draft } => {
-                let result = commit(storage, checkpoints, draft, retention).map(Some);
+                let settled = rows.as_ref().map_or(Ok(()), Durable::settle);
+                let result = settled.and_then(|()| commit(storage, checkpoints, draft, retention));
+                let result = result.map(Some);
                 Some(Outcome { memory: None, result })
             }
             Job::Discard { step } => {

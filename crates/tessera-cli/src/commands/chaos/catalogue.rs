@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use super::disturb::{Ended, Run};
 use super::surroundings::Surroundings;
+use super::trouble::Trouble;
 use super::{Setting, Undisturbed};
 
 /// A fault.
@@ -40,10 +41,13 @@ enum What {
     Kills,
     /// The run's surroundings are not as usual.
     Around(Surroundings),
+    /// The storage of the run folder is full or stands still.
+    Troubled(Trouble),
 }
 
 use What::{
-    Around, Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker, Worlds,
+    Around, Flip, Kills, Nan, SaveKilled, Signal as Sent, Slow, Storage, Troubled, Two, Worker,
+    Worlds,
 };
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
@@ -112,6 +116,21 @@ pub(super) const CASES: &[Case] = &[
         meaning: "half a write in a save: told, the run goes on",
         what: Storage { deed: "short" },
     },
+    Case {
+        name: "disk-full",
+        meaning: "a disk that is full for a while: told once, no row is lost, the run goes on",
+        what: Troubled(Trouble::Full),
+    },
+    Case {
+        name: "storage-stalls",
+        meaning: "storage that stands still for 3 s: the run goes on",
+        what: Troubled(Trouble::StandsStill),
+    },
+    Case {
+        name: "storage-deaf",
+        meaning: "storage that does not answer the launcher when a worker dies: 3, it is named",
+        what: Troubled(Trouble::Deaf),
+    },
     Case { name: "bit-flip", meaning: "a flipped bit in a checkpoint: the one before", what: Flip },
     Case {
         name: "signal-term",
@@ -156,7 +175,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "around-gone",
-        meaning: "the run folder is removed: 2, with one line",
+        meaning: "the run folder is removed: 1, with one line",
         what: Around(Surroundings::FolderGone),
     },
     Case {
@@ -183,14 +202,14 @@ impl Draws {
     }
 
     /// A number from 0 to below `end` (SplitMix64).
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
-    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    pub(super) fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
         all[self.below(all.len() as u64) as usize]
     }
 }
@@ -301,6 +320,7 @@ impl Case {
                 Ok(format!("signal {} after step {step}: {:?}", signal.as_raw(), ended.code))
             }
             Around(surroundings) => surroundings.disturb(setting, expected, folder),
+            Troubled(trouble) => trouble.disturb(setting, expected, folder, draws),
             Kills => kills(setting, expected, folder, draws),
             Worlds => worlds(setting, folder, draws),
             Flip => flip(setting, expected, folder, draws),
@@ -411,7 +431,10 @@ fn flip(
 }
 
 /// A step, at or behind this one, after which the run saves.
-fn checkpoint_step(last: &tessera_checkpoint::Checkpoint, step: u64) -> Result<u64, String> {
+pub(super) fn checkpoint_step(
+    last: &tessera_checkpoint::Checkpoint,
+    step: u64,
+) -> Result<u64, String> {
     let every = last.manifest.config["checkpoint"]["every"].as_u64().unwrap_or(0);
     match every {
         0 => Err("checkpoint.every is 0: set it to less than train.steps".to_owned()),

@@ -182,7 +182,12 @@ impl Running {
         }
     }
 
-    fn pause(&self) -> Result<(), String> {
+    /// Process id of the launcher.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn pause(&self) -> Result<(), String> {
         if Instant::now() > self.deadline {
             return Err("it hangs: no end within the limit".to_owned());
         }

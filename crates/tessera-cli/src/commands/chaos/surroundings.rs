@@ -69,7 +69,7 @@ impl Surroundings {
                 // What the run writes meanwhile may keep a folder from being empty.
                 while fs::remove_dir_all(folder).is_err() && folder.exists() {}
                 let ended = running.end()?;
-                if ended.code != Some(2) || ended.errors() != 1 {
+                if ended.code != Some(1) || ended.errors() != 1 {
                     return Err(format!("ended with {:?}: {}", ended.code, ended.last_line()));
                 }
                 return Ok(ended.last_line());

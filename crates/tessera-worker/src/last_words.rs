@@ -1,0 +1,127 @@
+//! How a worker ends when it does not end well: the launcher hears it first, then whoever reads stderr, and what
+//! goes to storage is written by threads that nobody waits for longer than a moment.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tessera_comm::Hang;
+use tessera_control::{
+    Activity, Client, ExitCode, Message, Process, RunState, RunStatus, Stderr, tell,
+};
+
+use crate::logging;
+
+/// How long last words may take, all of them together. The process ends within two seconds.
+const LIMIT: Duration = Duration::from_millis(1500);
+
+/// What a thread needs to tell how the worker ends when the main thread cannot.
+#[derive(Debug, Default)]
+pub(crate) struct LastWords {
+    pub(crate) control: OnceLock<Arc<Client>>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) rank: OnceLock<(usize, usize)>,
+    pub(crate) run_dir: OnceLock<PathBuf>,
+    said: AtomicBool,
+}
+
+impl LastWords {
+    /// Whether nobody has said anything yet. The first words count: what breaks after a watchdog
+    /// has given up is its doing.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.said.swap(true, Ordering::AcqRel)
+    }
+
+    /// Says why this worker ends: to the launcher, on stderr where that `is_told`, to the log by `log`, and in
+    /// the run's status. Returns soon, whatever storage and network do.
+    pub(crate) fn say(&self, code: ExitCode, message: &str, is_told: bool, log: impl FnOnce()) {
+        let deadline = Instant::now() + LIMIT;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let step = self.activity.step();
+        if let Some(control) = self.control.get() {
+            control.send(self.activity.heartbeat()); // where this worker was
+            control.send(Message::Outcome { code, message: message.into(), step });
+        }
+        if is_told {
+            tell(format_args!("error: {message}"));
+        }
+        log();
+        let written = self.write_status(code, message, step);
+        if let Some(control) = self.control.get() {
+            control.close_within(left());
+        }
+        if let Some(written) = written {
+            let _ = written.recv_timeout(left());
+        }
+        logging::finish(left());
+    }
+
+    /// Writes the run's status from a thread of its own, which hangs up when it is through. `None` where that
+    /// is not this worker's business.
+    fn write_status(&self, code: ExitCode, message: &str, step: u64) -> Option<Receiver<()>> {
+        let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
+        let run_dir = self.run_dir.get().filter(|_| rank == 0)?.clone();
+        let message = message.to_owned();
+        let (through, written) = channel();
+        let write = move || {
+            let _through: std::sync::mpsc::Sender<()> = through;
+            // A run that was refused before it began has nothing to say about the one in the folder.
+            if matches!(
+                RunStatus::read(&run_dir),
+                Ok(Some(RunStatus { state: RunState::Running, .. }))
+            ) {
+                let state = RunState::Failed;
+                let (exit_code, process) = (Some(code), Some(Process::own()));
+                let status = RunStatus { state, exit_code, step, world_size, message, process };
+                let _ = status.write(&run_dir);
+            }
+        };
+        std::thread::Builder::new().name("status".into()).spawn(write).ok().map(|_| written)
+    }
+
+    /// Says that a wait has outlasted its deadline.
+    pub(crate) fn of_hang(&self, hang: &Hang) {
+        let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
+        if !self.is_first() {
+            return;
+        }
+        let cause = hang.cause.as_deref().unwrap_or(
+            "a peer, or the storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
+        );
+        let message = format!(
+            "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: {cause}",
+            hang.waited.as_secs_f64(),
+            hang.op,
+            hang.sequence,
+            self.activity.step()
+        );
+        self.say(ExitCode::from(hang.exit_code()), &message, true, || {
+            tracing::error!(target: logging::OUTCOME, error = message, "hang");
+        });
+    }
+}
+
+/// A panic of the main thread ends the process, after it has been told.
+pub(crate) fn end_on_panic(last_words: Arc<LastWords>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        let mut text = format!("thread '{name}' {panic}\n");
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            text += &format!("{trace}\n");
+        }
+        let _ = Stderr.write_all(text.as_bytes()); // as the usual hook says it, but without a wait
+        if name == "main" {
+            let message = panic.to_string().replace('\n', " ");
+            last_words.say(ExitCode::Failed, &message, false, || {
+                tracing::error!(error = message, "panic");
+            });
+            tessera_comm::exit_now(ExitCode::Failed.code());
+        }
+    }));
+}
