@@ -266,7 +266,9 @@ mod tests {
         running().write(run.path()).unwrap();
         let files = RunFiles::start(run.path()).unwrap();
         let (go, goes) = channel::<()>();
-        files.writer.put(Job::Words(Box::new(move |_: &Path| drop(goes.recv()))));
+        files.writer.put(Job::Words(Box::new(move |_: &Path| {
+            let _ = goes.recv();
+        })));
         let begun = Instant::now();
         for _ in 0..100 {
             files.workers(vec![WorkerReport::default()]);
