@@ -138,7 +138,9 @@ fn rows_that_the_disk_refuses_for_a_while_are_all_there_at_the_end() {
             rows.iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>()
         };
         assert_eq!(steps(folder.path()), steps(expected.path()), "{deed}");
-        assert_eq!(checkpoints(folder.path()), [20, 40, 60], "{deed}");
+        // A save that is due meanwhile has failed.
+        assert!(checkpoints(folder.path()).ends_with(&[60]), "{deed}");
+        assert_all_good(folder.path());
     }
 }
 
@@ -148,7 +150,7 @@ fn a_checkpoint_is_not_visible_before_its_rows_are_durable() {
     let folder = TempDir::new().unwrap();
     // Four rows, in two files, until step 20.
     let mut command = alone(folder.path(), &["metrics.every=5", "checkpoint.max_failures=2"]);
-    let fault = "at=append,nth=9,do=enospc";
+    let fault = "at=append,nth=9,times=9999,do=enospc";
     let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(errors(&stderr)[0].contains("metrics.jsonl: No space left on device"), "{stderr}");

@@ -125,3 +125,27 @@ pub(crate) fn end_on_panic(last_words: Arc<LastWords>) {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_do_not_wait_for_storage_that_does_not_answer() {
+        let name = format!("tessera-last-words-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        // Whoever opens a pipe to read it waits for a writer.
+        let pipe = RunStatus::file(&folder);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let words = LastWords::default();
+        words.rank.set((0, 1)).unwrap();
+        words.run_dir.set(folder.clone()).unwrap();
+        let (begun, mut is_logged) = (Instant::now(), false);
+        words.say(ExitCode::Failed, "a reason", false, || is_logged = true);
+        assert!(begun.elapsed() < Duration::from_secs(2) && is_logged);
+        // The thread that waits for the pipe ends with it.
+        drop(std::fs::File::options().write(true).open(&pipe));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
