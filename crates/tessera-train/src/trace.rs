@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::TrainError;
 use crate::metrics::{Appended, LineFile};
 
-/// How long the end of a run waits for the last events.
+/// How long the end of a run waits for the last events, if it is a good one.
 const AT_END: Duration = Duration::from_secs(5);
 
 /// A rank's events, on their way to its file.
@@ -77,11 +77,17 @@ impl Trace {
     pub(crate) fn flush(&mut self) {
         self.out.put(std::mem::take(&mut self.lines));
     }
+
+    /// Sees to it that the file has everything, if the storage takes it.
+    pub(crate) fn finish(&mut self) {
+        self.flush();
+        self.out.wait(AT_END);
+    }
 }
 
 impl Drop for Trace {
+    /// A run that fails does not wait for its trace.
     fn drop(&mut self) {
         self.flush();
-        self.out.wait(AT_END);
     }
 }

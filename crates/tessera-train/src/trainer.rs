@@ -324,7 +324,7 @@ impl Run<'_> {
         }
     }
 
-    fn end(self, state: RunState) -> Result<Ending, TrainError> {
+    fn end(mut self, state: RunState) -> Result<Ending, TrainError> {
         self.clock.enter(Phase::Finish);
         let message = match state {
             RunState::Done => format!("done after {} steps", self.step),
@@ -334,6 +334,7 @@ impl Run<'_> {
         tracing::info!(step = self.step, "{}", message);
         // All durable work is done; after this ranks only leave.
         self.see_reports_through()?;
+        self.clock.finish_trace();
         Ok(Ending { state, step: self.step, profile: self.clock.table() })
     }
 }

@@ -27,8 +27,9 @@ use arguments::{
 };
 use session::Session;
 
-/// How long the end waits for the log and stderr.
-const AT_END: Duration = Duration::from_secs(2);
+/// How long the end waits for the log and stderr, and where last words were said, which have waited already.
+const AT_END: Duration = Duration::from_secs(5);
+const AT_FAILURE: Duration = Duration::from_millis(200);
 
 fn main() {
     hear_of_children();
@@ -57,7 +58,8 @@ fn main() {
             run_eval(&eval, stop)
         }
     };
-    logging::finish(AT_END);
+    let is_good = matches!(code, ExitCode::Done | ExitCode::Stopped | ExitCode::BadInput);
+    logging::finish(if is_good { AT_END } else { AT_FAILURE });
     tessera_comm::exit_now(code.code());
 }
 

@@ -34,7 +34,7 @@ pub(crate) const NUMBERS: usize = 4;
 /// How long ranks wait before they tell one another again how far they are.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for the thread, and between two looks.
-const AT_END: Duration = Duration::from_secs(2);
+const AT_END: Duration = Duration::from_millis(700);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// What became of a save.

@@ -88,7 +88,8 @@ impl Appended {
     pub(crate) fn sync(&self) -> io::Result<()> {
         let (there, ours) = (self.path.metadata()?, self.file.metadata()?);
         if (there.dev(), there.ino()) != (ours.dev(), ours.ino()) {
-            return Err(io::ErrorKind::NotFound.into());
+            let problem = "it was replaced by another file while the run wrote to it";
+            return Err(io::Error::new(io::ErrorKind::NotFound, problem));
         }
         self.storage.sync(&self.file, &self.path)
     }

@@ -24,7 +24,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 /// What may wait to be written.
 const MOST_BYTES: usize = 64 << 20;
 /// How long a run that fails waits for its last rows.
-const AT_FAILURE: Duration = Duration::from_secs(1);
+const AT_FAILURE: Duration = Duration::from_millis(300);
 
 /// Says a line to whoever watches the run.
 type Tell = dyn Fn(String) + Send + Sync;
