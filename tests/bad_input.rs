@@ -5,11 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::support::{
-    checkpoints, data_settings, errors, flip_bit, mpirun, packed, processes_of, root, rows, run,
+    checkpoints, data_settings, errors, flip_bit, mounted, mpirun, packed, processes_of, rows, run,
     tensors, tessera, train, write_idx,
 };
 
@@ -167,35 +166,6 @@ fn an_idx_file_that_is_cut_short_packs_nothing() {
     assert_eq!(left, [input], "something half-written is left");
 }
 
-/// Runs `command` where `folder` is a file system of its own, made with these options of mount;
-/// lists the folder's files after it, each as `left: PATH`.
-///
-/// A mount namespace of its own: nothing is mounted outside, and nothing stays if this test dies.
-fn mounted(folder: &Path, options: &str, command: &Command) -> Command {
-    let mut around = Command::new("unshare");
-    if !geteuid().is_root() {
-        around.arg("--map-root-user"); // a user namespace may mount for itself
-    }
-    let script = "mount -t tmpfs -o \"$1\" tessera-test \"$2\" || {
-            echo 'this test needs to mount a tmpfs: root with CAP_SYS_ADMIN, or user namespaces' >&2
-            exit 99
-        }
-        folder=$2; shift 2
-        \"$@\"; code=$?
-        find \"$folder\" -mindepth 1 | sort | sed 's/^/left: /' >&2
-        exit $code";
-    around.args(["--mount", "sh", "-c", script, "sh", options]).arg(folder);
-    around.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => around.env(name, value),
-            None => around.env_remove(name),
-        };
-    }
-    around.current_dir(root());
-    around
-}
-
 /// What [`mounted`] found left below the folder.
 fn left_in(stderr: &str) -> Vec<&str> {
     stderr.lines().filter_map(|line| line.strip_prefix("left: ")).collect()
@@ -223,15 +193,16 @@ fn a_run_folder_that_cannot_be_written_is_refused_before_workers_start() {
 }
 
 #[test]
-fn a_full_disk_ends_the_run_with_a_hint_and_leaves_no_partial_checkpoint() {
+fn a_disk_that_stays_full_ends_the_run_restartable_and_leaves_no_partial_checkpoint() {
     let folder = TempDir::new().unwrap();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
     // Rows and events of 20 steps fit into 200 KiB; the 36,864 parameters of the 3x3 convolution
     // of 64 channels alone, with both moments, make 440 KB of a checkpoint.
-    let command = train(2, &disk, &["model.backbone.channels=64"]);
+    let settings = ["model.backbone.channels=64", "checkpoint.max_failures=3"];
+    let command = train(2, &disk, &settings);
     let (code, _, stderr) = run(&mut mounted(&disk, "size=200k", &command));
-    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(code, Some(1), "{stderr}");
     let told = errors(&stderr);
     assert_eq!(told.len(), 1, "{stderr}");
     assert!(told[0].contains("No space left on device"), "{stderr}");

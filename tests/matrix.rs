@@ -38,6 +38,11 @@ fn saves_signals_and_surroundings() {
 }
 
 #[test]
+fn storage_that_is_full_or_stands_still() {
+    chaos(&["disk-full", "storage-stalls", "storage-deaf"]);
+}
+
+#[test]
 fn one_run_killed_again_and_again() {
     chaos(&["many-kills"]);
 }

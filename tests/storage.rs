@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{checkpoints, errors, rows, run, tensors, tessera, train};
+use crate::support::{checkpoints, errors, mounted, rows, run, tensors, tessera, train};
 
 const SETTINGS: [&str; 3] = ["checkpoint.every=20", "checkpoint.keep=9", "eval.every=0"];
 
@@ -108,7 +108,7 @@ fn a_disk_that_goes_on_failing_ends_the_run_with_its_name() {
     let mut command = train(2, folder.path(), &settings);
     let fault = "rank=1,at=write,step=20,do=enospc";
     let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));
-    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(code, Some(1), "a launcher with --max-restarts starts it again: {stderr}");
     let told = errors(&stderr);
     assert!(told[0].contains("No space left on device") && told[0].contains("rank 1"), "{stderr}");
     assert!(told[0].contains("free some space"), "{stderr}");
@@ -118,6 +118,83 @@ fn a_disk_that_goes_on_failing_ends_the_run_with_its_name() {
     let (code, _, stderr) = run(&mut train(2, folder.path(), &settings));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("resuming from step 10"), "{stderr}");
+}
+
+/// Rows and events are refused, and half-written, for three tries; whole runs end alike.
+#[test]
+fn rows_that_the_disk_refuses_for_a_while_are_all_there_at_the_end() {
+    let expected = undisturbed();
+    for deed in ["enospc", "short"] {
+        let folder = TempDir::new().unwrap();
+        let fault = format!("rank=0,at=append,nth=4,times=4,do={deed}");
+        let mut command = train(2, folder.path(), &SETTINGS);
+        let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));
+        assert_eq!(code, Some(0), "{deed}: {stderr}");
+        for words in ["are kept and tried again", "the storage takes rows again"] {
+            assert_eq!(stderr.matches(words).count(), 1, "{deed}: {stderr}");
+        }
+        let steps = |run_dir: &Path| {
+            let rows = rows(run_dir, "metrics.jsonl");
+            rows.iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(folder.path()), steps(expected.path()), "{deed}");
+        // A save that is due meanwhile has failed.
+        assert!(checkpoints(folder.path()).ends_with(&[60]), "{deed}");
+        assert_all_good(folder.path());
+    }
+}
+
+/// Rows that can never be written: no checkpoint is visible without those before it.
+#[test]
+fn a_checkpoint_is_not_visible_before_its_rows_are_durable() {
+    let folder = TempDir::new().unwrap();
+    // Four rows, in two files, until step 20.
+    let mut command = alone(folder.path(), &["metrics.every=5", "checkpoint.max_failures=2"]);
+    let fault = "at=append,nth=9,times=9999,do=enospc";
+    let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(errors(&stderr)[0].contains("metrics.jsonl: No space left on device"), "{stderr}");
+    assert_eq!(
+        (checkpoints(folder.path()), rows(folder.path(), "metrics.jsonl").len()),
+        (vec![20], 4)
+    );
+    let status = fs::read_to_string(folder.path().join("status.json")).unwrap();
+    assert!(status.contains("\"failed\""), "{status}");
+    let (code, _, stderr) = run(&mut alone(folder.path(), &["metrics.every=5"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(rows(folder.path(), "metrics.jsonl").len(), 12);
+}
+
+/// Somebody fills the disk that the run writes to, and makes room again.
+#[test]
+fn a_disk_that_is_full_for_a_while_ends_nothing() {
+    let folder = TempDir::new().unwrap();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let settings =
+        ["train.steps=200", "eval.every=0", "checkpoint.every=10", "checkpoint.max_failures=100"];
+    let training = train(2, &disk, &settings);
+    let script = "disk=$1; shift
+        \"$@\" & pid=$!
+        until [ -d \"$disk/checkpoints/step-00000020\" ]; do kill -0 $pid || exit 98; sleep 0.02; done
+        cat /dev/zero >\"$disk/other\" 2>/dev/null
+        until grep -q 'are kept and tried again' \"$disk/../log\"; do kill -0 $pid || break; sleep 0.02; done
+        rm \"$disk/other\"
+        wait $pid";
+    let mut around = Command::new("sh");
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    around.args(["-c", script, "sh"]).arg(&disk).arg(training.get_program());
+    around.args(training.get_args());
+    let mut command = mounted(&disk, "size=900k", &around);
+    let status = command.env_remove("RUST_LOG").stderr(log).status().unwrap();
+    let stderr = fs::read_to_string(folder.path().join("log")).unwrap();
+    if status.code() == Some(99) {
+        return println!("skipped: {stderr}");
+    }
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("the storage takes rows again"), "{stderr}");
+    let left: Vec<&str> = stderr.lines().filter(|line| line.starts_with("left: ")).collect();
+    assert!(left.iter().any(|path| path.ends_with("/checkpoints/step-00000200")), "{left:?}");
 }
 
 /// A write of thirteen seconds: the save that is due meanwhile is left out after ten.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::geteuid;
 use serde_json::Value;
 
 /// Far above what anything here takes, so that a slow machine fails nothing.
@@ -281,4 +282,33 @@ pub(crate) fn packed(folder: &Path) -> PathBuf {
 pub(crate) fn data_settings(packed: &Path) -> [String; 3] {
     let path = format!("data.path={}", packed.display());
     ["data.kind=packed".into(), path, "train.global_batch=8".into()]
+}
+
+/// Runs `command` where `folder` is a file system of its own, made with these options of mount;
+/// lists the folder's files after it, each as `left: PATH`.
+///
+/// A mount namespace of its own: nothing is mounted outside, and nothing stays if this test dies.
+pub(crate) fn mounted(folder: &Path, options: &str, command: &Command) -> Command {
+    let mut around = Command::new("unshare");
+    if !geteuid().is_root() {
+        around.arg("--map-root-user"); // a user namespace may mount for itself
+    }
+    let script = "mount -t tmpfs -o \"$1\" tessera-test \"$2\" || {
+            echo 'this test needs to mount a tmpfs: root with CAP_SYS_ADMIN, or user namespaces' >&2
+            exit 99
+        }
+        folder=$2; shift 2
+        \"$@\"; code=$?
+        find \"$folder\" -mindepth 1 | sort | sed 's/^/left: /' >&2
+        exit $code";
+    around.args(["--mount", "sh", "-c", script, "sh", options]).arg(folder);
+    around.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => around.env(name, value),
+            None => around.env_remove(name),
+        };
+    }
+    around.current_dir(root());
+    around
 }

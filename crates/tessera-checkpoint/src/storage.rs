@@ -22,6 +22,8 @@ pub enum Operation {
     Write,
     /// Syncing a file.
     Sync,
+    /// Appending to a file that is open.
+    Append,
     /// Syncing a folder.
     SyncFolder,
     /// Renaming a folder.
@@ -140,6 +142,34 @@ impl Storage {
             written.map_err(CheckpointError::file("write", path))?;
         }
         self.run(Operation::Sync, path, "sync", || file.sync_all())
+    }
+
+    /// Appends to `file`, which was opened for that as `path`, in one piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; part of it may have been written.
+    pub fn append(&self, file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        match self.fate(Operation::Append, path) {
+            Fate::Done => file.write_all(bytes),
+            Fate::Failed(error) => Err(error),
+            Fate::Short => file.write_all(&bytes[..bytes.len() / 2]).and_then(|()| {
+                Err(io::Error::new(io::ErrorKind::WriteZero, "only half of it was written"))
+            }),
+        }
+    }
+
+    /// Syncs `file`, which was opened as `path`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
+        match self.fate(Operation::Sync, path) {
+            Fate::Done => file.sync_all(),
+            Fate::Failed(error) => Err(error),
+            Fate::Short => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
 
     pub(crate) fn sync_folder(&self, path: &Path) -> Result<(), CheckpointError> {

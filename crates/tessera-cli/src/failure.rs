@@ -1,5 +1,8 @@
 //! Why a command ends without its result: one line for a person, one code for a script.
 
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use tessera_control::{ExitCode, not_written, tell, unread, write_result};
 
 /// An error on its way to `main`, which prints it as `error: MESSAGE` and exits with the code.
@@ -37,5 +40,23 @@ pub(crate) fn print_ending(text: &str) {
     match write_result(text) {
         Err(error) if !unread(&error) => tell(format_args!("warning: {}", not_written(&error))),
         _ => {}
+    }
+}
+
+/// How long whoever reads standard output may take for a last line.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The same for a last line, which is no result: whoever does not read it is not waited for.
+pub(crate) fn print_last_line(text: &str) {
+    let (done, is_done) = channel();
+    let text = text.to_owned();
+    let print = move || {
+        let _ = done.send(write_result(&text)); // nobody waits any more
+    };
+    let _ = std::thread::Builder::new().name("ending".into()).spawn(print);
+    if let Ok(Err(error)) = is_done.recv_timeout(LAST_WORDS)
+        && !unread(&error)
+    {
+        tell(format_args!("warning: {}", not_written(&error)));
     }
 }

@@ -10,15 +10,19 @@ mod commands;
 mod failure;
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tessera_control::{ExitCode, end_unread, hear_of_children, tell};
+use tessera_control::{ExitCode, Stderr, all_told, end_unread, hear_of_children, tell};
 
 use crate::commands::{
     chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, sweep,
     trace, watch, worker,
 };
 use crate::failure::Failure;
+
+/// How long the end waits for a terminal, or for whoever reads stderr.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What every command may end with; see [`ExitCode`].
 const EXIT_CODES: &str = "\
@@ -95,17 +99,19 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::from_arg_matches(&with_negative_numbers(Cli::command()).get_matches())
         .unwrap_or_else(|error| error.exit());
     log_to_stderr();
-    match run(cli.command) {
-        Ok(code) => code.into(),
+    let code = match run(cli.command) {
+        Ok(code) => code,
         Err(failure) => {
             if failure.unread {
                 end_unread();
             } else if !failure.message.is_empty() {
                 tell(format_args!("error: {}", failure.message));
             }
-            failure.code.into()
+            failure.code
         }
-    }
+    };
+    all_told(LAST_WORDS);
+    code.into()
 }
 
 /// Takes `-1` for a value that is out of range, not for an option that there is not.
@@ -146,7 +152,7 @@ fn log_to_stderr() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Stderr)
         .log_internal_errors(false) // it would panic where nobody reads stderr
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()

@@ -26,8 +26,30 @@ struct Launch {
 
 impl Launch {
     fn start(mode: &str, options: &[&str], worker_args: &[&str]) -> Self {
+        Self::in_folder(mode, options, worker_args, |run_dir| {
+            ["stdout", "stderr"].map(|name| fs::File::create(run_dir.join(name)).unwrap().into())
+        })
+    }
+
+    /// The same with these for stdout and stderr.
+    fn start_with(
+        mode: &str,
+        options: &[&str],
+        worker_args: &[&str],
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Self {
+        Self::in_folder(mode, options, worker_args, |_| [stdout, stderr])
+    }
+
+    fn in_folder(
+        mode: &str,
+        options: &[&str],
+        worker_args: &[&str],
+        streams: impl FnOnce(&Path) -> [Stdio; 2],
+    ) -> Self {
         let run_dir = TempDir::new().unwrap();
-        let log = |name| fs::File::create(run_dir.path().join(name)).unwrap();
+        let [stdout, stderr] = streams(run_dir.path());
         // Under nohup a SIGHUP is ignored, which the launcher would leave so; `env` becomes it.
         let launcher = Command::new("env")
             .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tessera"), "launch"])
@@ -39,8 +61,8 @@ impl Launch {
             .env("FAKE_MODE", mode)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
-            .stdout(log("stdout"))
-            .stderr(log("stderr"))
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Self { run_dir, launcher }
@@ -233,6 +255,86 @@ fn a_killed_worker_is_named_and_written_into_the_run_folder() {
     assert_eq!((status.state, status.exit_code), (RunState::Failed, Some(ExitCode::WorkerLost)));
     assert_eq!((status.step, status.world_size), (20, 3));
     assert!(status.message.starts_with("worker lost: rank 1"), "{status:?}");
+}
+
+/// Takes the names of the launcher's next temporary files for pipes that nobody reads: whoever opens one to write
+/// waits for ever, as for a file server that is away.
+fn stall_storage(launch: &Launch) {
+    for file in ["status", "workers"] {
+        let name = format!(".{file}.json.{}.tmp", launch.launcher.id());
+        let pipe = launch.run_dir.path().join(name);
+        let made = || Command::new("mkfifo").arg(&pipe).stderr(Stdio::null()).status();
+        // The name is taken while the launcher writes a file under it.
+        wait_until("the pipe has the file's name", || made().unwrap().success());
+    }
+}
+
+#[test]
+fn storage_that_does_not_answer_keeps_the_launcher_from_nothing() {
+    let mut launch = Launch::train("wait");
+    let victim = launch.all_workers()[1];
+    stall_storage(&launch);
+    send(victim, Signal::KILL);
+    let (code, _, stderr) = launch.end();
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("error: worker lost: rank 1 on host "), "{stderr}");
+    assert!(stderr.contains("has not answered for 5 s: status.json"), "{stderr}");
+
+    let mut launch = Launch::train("stubborn");
+    launch.all_workers();
+    stall_storage(&launch);
+    for words in ["SIGINT: ", "again to end at once", ""] {
+        launch.signal(Signal::INT);
+        wait_until("the signal is heard", || launch.read("stderr").contains(words));
+    }
+    let (code, _, stderr) = launch.end();
+    assert_eq!(code, Some(1), "{stderr}");
+}
+
+/// A pipe that is full: what is written to it waits until somebody reads.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use std::io::Write;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'\n'; 512]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_terminal_that_stands_still_keeps_the_launcher_from_nothing() {
+    let (_reader, writer) = full_pipe();
+    let mut launch = Launch::start_with(
+        "wait",
+        &["--nproc", "3"],
+        &["train"],
+        Stdio::from(writer.try_clone().unwrap()),
+        Stdio::from(writer),
+    );
+    let victim = launch.all_workers()[1];
+    send(victim, Signal::KILL);
+    let (code, _, _) = launch.end();
+    assert_eq!(code, Some(3));
+    let status = RunStatus::read(launch.run_dir.path()).unwrap().unwrap();
+    assert_eq!((status.state, status.exit_code), (RunState::Failed, Some(ExitCode::WorkerLost)));
+}
+
+#[test]
+fn a_result_waits_for_whoever_reads_it_late() {
+    use std::io::Read;
+    let (mut reader, writer) = full_pipe();
+    let stderr = Stdio::null();
+    let mut launch =
+        Launch::start_with("end", &["--nproc", "2"], &["eval", "--json"], writer.into(), stderr);
+    wait_until("the workers have left", || {
+        launch.run_dir.path().join("left.1").exists()
+            && processes_of(launch.run_dir.path()).len() == 1
+    });
+    assert!(launch.launcher.try_wait().unwrap().is_none(), "the result is not read yet");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text.trim_start(), "{\"mse\":0.25}\n");
+    assert_eq!(launch.end().0, Some(0));
 }
 
 #[test]

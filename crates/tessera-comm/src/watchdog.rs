@@ -4,9 +4,12 @@
 //! disarmed after it; when the time is up it reports the [`Hang`] and ends the process with
 //! code 4, without running anything of the stuck main thread.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long last words may take before the process ends without them.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A wait that went past its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +52,13 @@ pub struct Watchdog {
 pub struct Armed<'a>(&'a Watchdog);
 
 impl Watchdog {
-    /// Starts the thread. `on_hang` reports (and must not block for long); after it the process
-    /// ends with exit code 4.
-    pub fn start(timeout: Duration, on_hang: impl Fn(&Hang) + Send + 'static) -> Self {
+    /// Starts the thread. `on_hang` reports; when it has, and after two seconds whatever it does, the
+    /// process ends with exit code 4.
+    pub fn start(timeout: Duration, on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
+        let on_hang = Arc::new(on_hang);
         Self::with_end(timeout, move |hang| {
-            on_hang(hang);
+            let (on_hang, told) = (Arc::clone(&on_hang), hang.clone());
+            let _ = aside(LAST_WORDS, move || on_hang(&told));
             exit_now(hang.exit_code())
         })
     }
@@ -114,17 +119,16 @@ fn watch(shared: &(Mutex<State>, Condvar), timeout: Duration, end: &impl Fn(&Han
     }
 }
 
-/// Runs `job` on a thread of its own and waits for it, but no longer than `limit`: for a log line on
-/// the way to the end of a process, which a disk that stands still must not stop.
-pub fn aside(limit: Duration, job: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = sync_channel(1);
+/// Runs `job` on a thread of its own and waits for it, but no longer than `limit`; whether it was done by then. For what
+/// may never return on the way to the end of a process: a log on a disk that stands still.
+pub fn aside(limit: Duration, job: impl FnOnce() + Send + 'static) -> bool {
+    let (done, is_done) = channel();
     let job = move || {
         job();
         let _ = done.send(()); // nobody may wait any more
     };
-    if std::thread::Builder::new().spawn(job).is_ok() {
-        let _ = is_done.recv_timeout(limit); // done or not, the caller goes on
-    }
+    let thread = std::thread::Builder::new().name("last-words".into()).spawn(job);
+    thread.is_ok() && is_done.recv_timeout(limit).is_ok()
 }
 
 /// Ends the process at once: no destructor, no exit handler, no wait for a peer.
@@ -154,13 +158,12 @@ mod tests {
 
     #[test]
     fn a_job_that_stands_still_is_left_behind() {
-        let (end, ends) = channel::<()>();
-        let start = Instant::now();
-        aside(Duration::from_millis(20), move || {
-            let _ = ends.recv();
-        });
-        assert!(start.elapsed() < Duration::from_secs(20));
-        drop(end);
+        let (never, waits) = channel::<()>();
+        assert!(!aside(Duration::from_millis(20), move || {
+            let _ = waits.recv();
+        }));
+        drop(never);
+        assert!(aside(Duration::from_secs(20), || ()));
     }
 
     #[test]

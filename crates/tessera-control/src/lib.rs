@@ -4,14 +4,15 @@
 //! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`]),
 //! the outcome left in the run folder ([`RunStatus`]), and how long workers may do nothing
 //! ([`LimitsConfig`]). Also what both have to know of their surroundings: how many cores there are
-//! ([`usable_cores`]), who still lives ([`Process`]), names of any bytes ([`path_json`]) and streams that
-//! nobody reads ([`tell`], [`write_result`]). The launcher links no torch and the
+//! ([`usable_cores`]), who still lives ([`Process`]), names of any bytes ([`path_json`]), streams that
+//! nobody reads ([`tell`], [`write_result`]) and storage that does not answer ([`Writer`]). The launcher links no torch and the
 //! worker draws nothing, so what they have in common lives here, below both.
 //!
 //! The formats are written down in `docs/formats.md`.
 
 mod activity;
 mod attempt;
+mod behind;
 mod client;
 mod cores;
 mod exit;
@@ -23,9 +24,11 @@ mod process;
 mod proof;
 mod status;
 mod streams;
+mod writer;
 
 pub use activity::{Activity, Phase, read_record};
 pub use attempt::{Attempt, NotAnAttempt};
+pub use behind::{Stderr, all_told, draw_newest, tell_above, tell_behind};
 pub use client::{Client, ControlError};
 pub use cores::{Quota, allowed_cores, quotas, usable_cores};
 pub use exit::ExitCode;
@@ -38,6 +41,7 @@ pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
 };
+pub use writer::Writer;
 
 /// Environment variables that the launcher sets for its workers.
 ///

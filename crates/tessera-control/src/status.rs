@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -64,13 +65,25 @@ impl RunStatus {
         run_dir.join(FILE_NAME)
     }
 
-    /// Writes the status into `run_dir`, whole or not at all.
+    /// Writes the status into `run_dir`, whole or not at all; where the disk is full, over the status that is
+    /// there, which takes no more space.
     ///
     /// # Errors
     ///
     /// Whatever the file system answers.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
-        replace_json(&Self::file(run_dir), self)
+        let path = Self::file(run_dir);
+        match replace_json(&path, self) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                overwrite(&path, self).map_err(|_| error)
+            }
+            written => written,
+        }
     }
 
     /// Reads the status of `run_dir`; `None` where there is none yet.
@@ -102,6 +115,21 @@ pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     }
     written
 }
+
+/// Writes a value over what a file holds, in one piece and within the file's first block, which it has already.
+fn overwrite(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    let file = File::options().write(true).open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if text.len().max(length) > BLOCK_BYTES || length == 0 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    text.resize(text.len().max(length), b' '); // spaces behind a value are nothing in JSON
+    file.write_all_at(&text, 0)
+}
+
+/// Bytes that a file takes at least on most file systems.
+const BLOCK_BYTES: usize = 4096;
 
 /// The end of a file of rows that holds its last one.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -135,6 +163,29 @@ mod tests {
         let text = r#"{"state":"running","exit_code":null,"step":7,"world_size":2,"message":""}"#;
         let status: RunStatus = serde_json::from_str(text).unwrap();
         assert_eq!((status.step, status.process), (7, None));
+    }
+
+    #[test]
+    fn a_status_takes_the_place_of_a_longer_or_shorter_one_without_more_space() {
+        let folder = std::env::temp_dir().join(format!("tessera-status-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let status = |message: &str| RunStatus {
+            state: RunState::Failed,
+            exit_code: Some(ExitCode::Failed),
+            step: 7,
+            world_size: 2,
+            message: message.to_owned(),
+            process: None,
+        };
+        let path = RunStatus::file(&folder);
+        assert!(overwrite(&path, &status("")).is_err(), "there is none to be overwritten");
+        status("a long message").write(&folder).unwrap();
+        for message in ["short", &"long ".repeat(100)] {
+            overwrite(&path, &status(message)).unwrap();
+            assert_eq!(RunStatus::read(&folder).unwrap(), Some(status(message)));
+        }
+        assert!(overwrite(&path, &status(&"long ".repeat(1000))).is_err(), "more than a block");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

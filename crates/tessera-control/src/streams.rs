@@ -11,11 +11,13 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGCHLD, SIGPIPE};
 
+use crate::behind::put_line;
+
 /// Says a line on stderr, in one piece; control characters in it, such as the newline of a file's name, are
 /// escaped, so that it stays one line.
 pub fn tell(line: impl Display) {
     let line = one_line(&line.to_string()) + "\n";
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    put_line(line.into_bytes());
 }
 
 /// The text with its control characters escaped.

@@ -1,10 +1,16 @@
 //! What a person sees while workers run: a bar on a terminal, a line now and then elsewhere.
+//!
+//! Nothing here waits for a terminal or a pipe: threads write, stderr's ([`tell_above`]) and that of the
+//! results.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tessera_control::{unread, write_result};
+use tessera_control::{Writer, draw_newest, tell_above, unread, write_result};
+
+use crate::LaunchError;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -19,21 +25,60 @@ pub(crate) struct Progress {
     pub(crate) samples_per_second: f64,
 }
 
+/// Lines of results on their way to stdout. All of them are kept: who reads decides how long that takes.
+#[derive(Debug)]
+pub(crate) struct Results {
+    writer: Writer<(String, Option<ProgressBar>)>,
+    /// Why a line could not be written.
+    refused: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Results {
+    /// Starts the thread that writes them.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::System`] if there can be none.
+    pub(crate) fn start() -> Result<Self, LaunchError> {
+        let refused = Arc::<Mutex<Option<io::Error>>>::default();
+        let theirs = Arc::clone(&refused);
+        let write = move |(line, bar): (String, Option<ProgressBar>)| {
+            let written = above(bar.as_ref(), || write_result(&format!("{line}\n")));
+            if let Err(error) = written {
+                theirs.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        };
+        let writer = Writer::start("results", usize::MAX, |_| (String::new(), None), write)
+            .map_err(LaunchError::system("start a thread"))?;
+        Ok(Self { writer, refused })
+    }
+
+    /// Waits until whoever reads has taken all lines, for so long at most; the number of those that are left.
+    pub(crate) fn left_after(&self, limit: Duration) -> usize {
+        if self.writer.wait(limit) { 0 } else { self.writer.num_waiting() }
+    }
+
+    /// Why a line could not be written; one that nobody reads any more counts as written.
+    pub(crate) fn refused(&self) -> Option<io::Error> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.filter(|error| !unread(error))
+    }
+}
+
 /// Draws on stderr; what workers print on stdout passes through.
 #[derive(Debug)]
-pub(crate) struct Display {
+pub(crate) struct Display<'a> {
+    results: &'a Results,
     bar: Option<ProgressBar>,
     first: Option<(Instant, u64)>,
     printed: Option<Instant>,
     /// The newest progress line that was not printed yet.
     pending: Option<String>,
-    /// Why a line of a result could not be written.
-    refused: Option<io::Error>,
 }
 
-impl Display {
+impl<'a> Display<'a> {
     /// A display for a run of `steps` steps; `None` draws no progress at all.
-    pub(crate) fn new(steps: Option<u64>) -> Self {
+    pub(crate) fn new(steps: Option<u64>, results: &'a Results) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = steps.filter(|_| terminal).map(|steps| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
@@ -41,10 +86,11 @@ impl Display {
             bar.set_style(
                 ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
             );
-            bar.set_message("starting");
+            let drawn = bar.clone();
+            draw_newest(move || drawn.set_message("starting"));
             bar
         });
-        Self { bar, first: None, printed: None, pending: None, refused: None }
+        Self { results, bar, first: None, printed: None, pending: None }
     }
 
     /// Shows how far the run is.
@@ -52,11 +98,13 @@ impl Display {
         let (start, first_step) = *self.first.get_or_insert((now, progress.step));
         let left = time_left(now - start, first_step, progress.step, progress.steps);
         let text = describe(progress, left);
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.steps);
-            bar.set_position(progress.step);
-            bar.set_message(text);
-            return;
+        if let Some(bar) = self.bar.clone() {
+            let Progress { step, steps, .. } = *progress;
+            return draw_newest(move || {
+                bar.set_length(steps);
+                bar.set_position(step);
+                bar.set_message(text);
+            });
         }
         let line = format!("step {}/{} {text}", progress.step, progress.steps);
         if self.printed.is_none_or(|at| now - at >= LINE_EVERY) {
@@ -70,41 +118,47 @@ impl Display {
 
     /// Prints a line on stderr, above the bar.
     pub(crate) fn say(&self, line: &str) {
-        self.above_bar(|| {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let (line, bar) = (format!("{line}\n"), self.bar.clone());
+        tell_above(move || {
+            above(bar.as_ref(), || {
+                let _ = io::stderr().lock().write_all(line.as_bytes());
+            });
         });
     }
 
     /// Prints a line of a worker's result on stdout.
-    pub(crate) fn result(&mut self, line: &str) {
-        let mut written = Ok(());
-        self.above_bar(|| written = write_result(&format!("{line}\n")));
-        if let (Err(error), None) = (written, &self.refused) {
-            self.refused = Some(error);
-        }
-    }
-
-    /// Why a result could not be written; one that nobody reads any more counts as written.
-    pub(crate) fn refused(&self) -> Option<&io::Error> {
-        self.refused.as_ref().filter(|error| !unread(error))
+    pub(crate) fn result(&self, line: &str) {
+        let is_beside_bar = io::stdout().is_terminal();
+        let bar = self.bar.clone().filter(|_| is_beside_bar);
+        self.results.writer.put((line.to_owned(), bar));
     }
 
     /// Leaves the last state of the progress on the screen.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.abandon(); // leaves the cursor behind the bar
+            tell_above(move || bar.abandon()); // leaves the cursor behind the bar
             self.say("");
         }
         if let Some(line) = self.pending.take() {
             self.say(&line);
         }
     }
+}
 
-    fn above_bar(&self, print: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+impl Drop for Display<'_> {
+    /// A bar that is dropped draws itself once more: not here.
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            tell_above(move || drop(bar));
         }
+    }
+}
+
+/// Prints where the bar, if there is one, is not in the way.
+fn above<T>(bar: Option<&ProgressBar>, print: impl FnOnce() -> T) -> T {
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
     }
 }
 

@@ -31,6 +31,7 @@ mod records;
 mod report;
 mod resolve;
 mod run;
+mod run_files;
 mod session;
 mod signals;
 mod slurm;

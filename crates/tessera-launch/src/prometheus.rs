@@ -3,9 +3,10 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tiny_http::{Header, Method, Response, Server};
+use tiny_http::{Header, Method, Request, Response, Server};
 
 use crate::LaunchError;
 use crate::display::Progress;
@@ -13,6 +14,9 @@ use crate::report::WorkerReport;
 
 /// Content type of the text format.
 const TEXT: &str = "Content-Type: text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers that may be on their way; whoever asks and does not read keeps one.
+const MOST_ANSWERS: usize = 16;
 
 /// What is told.
 #[derive(Debug, Default)]
@@ -40,17 +44,22 @@ impl Exporter {
             .map_err(LaunchError::system(format!("serve metrics on {address}")))?;
         let (figures, server) = (Arc::<Mutex<Figures>>::default(), Arc::new(server));
         let (read, serving) = (Arc::clone(&figures), Arc::clone(&server));
+        let num_answers = Arc::<AtomicUsize>::default();
         let serve = move || {
             for request in serving.incoming_requests() {
-                let answered = if *request.method() == Method::Get && request.url() == "/metrics" {
-                    let text = render(&read.lock().unwrap_or_else(PoisonError::into_inner));
-                    let header: Header = TEXT.parse().expect("the header is constant");
-                    request.respond(Response::from_string(text).with_header(header))
-                } else {
-                    request.respond(Response::from_string("see /metrics\n").with_status_code(404))
+                if num_answers.load(Ordering::Acquire) >= MOST_ANSWERS {
+                    continue; // dropped, which answers 500
+                }
+                num_answers.fetch_add(1, Ordering::AcqRel);
+                let (figures, num) = (Arc::clone(&read), Arc::clone(&num_answers));
+                // On a thread of its own: one that does not read what it has asked for stops no other.
+                let answer = move || {
+                    answer(request, &figures);
+                    num.fetch_sub(1, Ordering::AcqRel);
                 };
-                if let Err(error) = answered {
-                    tracing::debug!(%error, "a request for metrics was not answered");
+                let thread = std::thread::Builder::new().name("metrics-answer".into());
+                if thread.spawn(answer).is_err() {
+                    num_answers.fetch_sub(1, Ordering::AcqRel);
                 }
             }
         };
@@ -81,6 +90,19 @@ impl Exporter {
 impl Drop for Exporter {
     fn drop(&mut self) {
         self.server.unblock();
+    }
+}
+
+fn answer(request: Request, figures: &Mutex<Figures>) {
+    let answered = if *request.method() == Method::Get && request.url() == "/metrics" {
+        let text = render(&figures.lock().unwrap_or_else(PoisonError::into_inner));
+        let header: Header = TEXT.parse().expect("the header is constant");
+        request.respond(Response::from_string(text).with_header(header))
+    } else {
+        request.respond(Response::from_string("see /metrics\n").with_status_code(404))
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "a request for metrics was not answered");
     }
 }
 
@@ -172,6 +194,21 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
         assert!(get(&exporter, "/").starts_with("HTTP/1.1 404"));
+
+        // Who asks without end and reads nothing keeps nobody else from an answer.
+        let host = "long ".repeat(20_000);
+        let workers = (0..100).map(|rank| WorkerReport {
+            rank,
+            host: host.clone(),
+            ..WorkerReport::default()
+        });
+        exporter.set_workers(workers.collect()); // more than what a socket takes unread
+        let mut deaf = TcpStream::connect(exporter.server.server_addr().to_ip().unwrap()).unwrap();
+        write!(deaf, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut first = [0];
+        deaf.read_exact(&mut first).unwrap(); // its answer is on its way
+        exporter.set_workers(Vec::new());
+        assert!(get(&exporter, "/metrics").starts_with("HTTP/1.1 200"));
         let taken = exporter.server.server_addr().to_string();
         assert!(Exporter::start(&taken).is_err(), "a port that is taken is an error");
     }

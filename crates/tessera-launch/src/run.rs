@@ -4,18 +4,19 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tessera_control::lock::holds;
-use tessera_control::{Attempt, ExitCode, RunLock, RunState, RunStatus, variables};
+use tessera_control::{Attempt, ExitCode, not_written, tell_behind, variables};
 
 use crate::addresses::Reach;
+use crate::display::Results;
 use crate::listener::{Event, Listener, Stream, Terms, forward_lines};
 use crate::mpirun::{Job, as_root, home};
 use crate::prometheus::Exporter;
 use crate::records::Records;
 use crate::report::{FailureReport, WorkerReport};
 use crate::resolve::{Resolved, resolve};
+use crate::run_files::{LastWords, RunFiles};
 use crate::session::{Session, variable};
 use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
@@ -28,6 +29,9 @@ use crate::{
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
 const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
 
+/// Between two looks whether results were read and nobody wants the end.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Launches the workers and stays until they have ended; afterwards none of them lives.
 ///
 /// To be called from the main thread: `mpirun` dies with the thread that started it. The
@@ -38,6 +42,7 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 /// [`LaunchError`] if it does not come as far as running workers. How the workers then fare is an
 /// [`Ending`], also where it is a failure.
 pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
+    tell_behind(); // a terminal that stands still is no reason not to hear the workers
     refuse_nesting(options.task)?;
     files::raise();
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
@@ -70,6 +75,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
     let limits = Limits::new(&config, options.silence, options.stuck);
     let exporter = options.prometheus.as_deref().map(Exporter::start).transpose()?;
+    let results = Results::start()?;
+    let files = resolved.as_ref().map(|resolved| RunFiles::start(&resolved.run_dir));
+    let files = files.transpose()?;
     let first = Attempt::draw().map_err(LaunchError::system("draw the name of this launch"))?;
     let mut restarts = 0;
     loop {
@@ -79,23 +87,30 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
         let name = first.restarted(restarts);
+        let ways = Ways { exporter, results: &results, files: files.as_ref() };
         let start =
-            Start { options, name, mpirun, worker, world_size, hosts: hosts_now, limits, exporter };
+            Start { options, name, mpirun, worker, world_size, hosts: hosts_now, limits, ways };
         let begun = SystemTime::now();
-        let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
-        let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
+        // A start that fails after another one is the end of a run that its status calls running.
+        let told = |error: LaunchError| {
+            if let Some(files) = files.as_ref().filter(|_| restarts > 0) {
+                files.failed(&first, error.exit_code(), error.to_string());
+            }
+            error
+        };
+        let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events).map_err(told)?;
+        let Some(files) = &files else {
             let Verdict { code, message, .. } = attempt.verdict;
-            return Ok(Ending { code, message, run_dir: None });
+            return Ok(Ending { code, message, run_dir: None }.once_read(&results, &events));
         };
         let name = first.restarted(restarts);
         let report = FailureReport::of(&attempt, &name, restarts, world_size);
         let asked_to_stop = attempt.asked_to_stop;
-        // A folder that is another run's keeps that run's words.
-        let access = Access::to(&run_dir, &name, attempt.had_folder);
-        let (code, message) = settle(&run_dir, attempt, &access, &name, begun, world_size);
-        if is_failure(code) && access.is_ours() {
-            report.write(&run_dir, code, &message);
-        }
+        let (had_folder, verdict, mpirun_code) =
+            (attempt.had_folder, attempt.verdict, attempt.mpirun_code);
+        let words =
+            LastWords { name: name.clone(), had_folder, verdict, mpirun_code, begun, report };
+        let (code, message) = files.last_words(words);
         let may_restart = matches!(code, ExitCode::Failed | ExitCode::WorkerLost | ExitCode::Hang);
         // What comes now is of the next workers; a stop that came meanwhile is not lost.
         let next = channel();
@@ -103,20 +118,21 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let asked =
             asked_to_stop || events.try_iter().any(|event| matches!(event, Event::Signal(_)));
         if !may_restart || asked || restarts >= options.max_restarts {
-            return Ok(Ending { code, message, run_dir: Some(run_dir) });
+            let run_dir = resolved.map(|resolved| resolved.run_dir);
+            return Ok(Ending { code, message, run_dir }.once_read(&results, &next.1));
         }
         restarts += 1;
         let most = options.max_restarts;
         let message =
             format!("{message}; restart {restarts} of {most} from the newest good checkpoint");
         tracing::warn!("{message}");
-        if access.is_ours() {
-            goes_on(&run_dir, message);
-        }
-        drop(access);
+        files.goes_on(&name, message);
         (sender, events) = next;
         if !options.hosts.is_empty() {
-            (hosts, world_size) = hosts_left(options, asked_for)?;
+            let left = hosts_left(options, asked_for);
+            (hosts, world_size) = left.inspect_err(|error| {
+                files.failed(&name, error.exit_code(), error.to_string());
+            })?;
         }
     }
 }
@@ -146,9 +162,40 @@ fn hosts_left(
     Ok((left, world_size))
 }
 
-/// Whether a run that ends so has gone wrong, and did not refuse its input.
-fn is_failure(code: ExitCode) -> bool {
-    !matches!(code, ExitCode::Done | ExitCode::Stopped | ExitCode::BadInput)
+impl Ending {
+    /// The same once whoever reads the results has taken all of them: they wait as long as somebody reads, and
+    /// nobody asks for the end.
+    fn once_read(self, results: &Results, events: &Receiver<Event>) -> Self {
+        let mut left = results.left_after(Duration::ZERO);
+        let mut is_asked = false;
+        while left > 0 && !is_asked {
+            left = results.left_after(LOOK);
+            is_asked = events.try_iter().any(|event| matches!(event, Event::Signal(_)));
+        }
+        if self.code != ExitCode::Done {
+            return self;
+        }
+        if let Some(error) = results.refused() {
+            return Self { code: ExitCode::BadInput, message: not_written(&error), ..self };
+        }
+        if left > 0 {
+            let message =
+                format!("stopped before the result was read: {left} lines of it are left");
+            return Self { code: ExitCode::Failed, message, ..self };
+        }
+        self
+    }
+}
+
+/// Where what becomes of a run is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Ways<'a> {
+    /// Who asks over HTTP.
+    pub(crate) exporter: Option<&'a Exporter>,
+    /// Standard output.
+    pub(crate) results: &'a Results,
+    /// The run folder, for a training.
+    pub(crate) files: Option<&'a RunFiles>,
 }
 
 /// How workers that were started once have fared.
@@ -161,37 +208,6 @@ pub(crate) struct Attempted {
     had_folder: bool,
 }
 
-/// Whether the launcher may write its last words of an attempt into the run folder.
-enum Access {
-    /// It was these workers' and is nobody else's.
-    Theirs,
-    /// They never had it: the launcher has locked it itself.
-    Locked(RunLock),
-    /// It is not there, or another run's.
-    None,
-}
-
-impl Access {
-    fn to(run_dir: &Path, name: &Attempt, had_folder: bool) -> Self {
-        if had_folder && holds(run_dir, name).is_ok() {
-            return Self::Theirs;
-        }
-        // Where nothing was begun there is nothing to be said about it.
-        if had_folder || !RunStatus::file(run_dir).exists() {
-            return Self::None;
-        }
-        RunLock::take(run_dir, name).map_or(Self::None, Self::Locked)
-    }
-
-    fn is_ours(&self) -> bool {
-        match self {
-            Self::Theirs => true,
-            Self::Locked(lock) => lock.is_held(),
-            Self::None => false,
-        }
-    }
-}
-
 /// What starting the workers takes.
 struct Start<'a> {
     options: &'a LaunchOptions,
@@ -201,7 +217,7 @@ struct Start<'a> {
     world_size: usize,
     hosts: &'a [Host],
     limits: Limits,
-    exporter: Option<&'a Exporter>,
+    ways: Ways<'a>,
 }
 
 impl Start<'_> {
@@ -225,8 +241,7 @@ impl Start<'_> {
         let records = Records::make(&self.name);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
         let steps = resolved.map(|resolved| resolved.steps);
-        let run_dir = resolved.map(|resolved| resolved.run_dir.as_path());
-        let places = Places { records: &records.folder, run_dir, exporter: self.exporter };
+        let places = Places { records: &records.folder, ways: self.ways };
         let supervision = Supervision::new(self.world_size, self.limits, Instant::now());
         let mut watch = Watch::new(self.options, supervision, steps, events, &mut session, places);
         watch.until_over();
@@ -328,65 +343,4 @@ fn refuse_nesting(task: Task) -> Result<(), LaunchError> {
         }
     }
     Ok(())
-}
-
-/// When the status of a run was last written.
-fn status_time(run_dir: &Path) -> Option<SystemTime> {
-    run_dir.join("status.json").metadata().ok()?.modified().ok()
-}
-
-/// Brings the verdict and `RUN/status.json` together.
-///
-/// Rank 0 writes the file; where it could not, the launcher does. Where the last lines of the
-/// control connections were lost but mpirun and the file agree on a good end, it was one.
-fn settle(
-    run_dir: &Path,
-    attempt: Attempted,
-    access: &Access,
-    name: &Attempt,
-    begun: SystemTime,
-    world_size: usize,
-) -> (ExitCode, String) {
-    let Attempted { verdict, mpirun_code, .. } = attempt;
-    let written = RunStatus::read(run_dir).ok().flatten();
-    let fresh = status_time(run_dir).is_some_and(|at| at >= begun);
-    if let Some(status) = &written
-        && fresh
-        && !verdict.agreed
-        && matches!(status.state, RunState::Done | RunState::Stopped)
-        && let Some(code) = status.exit_code
-        && mpirun_code == Some(code.code())
-    {
-        return (code, status.message.clone());
-    }
-    let good = matches!(verdict.code, ExitCode::Done | ExitCode::Stopped);
-    let told = written.as_ref().is_some_and(|status| fresh && status.state != RunState::Running);
-    if good || told || verdict.code == ExitCode::BadInput || !access.is_ours() {
-        return (verdict.code, verdict.message);
-    }
-    let status = RunStatus {
-        state: RunState::Failed,
-        exit_code: Some(verdict.code),
-        step: verdict.step.max(written.map_or(0, |status| status.step)),
-        world_size,
-        message: verdict.message.clone(),
-        process: None,
-        attempt: Some(name.to_string()),
-    };
-    write_status(&status, run_dir);
-    (verdict.code, verdict.message)
-}
-
-/// Says in `RUN/status.json` that a run that has failed is started again.
-fn goes_on(run_dir: &Path, message: String) {
-    let Ok(Some(status)) = RunStatus::read(run_dir) else { return };
-    let state = RunState::Running;
-    let (exit_code, process) = (None, None);
-    write_status(&RunStatus { state, exit_code, message, process, ..status }, run_dir);
-}
-
-fn write_status(status: &RunStatus, run_dir: &Path) {
-    if let Err(error) = status.write(run_dir) {
-        tracing::warn!(%error, "cannot write status.json into the run folder");
-    }
 }

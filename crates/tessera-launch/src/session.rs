@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use rustix::process::{
@@ -16,6 +17,10 @@ use rustix::process::{
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{LaunchError, files, processes};
+
+/// How long a killed child may take to be gone, and between two looks.
+const UNTIL_DEAD: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Name of the hidden command that calls [`Trampoline::jump`]:
 /// `tessera __in-session --parent PID [--block SIGNAL]... [--core CORE]... [--files N] [--gently] -- PROGRAM ARGS...`.
@@ -151,7 +156,11 @@ impl Session {
     pub(crate) fn end(&mut self) {
         if self.status().is_none() {
             let _ = self.child.kill(); // mpirun first, so that it reports nothing about the rest
-            self.status = self.child.wait().ok();
+            // A process that waits for storage may not die before that answers.
+            let deadline = Instant::now() + UNTIL_DEAD;
+            while self.status().is_none() && Instant::now() < deadline {
+                std::thread::sleep(LOOK);
+            }
         }
         processes::end_session(self.pid);
     }

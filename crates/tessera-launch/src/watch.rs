@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use tessera_control::{ExitCode, Message, not_written, read_record};
+use tessera_control::{ExitCode, Message, read_record};
 
 use crate::banner::BannerFilter;
 use crate::display::{Display, Progress};
 use crate::listener::{Event, Stream, host_name};
 use crate::processes::state_of;
-use crate::prometheus::Exporter;
-use crate::report::{WorkerReport, write_workers};
+use crate::report::WorkerReport;
+use crate::run::Ways;
 use crate::session::Session;
 use crate::signals::{Stop, StopCounter, name};
 use crate::supervision::{Supervision, Verdict};
@@ -36,10 +36,7 @@ const AFTER_MPIRUN: Duration = Duration::from_secs(2);
 pub(crate) struct Places<'a> {
     /// Folder where workers of this host keep what they are doing.
     pub(crate) records: &'a Path,
-    /// The run folder, for a training.
-    pub(crate) run_dir: Option<&'a Path>,
-    /// Who asks over HTTP.
-    pub(crate) exporter: Option<&'a Exporter>,
+    pub(crate) ways: Ways<'a>,
 }
 
 /// A run that is being watched.
@@ -49,7 +46,7 @@ pub(crate) struct Watch<'a> {
     places: Places<'a>,
     next_write: Instant,
     supervision: Supervision,
-    display: Display,
+    display: Display<'a>,
     filters: [BannerFilter; 2],
     stops: StopCounter,
     task: Task,
@@ -80,7 +77,7 @@ impl<'a> Watch<'a> {
             places,
             next_write: Instant::now(),
             supervision,
-            display: Display::new(steps),
+            display: Display::new(steps, places.ways.results),
             filters: std::array::from_fn(|_| BannerFilter::of(pid)),
             stops: StopCounter::default(),
             task: options.task,
@@ -160,9 +157,6 @@ impl<'a> Watch<'a> {
                 ..verdict
             };
         }
-        if let (ExitCode::Done, Some(error)) = (verdict.code, self.display.refused()) {
-            (verdict.code, verdict.message) = (ExitCode::BadInput, not_written(error));
-        }
         if verdict.unexplained && !self.verbose {
             for line in self.filters.iter().flat_map(BannerFilter::tail) {
                 self.display.say(line);
@@ -179,10 +173,11 @@ impl<'a> Watch<'a> {
         }
         self.next_write = now + WRITE;
         let workers = self.supervision.report(now);
-        if let Some(run_dir) = self.places.run_dir.filter(|_| self.holds) {
-            write_workers(run_dir, &workers);
+        let Ways { exporter, files, .. } = self.places.ways;
+        if let Some(files) = files.filter(|_| self.holds) {
+            files.workers(workers.clone());
         }
-        if let Some(exporter) = self.places.exporter {
+        if let Some(exporter) = exporter {
             exporter.set_workers(workers);
         }
     }
@@ -238,7 +233,7 @@ impl<'a> Watch<'a> {
             Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
                 let progress = Progress { step, steps, loss, perplexity, samples_per_second };
                 self.display.progress(&progress, now);
-                if let Some(exporter) = self.places.exporter {
+                if let Some(exporter) = self.places.ways.exporter {
                     exporter.set_progress(progress);
                 }
             }

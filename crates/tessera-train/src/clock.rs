@@ -165,6 +165,13 @@ impl Clock {
         }
     }
 
+    /// A run has ended well: its trace is to be whole.
+    pub(crate) fn finish_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.finish();
+        }
+    }
+
     /// The means since the last call, and starts the next interval.
     pub fn take_window(&mut self) -> StepTimes {
         let steps = self.window_steps.max(1) as f64;

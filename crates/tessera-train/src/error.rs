@@ -68,6 +68,9 @@ pub enum TrainError {
     /// The storage of the run folder does not answer.
     #[error("{0}")]
     Storage(String),
+    /// Whatever ended a run that had begun: nothing that a person must change first, so it may be started again.
+    #[error(transparent)]
+    Begun(Box<TrainError>),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -97,6 +100,23 @@ impl TrainError {
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
+    }
+
+    /// The same of a run that has done steps: what was no bad input at its start is none now.
+    #[must_use]
+    pub fn once_begun(self) -> Self {
+        match self {
+            Self::Begun(_) => self,
+            error => Self::Begun(Box::new(error)),
+        }
+    }
+
+    /// Whether another rank failed, and tells why itself.
+    pub fn is_of_peer(&self) -> bool {
+        match self {
+            Self::Begun(error) => error.is_of_peer(),
+            error => matches!(error, Self::Peer { .. }),
+        }
     }
 
     /// The exit code of a process that ends with this error.
@@ -156,6 +176,10 @@ impl TrainError {
                 _ => ExitCode::BadInput,
             },
             Self::AllDamaged(_) => ExitCode::DataCorrupt,
+            Self::Begun(error) => match error.code() {
+                ExitCode::BadInput => ExitCode::Failed,
+                code => code,
+            },
             Self::Lost(_) | Self::Storage(_) | Self::Torch(_) => ExitCode::Failed,
         }
     }
@@ -184,5 +208,27 @@ impl From<LockError> for TrainError {
             LockError::File { path, source } => Self::File { action: "lock", path, source },
             held => Self::BadInput(held.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_bad_input_before_a_run_has_begun_and_never_after() {
+        let full = || {
+            let path = Path::new("runs/a/metrics.jsonl");
+            TrainError::file("write", path)(io::ErrorKind::StorageFull.into())
+        };
+        assert_eq!(full().code(), ExitCode::BadInput);
+        let begun = full().once_begun().once_begun();
+        assert_eq!((begun.code(), begun.to_string()), (ExitCode::Failed, full().to_string()));
+        // A peer says the same of itself.
+        let peer = TrainError::Peer { rank: 1, code: ExitCode::BadInput, message: String::new() };
+        let peer = peer.once_begun();
+        assert!(peer.is_of_peer() && peer.code() == ExitCode::Failed);
+        let hang = TrainError::Mismatch(String::new()).once_begun();
+        assert_eq!(hang.code(), ExitCode::Hang, "other codes stay");
     }
 }

@@ -7,13 +7,13 @@
 //! |---|---|
 //! | `rank` | the rank it is for; without it, every rank |
 //! | `start` | which start of the workers it is for: 0, the first, without it; 1 after a restart by the launcher, and so on |
-//! | `at` | `data`, `forward`, `backward`, `reduce`, `optimizer`, `checkpoint`: before that part of a step; or a file operation of a save: `folder`, `create`, `write`, `sync`, `rename`, `remove`, `save` (any of them) |
+//! | `at` | `data`, `forward`, `backward`, `reduce`, `optimizer`, `checkpoint`: before that part of a step; or a file operation of a save: `folder`, `create`, `write`, `sync`, `rename`, `remove`, `save` (any of them); or `append`: of a row or an event |
 //! | `step` | steps done before the step it happens in; of file operations: the first such step |
 //! | `nth` | which operation, from 1; without it, every one |
+//! | `times` | how many operations from there on |
 //! | `do` | `kill`, `stop`, `exit`, `panic`, `segfault`, `slow` (by `ms` milliseconds, in every step from `step` on), `nan` (in the gradient), `skip` (the sum over ranks), `shape` (a shorter sum); of file operations also `enospc`, `eio`, `short` |
-#![allow(clippy::print_stderr)] // a fault tells when it happens
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +88,9 @@ pub struct Faults(Vec<Arc<Fault>>);
 struct Fault {
     at: Place,
     step: u64,
-    nth: Option<u64>,
+    /// The first operation, from 1, and how many from there on.
+    nth: u64,
+    times: u64,
     deed: Deed,
     pause: Duration,
     /// Operations that it could have been at.
@@ -164,8 +166,20 @@ impl Faults {
 
     /// The file system that saves meet.
     pub(crate) fn storage(&self) -> Storage {
-        let faults: Vec<Arc<Fault>> =
-            self.0.iter().filter(|fault| matches!(fault.at, Place::Storage(_))).cloned().collect();
+        self.storage_of(|operation| operation != Some(Operation::Append))
+    }
+
+    /// The file system that rows and events meet.
+    pub(crate) fn rows(&self) -> Storage {
+        self.storage_of(|operation| operation == Some(Operation::Append))
+    }
+
+    fn storage_of(&self, is_meant: fn(Option<Operation>) -> bool) -> Storage {
+        let is_meant = |fault: &&Arc<Fault>| match fault.at {
+            Place::Storage(operation) => is_meant(operation),
+            Place::Point(_) => false,
+        };
+        let faults: Vec<Arc<Fault>> = self.0.iter().filter(is_meant).cloned().collect();
         if faults.is_empty() {
             return Storage::new();
         }
@@ -180,7 +194,7 @@ impl Fault {
     fn parse(text: &str, rank: usize, start: u64) -> Result<Option<Self>, String> {
         let (mut at, mut deed) = (None, None);
         let (mut step, mut nth, mut pause, mut mine) = (0, None, Duration::from_millis(200), true);
-        let mut wanted = 0;
+        let (mut wanted, mut times) = (0, None);
         for pair in text.split(',') {
             let (key, value) =
                 pair.trim().split_once('=').ok_or(format!("has {pair:?}, not KEY=VALUE"))?;
@@ -190,6 +204,7 @@ impl Fault {
                 "start" => wanted = number()?,
                 "step" => step = number()?,
                 "nth" => nth = Some(number()?),
+                "times" => times = Some(number()?),
                 "ms" => pause = Duration::from_millis(number()?),
                 "at" => at = Some(place(value).ok_or(format!("knows no place {value:?}"))?),
                 "do" => deed = Some(self::deed(value).ok_or(format!("knows no deed {value:?}"))?),
@@ -200,7 +215,9 @@ impl Fault {
         let at = at.or(matches!(deed, Deed::Sum(_)).then_some(Place::Point(Point::Reduce)));
         let at = at.ok_or("needs at=")?;
         let met = AtomicU64::new(0);
-        Ok((mine && wanted == start).then_some(Self { at, step, nth, deed, pause, met }))
+        let times = times.unwrap_or(if nth.is_some() { 1 } else { u64::MAX });
+        let nth = nth.unwrap_or(1);
+        Ok((mine && wanted == start).then_some(Self { at, step, nth, times, deed, pause, met }))
     }
 
     fn judge(&self, operation: Operation, path: &Path) -> Fate {
@@ -209,7 +226,7 @@ impl Fault {
             return Fate::Done;
         }
         let number = self.met.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.nth.is_some_and(|nth| nth != number) {
+        if number < self.nth || number - self.nth >= self.times {
             return Fate::Done;
         }
         match self.deed {
@@ -228,7 +245,8 @@ impl Fault {
             // For whoever measures how long it takes until the fault is seen.
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             let seconds = since.map_or(0.0, |since| since.as_secs_f64());
-            tessera_control::tell(format_args!("fault on purpose at {seconds:.3}"));
+            // At once: a thread that writes for this process may not live to see it.
+            let _ = writeln!(io::stderr().lock(), "fault on purpose at {seconds:.3}");
         }
         let signal = |signal| {
             let _ = kill_process(getpid(), signal);
@@ -265,6 +283,7 @@ fn place(name: &str) -> Option<Place> {
         "sync" => Place::Storage(Some(Operation::Sync)),
         "rename" => Place::Storage(Some(Operation::Rename)),
         "remove" => Place::Storage(Some(Operation::Remove)),
+        "append" => Place::Storage(Some(Operation::Append)),
         _ => return None,
     })
 }
@@ -326,5 +345,16 @@ mod tests {
         let writes = [early, early, late, late, late].map(|path| judge(Operation::Write, path));
         assert_eq!(writes, [false, false, false, true, false]);
         assert!(!judge(Operation::Sync, late));
+    }
+
+    #[test]
+    fn so_many_rows_from_the_nth_on_fail_and_no_save() {
+        let faults = Faults::parse("at=append,nth=2,times=2,do=eio; at=save,do=short", 0, 0);
+        let fault = &faults.unwrap().0[0];
+        let rows = [(); 4].map(|()| {
+            matches!(fault.judge(Operation::Append, Path::new("metrics.jsonl")), Fate::Failed(_))
+        });
+        assert_eq!(rows, [false, true, true, false]);
+        assert!(matches!(fault.judge(Operation::Write, Path::new("a")), Fate::Done));
     }
 }

@@ -1,8 +1,6 @@
 //! Pictures of reconstructions: inputs over outputs for the first samples of the test split, or of
 //! the training's where there is none.
 
-use std::path::Path;
-
 use tch::Kind;
 use tessera_data::{Batch, DataErrorKind, Draw, OnCorrupt, Source};
 use tessera_nn::VqVae;
@@ -10,18 +8,17 @@ use tessera_nn::VqVae;
 use crate::batch::batch_images;
 use crate::error::TrainError;
 use crate::evaluate::reconstruct;
-use crate::metrics::image_grid::{EncodedPng, ImageShape, write_reconstruction_png};
+use crate::metrics::image_grid::{EncodedPng, ImageShape, reconstruction_png};
 
 /// Samples in a picture, at most.
 const NUM_SAMPLES: usize = 16;
 /// Samples side by side.
 const COLUMNS: usize = 8;
 
-/// Writes `folder/step-N.png`; rank 0's business. `None`, and no file, where samples have neither
-/// one channel nor three: there is no picture of them. Samples that cannot be read are passed over
-/// where `on_corrupt` says so.
-pub(crate) fn write(
-    folder: &Path,
+/// Draws the picture of a step; rank 0's business. `None` where samples have neither one channel nor
+/// three: there is no picture of them. Samples that cannot be read are passed over where
+/// `on_corrupt` says so.
+pub(crate) fn draw(
     model: &VqVae,
     source: &dyn Source,
     step: u64,
@@ -73,8 +70,6 @@ pub(crate) fn write(
     let (outputs_nchw, _) = reconstruct(model, &images_nchw, levels);
     let bytes = (outputs_nchw.permute([0, 2, 3, 1]) * 255.0).round().to_kind(Kind::Uint8);
     let outputs: Vec<u8> = Vec::try_from(bytes.contiguous().flatten(0, -1))?;
-    let path = folder.join(format!("step-{step}.png"));
-    write_reconstruction_png(&path, batch.pixels(), &outputs, size, COLUMNS)
-        .map(Some)
-        .map_err(TrainError::file("write", &path))
+    let picture = reconstruction_png(batch.pixels(), &outputs, size, COLUMNS);
+    Ok(Some(picture.expect("one output of one size for each of some inputs")))
 }

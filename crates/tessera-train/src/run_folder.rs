@@ -159,6 +159,12 @@ pub struct Tenure {
 }
 
 impl Tenure {
+    /// Of a folder that a test has for itself.
+    #[cfg(test)]
+    pub(crate) fn without_lock(folder: RunFolder, attempt: Attempt) -> Self {
+        Self { folder, attempt, lock: None }
+    }
+
     /// Whether the folder is still this run's.
     ///
     /// # Errors
@@ -166,6 +172,12 @@ impl Tenure {
     /// [`TrainError::Lost`].
     pub fn check(&self) -> Result<(), TrainError> {
         Ok(holds(&self.folder.root, &self.attempt)?)
+    }
+
+    /// The same as [`Self::check`], for a thread that outlives this.
+    pub(crate) fn checker(&self) -> impl Fn() -> Result<(), TrainError> + Send + use<> {
+        let (root, attempt) = (self.folder.root.clone(), self.attempt.clone());
+        move || Ok(holds(&root, &attempt)?)
     }
 
     /// Gives the folder back, for a process that ends without dropping this.

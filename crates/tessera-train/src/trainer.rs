@@ -23,11 +23,12 @@ use crate::coordinator::{agree_on, agree_on_run, choose_checkpoint};
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, Split, evaluate};
 use crate::first_batch;
-use crate::metrics::{self, MetricSink, MetricsRow};
+use crate::metrics::reporter::Reporter;
+use crate::metrics::{self, Launcher, MetricsRow};
 use crate::optim::AdamW;
 use crate::pictures;
 use crate::resolve::Resolved;
-use crate::run_folder::{Resume, RunFolder, Tenure};
+use crate::run_folder::{Resume, Tenure};
 use crate::scalars::Arriving;
 use crate::setup::{Worker, open_data};
 use crate::step::Stepped;
@@ -78,14 +79,19 @@ pub fn train(
         checkpoint::broadcast_state(comm, &training)?;
     }
     let ranks = (comm.rank(), comm.world_size());
+    let opened = match comm.rank() {
+        0 => open_reports(worker, tenure, resolved, step, comm.world_size()).map(Some),
+        _ => Ok(None),
+    };
+    let reporter = agree_on(comm, opened)?;
+    let rows = reporter.as_ref().map(Reporter::durable);
     let (device, storage) = (worker.device.clone(), worker.faults.storage());
-    let saver = Saver::start(ranks, device, tenure, &config.checkpoint, storage);
+    let saver = Saver::start(ranks, device, tenure, &config.checkpoint, storage, rows);
     let clock = agree_on(comm, worker.clock(&folder.root, comm.rank()))?;
-    let mut run = Run {
+    let run = Run {
         comm,
         worker,
         tenure,
-        folder,
         config,
         fingerprint,
         training,
@@ -100,7 +106,7 @@ pub fn train(
         saver: agree_on(comm, saver)?,
         evaluated: None,
         skipped_in_row: 0,
-        sinks: Vec::new(),
+        reporter,
         clock,
         step,
         stop_seen: false,
@@ -118,19 +124,34 @@ pub fn train(
     for notice in choice.notices {
         run.notice(notice);
     }
-    let opened = match comm.rank() {
-        0 => metrics::write_config(folder, resolved).and_then(|()| {
-            run.sinks = metrics::open(tenure, step, worker.control.as_deref(), config.train.steps)?;
-            Ok(())
-        }),
-        _ => Ok(()),
-    };
-    agree_on(comm, opened)?;
-    run.status(RunState::Running, "")?;
     // Whoever watches the folder sees that the run goes on, however far its rows lie apart.
     let is_first = comm.rank() == 0;
     let _alive = is_first.then(|| SignOfLife::start(&RunStatus::file(&folder.root)));
-    run.steps(data.train)
+    run.steps(data.train).map_err(|error| match worker.activity.step() {
+        0 => error,
+        _ => error.once_begun(),
+    })
+}
+
+/// Opens everything that rank 0 reports to, and says that the run goes on after `step` steps.
+fn open_reports(
+    worker: &Worker,
+    tenure: &Tenure,
+    resolved: &Resolved,
+    step: u64,
+    world_size: usize,
+) -> Result<Reporter, TrainError> {
+    let folder = &tenure.folder;
+    metrics::write_config(folder, resolved)?;
+    let sinks = metrics::open(tenure, step, &worker.faults.rows())?;
+    let status = saving::status_of(tenure, RunState::Running, step, world_size, "");
+    status.write(&folder.root).map_err(TrainError::file("write the status of", &folder.root))?;
+    let steps = resolved.config.train.steps;
+    let control = worker.control.clone();
+    let launcher = control.clone().map(|control| Launcher { control, steps });
+    Reporter::start(&folder.root, sinks, launcher, tenure.checker(), move |text| {
+        saving::tell(control.as_deref(), text);
+    })
 }
 
 /// A run between its set-up and its end.
@@ -139,7 +160,6 @@ struct Run<'a> {
     worker: &'a Worker,
     /// The run folder, as long as it is this run's.
     tenure: &'a Tenure,
-    folder: &'a RunFolder,
     config: &'a TrainConfig,
     fingerprint: String,
     training: Training,
@@ -154,7 +174,8 @@ struct Run<'a> {
     evaluated: Option<Evaluation>,
     /// Steps left out since the last one that was not.
     skipped_in_row: u64,
-    sinks: Vec<Box<dyn MetricSink + 'a>>,
+    /// Rank 0's.
+    reporter: Option<Reporter>,
     clock: Clock,
     /// Steps done.
     step: u64,
@@ -209,7 +230,7 @@ impl Run<'_> {
 
             if self.is_due(metrics.every) {
                 self.look_at(pending.take())?;
-                self.report(&batch)?;
+                self.report(&batch);
             }
             if self.is_due(eval.every)
                 && let Some(test) = &self.test
@@ -221,21 +242,17 @@ impl Run<'_> {
                 let figures = evaluate(self.comm, model, test, self.step, levels, activity)?;
                 self.look_at_figures(&figures)?;
                 self.still_ours()?;
-                for sink in &mut self.sinks {
-                    sink.evaluation(&figures)?;
+                if let Some(reporter) = &mut self.reporter {
+                    reporter.evaluation(&figures);
                 }
                 self.evaluated = Some(figures);
             }
-            if self.is_due(metrics.images_every) && self.comm.rank() == 0 {
-                self.still_ours()?;
-                let folder = self.folder.reconstructions();
-                let source = &*self.shown;
+            if self.is_due(metrics.images_every)
+                && let Some(reporter) = &mut self.reporter
+            {
                 let (model, on_corrupt) = (&self.training.model, self.config.data.on_corrupt);
-                let picture = pictures::write(&folder, model, source, self.step, on_corrupt)?;
-                for sink in &mut self.sinks {
-                    if let Some(picture) = &picture {
-                        sink.picture(self.step, picture)?;
-                    }
+                if let Some(picture) = pictures::draw(model, &*self.shown, self.step, on_corrupt)? {
+                    reporter.picture(self.step, picture);
                 }
             }
             if self.is_due(checkpoint.every) || is_last || is_stop {
@@ -282,7 +299,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn report<M>(&mut self, batch: &Batch<M>) -> Result<(), TrainError> {
+    fn report<M>(&mut self, batch: &Batch<M>) {
         let means = self.training.window.take();
         let times = self.clock.take_window();
         let global = self.config.train.global_batch;
@@ -306,26 +323,26 @@ impl Run<'_> {
             data_wait_ms: times.data_wait_ms,
             world_size: self.comm.world_size(),
         };
-        let MetricsRow { step, loss, learning_rate, samples_per_second, .. } = row;
-        let perplexity = row.usage.perplexity;
-        tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
-        self.still_ours()?;
-        for sink in &mut self.sinks {
-            sink.row(&row)?;
+        // All ranks have the same row.
+        if let Some(reporter) = &mut self.reporter {
+            let MetricsRow { step, loss, learning_rate, samples_per_second, .. } = row;
+            let perplexity = row.usage.perplexity;
+            tracing::info!(step, loss, perplexity, learning_rate, samples_per_second, "step done");
+            reporter.row(&row);
         }
-        Ok(())
     }
 
-    fn end(self, state: RunState) -> Result<Ending, TrainError> {
+    fn end(mut self, state: RunState) -> Result<Ending, TrainError> {
         self.clock.enter(Phase::Finish);
         let message = match state {
             RunState::Done => format!("done after {} steps", self.step),
             _ => format!("stopped after step {}; the same command resumes", self.step),
         };
-        self.status(state, &message)?;
+        self.write_status(state, self.step, &message);
         tracing::info!(step = self.step, "{}", message);
         // All durable work is done; after this ranks only leave.
-        self.comm.barrier()?;
+        self.see_reports_through()?;
+        self.clock.finish_trace();
         Ok(Ending { state, step: self.step, profile: self.clock.table() })
     }
 }

@@ -5,6 +5,7 @@
 //! connection, to the run folder, and, without a launcher, to stderr.
 
 mod arguments;
+mod last_words;
 mod lifeline;
 mod logging;
 mod nccl;
@@ -12,11 +13,12 @@ mod session;
 mod threads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::{
-    ExitCode, LimitsConfig, RunState, end_unread, hear_of_children, not_written, tell, unread,
-    write_result,
+    ExitCode, LimitsConfig, RunState, end_unread, hear_of_children, not_written, tell, tell_behind,
+    unread, variables, write_result,
 };
 use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::{Evaluation, Resolved, RunFolder, TrainError, agree_on, evaluate_run, train};
@@ -26,8 +28,13 @@ use arguments::{
 };
 use session::Session;
 
+/// How long the end waits for the log and stderr, and where last words were said, which have waited already.
+const AT_END: Duration = Duration::from_secs(5);
+const AT_FAILURE: Duration = Duration::from_millis(200);
+
 fn main() {
     hear_of_children();
+    tell_behind();
     tessera_comm::load_cuda();
     let stop = lifeline::stop_on_signals();
     let arguments = arguments::parse();
@@ -52,6 +59,8 @@ fn main() {
             run_eval(&eval, stop)
         }
     };
+    let is_good = matches!(code, ExitCode::Done | ExitCode::Stopped | ExitCode::BadInput);
+    logging::finish(if is_good { AT_END } else { AT_FAILURE });
     tessera_comm::exit_now(code.code());
 }
 
@@ -139,7 +148,15 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
             };
             session.finish(code, ending.step)
         }
-        Err(error) => session.fail(&error),
+        Err(error) => session.fail(&in_this_start(error)),
+    }
+}
+
+/// What was no bad input when the launcher started the workers first is none when it starts them again.
+fn in_this_start(error: TrainError) -> TrainError {
+    match std::env::var_os(variables::RESTART) {
+        Some(_) => error.once_begun(),
+        None => error,
     }
 }
 

@@ -1,91 +1,23 @@
 //! A worker's connections, to its peers and to its launcher, from start to end.
 
-use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tch::Device;
 use tessera_comm::{
-    CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
+    CommConfig, Communicator, Connection, DeviceConfig, Environment, Watchdog, connect,
 };
 use tessera_control::{
-    Activity, Call, Client, ExitCode, LimitsConfig, Lost, Message, Phase, Process, RunState,
-    RunStatus, not_written, tell, unread, variables, write_result,
+    Call, ExitCode, LimitsConfig, Lost, Message, Phase, not_written, tell, unread, variables,
+    write_result,
 };
+use tessera_train::metrics::Appended;
 use tessera_train::{Faults, RunFolder, Tenure, TrainError, Worker};
 
+use crate::last_words::{self, LastWords};
 use crate::nccl;
 use crate::threads::{self, Threads};
-
-/// What a thread needs to tell how the worker ends when the main thread cannot.
-#[derive(Debug, Default)]
-struct LastWords {
-    control: OnceLock<Arc<Client>>,
-    activity: Arc<Activity>,
-    rank: OnceLock<(usize, usize)>,
-    /// The run folder, while it is this run's.
-    tenure: OnceLock<Arc<Tenure>>,
-    said: AtomicBool,
-}
-
-impl LastWords {
-    /// Says hello to the launcher, where there is one, as this rank of so many; looks for it as long as
-    /// `limits` has workers meet.
-    fn introduce(
-        &self,
-        rank: usize,
-        world_size: usize,
-        limits: &LimitsConfig,
-    ) -> Result<(), TrainError> {
-        let _ = self.rank.set((rank, world_size));
-        self.activity.keep_record(rank);
-        let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
-        let (patience, activity) =
-            (Duration::from_secs_f64(limits.meet_seconds), Arc::clone(&self.activity));
-        let control = Client::from_env(rank, world_size, patience, activity, lost)
-            .map_err(|error| TrainError::BadInput(error.to_string()))?;
-        if let Some(control) = control {
-            let _ = self.control.set(Arc::new(control));
-        }
-        Ok(())
-    }
-
-    /// Whether nobody has said anything yet. The first words count: what breaks after a watchdog
-    /// has given up is its doing.
-    fn is_first(&self) -> bool {
-        !self.said.swap(true, Ordering::AcqRel)
-    }
-
-    fn say(&self, code: ExitCode, message: &str) {
-        let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
-        let step = self.activity.step();
-        // A run that was refused before it began has nothing to say about the one in the folder.
-        if let (0, Some(tenure)) = (rank, self.tenure.get())
-            && tenure.check().is_ok()
-            && matches!(
-                RunStatus::read(&tenure.folder.root),
-                Ok(Some(RunStatus { state: RunState::Running, .. }))
-            )
-        {
-            let message = message.to_owned();
-            let state = RunState::Failed;
-            let (exit_code, process) = (Some(code), Some(Process::own()));
-            let attempt = Some(tenure.attempt.to_string());
-            let status =
-                RunStatus { state, exit_code, step, world_size, message, process, attempt };
-            let _ = status.write(&tenure.folder.root);
-        }
-        if let Some(tenure) = self.tenure.get() {
-            tenure.release();
-        }
-        if let Some(control) = self.control.get() {
-            control.send(self.activity.heartbeat()); // where this worker was
-            control.send(Message::Outcome { code, message: message.into(), step });
-            control.close();
-        }
-    }
-}
 
 /// A worker's connections.
 pub(crate) struct Session {
@@ -109,12 +41,12 @@ impl Session {
         stop: Arc<AtomicBool>,
     ) -> Result<Self, ExitCode> {
         let last_words = Arc::new(LastWords::default());
-        end_on_panic(Arc::clone(&last_words));
+        last_words::end_on_panic(Arc::clone(&last_words));
         if let Some((rank, world_size)) = told_by_environment() {
             last_words.introduce(rank, world_size, limits).map_err(|error| refuse(&error))?;
         }
         let theirs = Arc::clone(&last_words);
-        match connect(config, device, move |hang| report_hang(hang, &theirs)) {
+        match connect(config, device, move |hang| theirs.of_hang(hang)) {
             Ok(connection) => {
                 let words = Arc::clone(&last_words);
                 let over = Self::over(connection, config, threads, limits, words, stop);
@@ -164,7 +96,7 @@ impl Session {
         tch::set_num_interop_threads(1);
         let theirs = Arc::clone(&last_words);
         let timeout = Duration::from_secs_f64(config.timeout_seconds);
-        let watchdog = Watchdog::start(timeout, move |hang| report_hang(hang, &theirs));
+        let watchdog = Watchdog::start(timeout, move |hang| theirs.of_hang(hang));
         let faults = Faults::from_env(rank).map_err(TrainError::BadInput)?;
         let worker = Worker {
             control,
@@ -208,8 +140,9 @@ impl Session {
             let error = TrainError::from(lost.clone());
             if last_words.is_first() {
                 let message = error.to_string();
-                tell(format_args!("error: {message}"));
-                last_words.say(error.code(), &message);
+                last_words.say(error.code(), &message, true, || {
+                    tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
+                });
                 tessera_comm::exit_now(error.code().code());
             }
         }
@@ -229,12 +162,10 @@ impl Session {
     pub(crate) fn log_to(&self, folder: &RunFolder) -> Result<(), TrainError> {
         let rank = self.comm.rank();
         let path = folder.log(rank);
-        let file = File::options()
-            .append(true)
-            .create(true)
-            .open(&path)
+        let to_stderr = rank == 0 && self.worker.control.is_none();
+        Appended::open(&path)
+            .and_then(|file| crate::logging::start(file, rank, to_stderr))
             .map_err(|source| TrainError::File { action: "open", path, source })?;
-        crate::logging::start(file, rank, rank == 0 && self.worker.control.is_none());
         let (threads, world_size) = (tch::get_num_threads(), self.comm.world_size());
         let threads_by = &self.threads.source;
         let device = self.worker.device.name();
@@ -296,13 +227,12 @@ impl Session {
         }
         let says = nccl::ask_about_error(error);
         let message = nccl::with_words(message, says.as_ref());
-        tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
         // A peer's error is told by that peer; the launcher tells what it hears.
-        if self.worker.control.is_none() && !matches!(error, TrainError::Peer { .. }) {
-            tell(format_args!("error: {message}"));
-        }
-        self.last_words.say(error.code(), &message);
-        nccl::log(says);
+        let is_told = self.worker.control.is_none() && !error.is_of_peer();
+        self.last_words.say(error.code(), &message, is_told, || {
+            tracing::error!(target: crate::logging::OUTCOME, error = message, "run failed");
+            nccl::log(says);
+        });
         error.code()
     }
 }
@@ -326,44 +256,7 @@ fn refuse_alone(error: &TrainError, last_words: &LastWords) -> ExitCode {
         return refuse(error);
     }
     if last_words.is_first() {
-        last_words.say(error.code(), &error.to_string());
+        last_words.say(error.code(), &error.to_string(), false, || ());
     }
     error.code()
-}
-
-fn report_hang(hang: &Hang, last_words: &LastWords) {
-    let (rank, world_size) = last_words.rank.get().copied().unwrap_or((0, 1));
-    if !last_words.is_first() {
-        return;
-    }
-    let cause = hang.cause.as_deref().unwrap_or(
-        "a peer, or the storage, is stuck or gone; raise comm.timeout_seconds if it is only slow",
-    );
-    let message = format!(
-        "rank {rank} of {world_size} waited {:.0} s in {} number {} after step {}: {cause}",
-        hang.waited.as_secs_f64(),
-        hang.op,
-        hang.sequence,
-        last_words.activity.step()
-    );
-    let says = nccl::ask_about_hang(hang);
-    let message = nccl::with_words(message, says.as_ref());
-    tracing::error!(target: crate::logging::OUTCOME, error = message, "hang");
-    tell(format_args!("error: {message}"));
-    last_words.say(ExitCode::from(hang.exit_code()), &message);
-    nccl::log(says);
-}
-
-/// A panic of the main thread ends the process, after it has been told.
-fn end_on_panic(last_words: Arc<LastWords>) {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        print(panic);
-        if std::thread::current().name() == Some("main") {
-            let message = panic.to_string().replace('\n', " ");
-            tracing::error!(error = message, "panic");
-            last_words.say(ExitCode::Failed, &message);
-            tessera_comm::exit_now(ExitCode::Failed.code());
-        }
-    }));
 }

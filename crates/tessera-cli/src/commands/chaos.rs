@@ -11,6 +11,7 @@ pub(crate) mod players;
 mod rivals;
 mod simulate;
 mod surroundings;
+mod trouble;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

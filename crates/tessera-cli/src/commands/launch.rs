@@ -10,7 +10,7 @@ use tessera_launch::{
     Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, read_hostfile,
 };
 
-use crate::failure::{Failure, print_ending};
+use crate::failure::{Failure, print_last_line};
 
 const SIGNALS: &str = "\
 SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
@@ -127,7 +127,7 @@ fn report(task: Task, ending: &Ending) -> Result<ExitCode, Failure> {
     match ending.code {
         ExitCode::Done | ExitCode::Stopped => {
             if task == Task::Train {
-                print_ending(&(one_line(&line) + "\n"));
+                print_last_line(&(one_line(&line) + "\n"));
             }
             Ok(ending.code)
         }

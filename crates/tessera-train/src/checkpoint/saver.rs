@@ -13,7 +13,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
@@ -26,6 +26,7 @@ use tessera_comm::{Communicator, HostBytes, RankDevice, all_gather_bytes};
 use super::snapshot::Snapshot;
 use crate::config::CheckpointConfig;
 use crate::error::TrainError;
+use crate::metrics::reporter::Durable;
 use crate::run_folder::Tenure;
 use crate::training::Training;
 
@@ -33,6 +34,9 @@ use crate::training::Training;
 pub(crate) const NUMBERS: usize = 4;
 /// How long ranks wait before they tell one another again how far they are.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long the end of a run waits for the thread, and between two looks.
+const AT_END: Duration = Duration::from_millis(700);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What became of a save.
 #[derive(Debug)]
@@ -114,6 +118,7 @@ impl Saver {
         tenure: &Tenure,
         config: &CheckpointConfig,
         storage: Storage,
+        rows: Option<Durable>,
     ) -> Result<Self, TrainError> {
         let (checkpoints, storage) = (tenure.folder.checkpoints(), tenure.guard(storage));
         let retention = config.retention();
@@ -122,7 +127,7 @@ impl Saver {
         let path = checkpoints.clone();
         let write = move || {
             step_back();
-            let writer = Writer { rank, checkpoints: path, retention, storage };
+            let writer = Writer { rank, checkpoints: path, retention, storage, rows };
             for job in asked {
                 if let Some(outcome) = writer.run(job)
                     && told.send(outcome).is_err()
@@ -301,8 +306,11 @@ impl Drop for Saver {
         if let Some(thread) = self.thread.take()
             && self.save.is_none()
         {
-            // Its panic was reported by the panic hook.
-            let _ = thread.join();
+            // It may be removing what is left of a failed save.
+            let deadline = Instant::now() + AT_END;
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(LOOK);
+            }
         }
     }
 }
@@ -313,11 +321,13 @@ struct Writer {
     checkpoints: PathBuf,
     retention: Retention,
     storage: Storage,
+    /// Rank 0's rows, which are durable before the checkpoint behind them is visible.
+    rows: Option<Durable>,
 }
 
 impl Writer {
     fn run(&self, job: Job) -> Option<Outcome> {
-        let Self { rank, checkpoints, retention, storage } = self;
+        let Self { rank, checkpoints, retention, storage, rows } = self;
         match job {
             Job::Part { snapshot, name } => {
                 let part = (*rank, snapshot.num_parts());
@@ -330,7 +340,10 @@ impl Writer {
                 Some(Outcome { memory: Some(snapshot.into_memory()), result })
             }
             Job::Commit { draft, name, num_parts } => {
-                let result = commit(storage, checkpoints, &name, num_parts, draft, retention);
+                let settled = rows.as_ref().map_or(Ok(()), Durable::settle);
+                let result = settled.and_then(|()| {
+                    commit(storage, checkpoints, &name, num_parts, draft, retention)
+                });
                 Some(Outcome { memory: None, result: result.map(Some) })
             }
             Job::Discard { name } => {

@@ -4,9 +4,6 @@
 //! evaluation is.
 
 use std::io;
-use std::path::Path;
-
-use super::replace_file::replace_file;
 
 /// Pixels between an input and its output, and between neighbors; twice that between pairs.
 const GAP: usize = 2;
@@ -33,19 +30,16 @@ pub struct EncodedPng {
     pub shape: ImageShape,
 }
 
-/// Writes the grid of `inputs` over `outputs` to `path`, as a whole or not at all.
+/// The grid of `inputs` over `outputs`.
 ///
 /// * `inputs`, `outputs`: equally many images of `shape`, one after the other, 8 bits a channel.
 /// * `columns`: images side by side, at least 1; fewer images make a narrower picture.
 ///
-/// Returns what was written, so that it is encoded once for all its readers.
-///
 /// # Errors
 ///
-/// Those of the file system, and `InvalidInput` if the two differ in length, hold no whole
-/// number of images, hold none, or `shape` is not an image of 1 or 3 channels.
-pub fn write_reconstruction_png(
-    path: &Path,
+/// `InvalidInput` if the two differ in length, hold no whole number of images, hold none, or
+/// `shape` is not an image of 1 or 3 channels.
+pub fn reconstruction_png(
     inputs: &[u8],
     outputs: &[u8],
     shape: ImageShape,
@@ -70,9 +64,7 @@ pub fn write_reconstruction_png(
         ));
     }
     let (grid_shape, pixels) = lay_out(inputs, outputs, shape, columns);
-    let png = encode(&pixels, grid_shape)?;
-    replace_file(path, &png)?;
-    Ok(EncodedPng { png, shape: grid_shape })
+    Ok(EncodedPng { png: encode(&pixels, grid_shape)?, shape: grid_shape })
 }
 
 /// Places every image of a checked grid; returns the grid's shape and bytes.
@@ -139,13 +131,10 @@ mod tests {
 
     #[test]
     fn every_input_is_above_its_output_in_reading_order() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join("step-3.png");
         let shape = ImageShape { height: 1, width: 2, channels: 1 };
         let inputs = [1, 2, 3, 4, 5, 6];
         let outputs = [11, 12, 13, 14, 15, 16];
-        let grid = write_reconstruction_png(&path, &inputs, &outputs, shape, 2).expect("writes");
-        assert_eq!(std::fs::read(&path).expect("written"), grid.png);
+        let grid = reconstruction_png(&inputs, &outputs, shape, 2).expect("fits");
 
         // Three images in two columns: 2 * (2 + 2) + 2 wide; 2 rows of pairs, each
         // 2 * 1 + 3 * 2 high.
@@ -161,10 +150,8 @@ mod tests {
 
     #[test]
     fn color_keeps_its_channels_and_few_images_make_a_narrow_grid() {
-        let dir = tempfile::tempdir().expect("temporary folder");
         let shape = ImageShape { height: 1, width: 1, channels: 3 };
-        let path = dir.path().join("c.png");
-        let grid = write_reconstruction_png(&path, &[1, 2, 3], &[4, 5, 6], shape, 8).expect("ok");
+        let grid = reconstruction_png(&[1, 2, 3], &[4, 5, 6], shape, 8).expect("fits");
         let (width, height, color, pixels) = decode(&grid.png);
         assert_eq!((width, height, color), (5, 8, png::ColorType::Rgb));
         let images: Vec<u8> = pixels.iter().copied().filter(|&p| p != BACKGROUND).collect();
@@ -172,9 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_do_not_fit_are_refused_and_nothing_is_written() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join("none.png");
+    fn images_that_do_not_fit_are_refused() {
         let gray = ImageShape { height: 2, width: 2, channels: 1 };
         let two_channels = ImageShape { channels: 2, ..gray };
         let cases: [(&[u8], &[u8], ImageShape, usize); 5] = [
@@ -185,10 +170,9 @@ mod tests {
             (&[0; 8], &[0; 8], two_channels, 1),
         ];
         for (inputs, outputs, shape, columns) in cases {
-            let error = write_reconstruction_png(&path, inputs, outputs, shape, columns)
-                .expect_err("does not fit");
+            let error =
+                reconstruction_png(inputs, outputs, shape, columns).expect_err("does not fit");
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
-        assert!(!path.exists());
     }
 }

@@ -2,22 +2,25 @@
 //!
 //! A row is one `write` call on a file opened for appending, so a reader that follows the
 //! file (`tail -f`, pandas) sees whole rows, and a killed process leaves at most one torn row
-//! at the end. A resumed run cuts the rows past its checkpoint and so ends with the rows of a
-//! run that was never stopped. Rows are not synced one by one: the checkpoint is what must
-//! survive a power cut, and the rows after it are written again.
+//! at the end. A row that could only be written in part is cut back. A resumed run cuts the rows past
+//! its checkpoint and so ends with the rows of a run that was never stopped. Rows are not synced one
+//! by one: those before a checkpoint are synced before it becomes visible, and the rows after it are
+//! written again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use tessera_checkpoint::Storage;
 
+use super::append::Appended;
 use super::replace_file::replace_file;
 
 /// An append-only file of JSON rows.
 #[derive(Debug)]
 pub struct JsonLines {
-    file: File,
+    file: Appended,
 }
 
 /// What decides whether a row stays. The other fields are only checked to be JSON.
@@ -59,11 +62,20 @@ impl JsonLines {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(Self { file })
+        Ok(Self { file: Appended::open(path)? })
     }
 
-    /// Appends one row. Readers of the file see it when this returns.
+    /// The same rows on a storage that a test may let fail.
+    pub(crate) fn on(self, storage: Storage) -> Self {
+        Self { file: self.file.on(storage) }
+    }
+
+    /// The file's name.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Appends one row, whole or not at all. Readers of the file see it when this returns.
     ///
     /// `row` must serialize to an object with an integer `step`: without one, the next
     /// [`JsonLines::open`] cuts it. Floats that are not finite become `null`.
@@ -74,7 +86,16 @@ impl JsonLines {
     pub fn write(&mut self, row: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        self.file.append(&line)
+    }
+
+    /// Sees to it that the rows survive a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
     }
 }
 

@@ -1,8 +1,12 @@
 //! What a run writes down while it goes, and where to.
 
+mod append;
 pub mod image_grid;
 pub mod jsonl;
+mod kept;
+mod line_file;
 pub(crate) mod replace_file;
+pub(crate) mod reporter;
 mod sinks;
 pub mod tensorboard;
 pub mod usage;
@@ -10,7 +14,9 @@ pub mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::sinks::{open, write_config};
+pub use self::append::Appended;
+pub use self::line_file::LineFile;
+pub(crate) use self::sinks::{Launcher, Sink, open, write_config};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use image_grid::EncodedPng;
@@ -55,14 +61,17 @@ pub struct MetricsRow {
     pub world_size: usize,
 }
 
-/// Somewhere that rank 0 reports to.
-pub trait MetricSink {
+/// Somewhere that rank 0 reports to. What it is given it takes as a whole or not at all, so that it can be
+/// given again.
+pub trait MetricSink: Send {
     /// A logging interval has ended.
     ///
     /// # Errors
     ///
     /// [`TrainError::File`] if it cannot be written down.
-    fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError>;
+    fn row(&mut self, _row: &MetricsRow) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// An evaluation has ended.
     ///
@@ -80,5 +89,41 @@ pub trait MetricSink {
     /// [`TrainError::File`] if it cannot be written down.
     fn picture(&mut self, _step: u64, _picture: &EncodedPng) -> Result<(), TrainError> {
         Ok(())
+    }
+
+    /// Sees to it that what was taken survives a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if that cannot be.
+    fn sync(&mut self) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A row of a step.
+    pub(crate) fn row(step: u64) -> MetricsRow {
+        MetricsRow {
+            step,
+            epoch: 0,
+            samples_seen: 0,
+            loss: 0.5,
+            recon_mse: 0.5,
+            quantizer_loss: 0.0,
+            usage: Usage::of(&[1.0, 1.0], &[2]),
+            codes_replaced: 0,
+            samples_skipped: 0,
+            learning_rate: 0.1,
+            grad_norm: 1.0,
+            samples_per_second: 1.0,
+            step_ms: 1.0,
+            comm_ms: 0.0,
+            data_wait_ms: 0.0,
+            world_size: 1,
+        }
     }
 }

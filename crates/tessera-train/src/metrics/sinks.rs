@@ -1,11 +1,15 @@
-//! The places that rank 0 reports to: the launcher, JSON lines, TensorBoard.
+//! The places that rank 0 reports to: JSON lines, TensorBoard, pictures, the launcher.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tessera_checkpoint::Storage;
 use tessera_control::{Client, Message};
 
 use super::image_grid::EncodedPng;
 use super::jsonl::JsonLines;
+use super::kept::{Entry, Takes};
 use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
 use super::usage::Usage;
@@ -20,79 +24,124 @@ use crate::run_folder::{RunFolder, Tenure, cut_pictures};
 /// # Errors
 ///
 /// [`TrainError::File`] if it cannot be written.
-pub fn write_config(folder: &RunFolder, resolved: &Resolved) -> Result<(), TrainError> {
+pub(crate) fn write_config(folder: &RunFolder, resolved: &Resolved) -> Result<(), TrainError> {
     let path = folder.config();
     replace_file(&path, resolved.to_toml().as_bytes()).map_err(TrainError::file("write", &path))
 }
 
-/// Opens all sinks of a run that goes on after `last_step` steps; what they hold of later steps
-/// is moved to `superseded/` in the run folder.
+/// A place in the run folder that rank 0 reports to.
+pub(crate) struct Sink {
+    /// What it holds, for a person.
+    pub(super) unit: &'static str,
+    pub(super) takes: Takes,
+    pub(super) target: Box<dyn MetricSink>,
+}
+
+/// Opens all sinks in the folder of a run that goes on after `last_step` steps, the dearest first; what they
+/// hold of later steps is moved to `superseded/` in the run folder.
 ///
 /// # Errors
 ///
 /// [`TrainError::File`] if one cannot be opened.
-pub fn open<'a>(
+pub(crate) fn open(
     tenure: &Tenure,
     last_step: u64,
-    control: Option<&'a Client>,
-    steps: u64,
-) -> Result<Vec<Box<dyn MetricSink + 'a>>, TrainError> {
+    storage: &Storage,
+) -> Result<Vec<Sink>, TrainError> {
     let folder = &tenure.folder;
     let aside = folder.superseded(last_step, &tenure.attempt);
     let lines = |path: PathBuf| {
-        let opened = JsonLines::open(&path, Some(last_step), Some(&aside));
-        opened.map_err(TrainError::file("open", &path))
+        let lines = JsonLines::open(&path, Some(last_step), Some(&aside));
+        lines.map(|lines| lines.on(storage.clone())).map_err(TrainError::file("open", &path))
     };
     cut_pictures(&folder.reconstructions(), last_step, &aside.join("reconstructions"))?;
     let path = folder.tensorboard();
     let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"));
     let events = events.map_err(TrainError::file("open", &path))?;
-    let mut sinks: Vec<Box<dyn MetricSink + 'a>> = vec![
-        Box::new(Rows {
-            metrics: lines(folder.metrics())?,
-            evaluations: lines(folder.evaluations())?,
-            folder: folder.clone(),
-        }),
-        Box::new(TensorBoard { events, path }),
-    ];
-    if let Some(control) = control {
-        sinks.push(Box::new(Launcher { control, steps }));
-    }
-    Ok(sinks)
+    let rows = Rows {
+        metrics: lines(folder.metrics())?,
+        evaluations: lines(folder.evaluations())?,
+        root: folder.root.clone(),
+    };
+    let events = TensorBoard { events: events.on(storage.clone()), folder: path };
+    let is_picture: Takes = |entry| matches!(entry, Entry::Picture(..));
+    Ok(vec![
+        Sink {
+            unit: "rows",
+            takes: |entry| !matches!(entry, Entry::Picture(..)),
+            target: Box::new(rows),
+        },
+        Sink { unit: "events of TensorBoard", takes: |_| true, target: Box::new(events) },
+        Sink {
+            unit: "pictures",
+            takes: is_picture,
+            target: Box::new(Pictures(folder.reconstructions())),
+        },
+    ])
+}
+
+fn sync_folder(folder: &Path) -> Result<(), TrainError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(TrainError::file("sync", folder))
 }
 
 /// `metrics.jsonl` and `eval.jsonl`.
 struct Rows {
     metrics: JsonLines,
     evaluations: JsonLines,
-    folder: RunFolder,
+    root: PathBuf,
 }
 
 impl MetricSink for Rows {
     fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
-        self.metrics.write(row).map_err(TrainError::file("write", &self.folder.metrics()))
+        self.metrics.write(row).map_err(TrainError::file("write", self.metrics.path()))
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
-        let path = self.folder.evaluations();
-        self.evaluations.write(evaluation).map_err(TrainError::file("write", &path))
+        let written = self.evaluations.write(evaluation);
+        written.map_err(TrainError::file("write", self.evaluations.path()))
+    }
+
+    fn sync(&mut self) -> Result<(), TrainError> {
+        for lines in [&self.metrics, &self.evaluations] {
+            lines.sync().map_err(TrainError::file("sync", lines.path()))?;
+        }
+        sync_folder(&self.root)
+    }
+}
+
+/// `reconstructions/`.
+struct Pictures(PathBuf);
+
+impl MetricSink for Pictures {
+    fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
+        let path = self.0.join(format!("step-{step}.png"));
+        replace_file(&path, &picture.png).map_err(TrainError::file("write", &path))
+    }
+
+    fn sync(&mut self) -> Result<(), TrainError> {
+        sync_folder(&self.0) // each was synced as it was written
     }
 }
 
 /// The event file.
 struct TensorBoard {
     events: EventWriter,
-    path: PathBuf,
+    folder: PathBuf,
 }
 
 impl TensorBoard {
     fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
-        let mut written = Ok(());
         // Of an interval whose steps were all skipped there is no point to draw.
         for (tag, value) in values.iter().filter(|(_, value)| value.is_finite()) {
-            written = written.and_then(|()| self.events.scalar(step, tag, *value as f32));
+            self.events.scalar(step, tag, *value as f32);
         }
-        written.and_then(|()| self.events.flush()).map_err(TrainError::file("write", &self.path))
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), TrainError> {
+        let flushed = self.events.flush();
+        flushed.map_err(TrainError::file("write", self.events.path()))
     }
 }
 
@@ -134,20 +183,24 @@ impl MetricSink for TensorBoard {
     }
 
     fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
-        self.events
-            .image(step, "reconstructions", picture)
-            .and_then(|()| self.events.flush())
-            .map_err(TrainError::file("write", &self.path))
+        self.events.image(step, "reconstructions", picture);
+        self.flush()
+    }
+
+    fn sync(&mut self) -> Result<(), TrainError> {
+        self.events.sync().map_err(TrainError::file("sync", self.events.path()))?;
+        sync_folder(&self.folder)
     }
 }
 
 /// The launcher, which draws the progress bar.
-struct Launcher<'a> {
-    control: &'a Client,
-    steps: u64,
+pub(crate) struct Launcher {
+    pub(crate) control: Arc<Client>,
+    /// Steps of the whole run.
+    pub(crate) steps: u64,
 }
 
-impl MetricSink for Launcher<'_> {
+impl MetricSink for Launcher {
     fn row(&mut self, row: &MetricsRow) -> Result<(), TrainError> {
         if !row.loss.is_finite() {
             return Ok(()); // every step was skipped; a line about each has been sent

@@ -9,23 +9,28 @@
 mod event;
 mod tfrecord;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tessera_checkpoint::Storage;
+
 use self::event::{event_step, image_event, scalar_event, version_event};
 use self::tfrecord::{first_record, frame};
+use super::append::Appended;
 use super::image_grid::EncodedPng;
 use super::replace_file::replace_file;
 
 /// What TensorBoard recognizes an event file by.
 const FILE_PREFIX: &str = "events.out.tfevents.";
 
-/// Appends events to the one event file of a run. Buffered: see [`EventWriter::flush`].
+/// Appends events to the one event file of a run. Collected: see [`EventWriter::flush`].
 #[derive(Debug)]
 pub struct EventWriter {
-    file: BufWriter<File>,
+    file: Appended,
+    /// Events that were added since the last flush.
+    added: Vec<u8>,
 }
 
 impl EventWriter {
@@ -38,9 +43,20 @@ impl EventWriter {
     /// Those of the file system, `AlreadyExists` among them.
     pub fn create(dir: &Path, wall_time: f64) -> io::Result<Self> {
         let path = dir.join(format!("{FILE_PREFIX}{}.{}", wall_time as u64, host_name()));
-        let mut file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        file.write_all(&frame(&version_event(wall_time)))?;
-        Ok(Self { file: BufWriter::new(file) })
+        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+        let mut file = Appended::over(file, &path)?;
+        file.append(&frame(&version_event(wall_time)))?;
+        Ok(Self { file, added: Vec::new() })
+    }
+
+    /// The same events on a storage that a test may let fail.
+    pub(crate) fn on(self, storage: Storage) -> Self {
+        Self { file: self.file.on(storage), ..self }
+    }
+
+    /// The file's name.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Opens the event file in `dir` after cutting every event whose step is past `last_step`.
@@ -70,35 +86,36 @@ impl EventWriter {
             replace_file(&aside.join(name.replace("tfevents.", "")), &bytes)?;
             replace_file(&path, &kept)?;
         }
-        let file = OpenOptions::new().append(true).open(&path)?;
-        Ok(Self { file: BufWriter::new(file) })
+        Ok(Self { file: Appended::open(&path)?, added: Vec::new() })
     }
 
     /// Adds one point to the curve `tag`.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn scalar(&mut self, step: u64, tag: &str, value: f32) -> io::Result<()> {
-        self.file.write_all(&frame(&scalar_event(now(), step, tag, value)))
+    pub fn scalar(&mut self, step: u64, tag: &str, value: f32) {
+        self.added.extend(frame(&scalar_event(now(), step, tag, value)));
     }
 
     /// Adds one picture to the series `tag`.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn image(&mut self, step: u64, tag: &str, image: &EncodedPng) -> io::Result<()> {
-        self.file.write_all(&frame(&image_event(now(), step, tag, image)))
+    pub fn image(&mut self, step: u64, tag: &str, image: &EncodedPng) {
+        self.added.extend(frame(&image_event(now(), step, tag, image)));
     }
 
-    /// Hands everything written so far to the system, where TensorBoard sees it.
+    /// Hands everything that was added to the system, where TensorBoard sees it: all of it, or nothing, and
+    /// then it has to be added again.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.append(&std::mem::take(&mut self.added))
+    }
+
+    /// Sees to it that what was flushed survives a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
     }
 }
 
@@ -140,6 +157,10 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tessera_checkpoint::Fate;
+
     use super::*;
     use crate::metrics::image_grid::ImageShape;
 
@@ -163,7 +184,7 @@ mod tests {
     fn run_of_three(dir: &Path) {
         let mut writer = EventWriter::create(dir, 1_500_000_000.0).expect("creates");
         for step in 1..=3 {
-            writer.scalar(step, "loss", 1.0).expect("writes");
+            writer.scalar(step, "loss", 1.0);
         }
         writer.flush().expect("flushes");
     }
@@ -181,10 +202,32 @@ mod tests {
         let whole = aside.path().join(name.replace("tfevents.", ""));
         assert_eq!(steps(&whole), [0, 1, 2, 3], "moved aside");
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
-        writer.image(4, "picture", &EncodedPng { png: vec![0; 200], shape }).expect("writes");
-        drop(writer);
+        writer.image(4, "picture", &EncodedPng { png: vec![0; 200], shape });
+        writer.flush().expect("writes");
         assert_eq!(steps(&path), [0, 1, 2, 4]);
         assert_eq!(fs::read_dir(dir.path()).expect("folder").count(), 1);
+    }
+
+    #[test]
+    fn a_record_that_a_full_disk_has_torn_is_cut_back_before_it_is_tried_again() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        run_of_three(dir.path());
+        let path = event_file(dir.path());
+        let fates = Mutex::new(vec![Fate::Short, Fate::Short].into_iter());
+        let storage =
+            Storage::judged(move |_, _| fates.lock().unwrap().next().unwrap_or(Fate::Done));
+        let mut writer =
+            EventWriter::open_after(dir.path(), 3, dir.path()).expect("reopens").on(storage);
+        for _ in 0..2 {
+            writer.scalar(4, "loss", 1.0);
+            writer.flush().expect_err("half of it");
+            assert_eq!(steps(&path), [0, 1, 2, 3]);
+        }
+        for step in [4, 5] {
+            writer.scalar(step, "loss", 1.0);
+            writer.flush().expect("writes");
+        }
+        assert_eq!(steps(&path), [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use tessera_checkpoint::CheckpointError;
-use tessera_control::{Message, Phase, Process, RunState, RunStatus};
+use tessera_comm::all_gather_bytes;
+use tessera_control::{Client, Message, Phase, Process, RunState, RunStatus};
 
 use super::Run;
 use crate::checkpoint::{self, saver::Saved};
 use crate::coordinator::agree_on;
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
+use crate::metrics::reporter::Reporter;
+use crate::run_folder::Tenure;
 use crate::scalars::{self, NotFinite};
 
 /// Seconds that a step may wait for the save before; after them the storage is slow, and a save is
@@ -18,6 +21,8 @@ const PATIENCE: u64 = 10;
 
 /// Time between two tries of the last save.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// How long ranks wait for rank 0's storage before they tell one another again how far they are.
+const ROUND: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Begins to save the state after this step; at the end of a run, sees it through.
@@ -71,7 +76,7 @@ impl Run<'_> {
                 if let Some(committed) = committed {
                     let path = committed.path.display();
                     tracing::info!(step, %path, "checkpoint saved");
-                    self.write_status(RunState::Running, step, "")?;
+                    self.write_status(RunState::Running, step, "");
                 }
                 return Ok(true);
             }
@@ -95,7 +100,8 @@ impl Run<'_> {
         if !self.saver.has_given_up() {
             return Ok(false);
         }
-        agree_on(self.comm, error.map_or(Ok(()), |error| Err(TrainError::from(error))))?;
+        let mine = error.map_or(Ok(()), |error| Err(TrainError::from(error).once_begun()));
+        agree_on(self.comm, mine)?;
         unreachable!("a save fails on some rank")
     }
 
@@ -130,31 +136,63 @@ impl Run<'_> {
         ))
     }
 
-    pub(super) fn status(&self, state: RunState, message: &str) -> Result<(), TrainError> {
-        self.write_status(state, self.step, message)
+    /// Rank 0 writes down how the run stands, when the storage takes it.
+    pub(super) fn write_status(&self, state: RunState, step: u64, message: &str) {
+        if let Some(reporter) = &self.reporter {
+            reporter.status(status_of(self.tenure, state, step, self.comm.world_size(), message));
+        }
     }
 
-    fn write_status(&self, state: RunState, step: u64, message: &str) -> Result<(), TrainError> {
-        if self.comm.rank() != 0 {
-            return Ok(());
+    /// Waits until rank 0 has written all that was reported, as long as for a last save. Collective; after
+    /// it nothing is left to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Storage`] with what is missing.
+    pub(super) fn see_reports_through(&self) -> Result<(), TrainError> {
+        let rounds = self.config.comm.timeout_seconds.ceil() as u64;
+        for _ in 0..rounds {
+            let is_done = self.reporter.as_ref().is_none_or(|reporter| reporter.wait(ROUND));
+            let all = all_gather_bytes(self.comm, &[u8::from(is_done)])?;
+            if all.iter().all(|word| word == &[1]) {
+                break;
+            }
         }
-        self.tenure.check()?;
-        let exit_code = state.exit_code();
-        let world_size = self.comm.world_size();
-        let process = Some(Process::own());
-        let attempt = Some(self.tenure.attempt.to_string());
-        let message = message.into();
-        RunStatus { state, exit_code, step, world_size, message, process, attempt }
-            .write(&self.folder.root)
-            .map_err(TrainError::file("write the status of", &self.folder.root))
+        let missing = self.reporter.as_ref().and_then(Reporter::missing);
+        let mine = missing.map_or(Ok(()), |missing| {
+            Err(TrainError::Storage(format!(
+                "all steps up to {} are done and saved, but not all of the run could be written down \
+                 ({missing}): free some space",
+                self.step
+            )))
+        });
+        agree_on(self.comm, mine)
     }
 
     pub(super) fn notice(&self, text: String) {
         if self.comm.rank() == 0 {
-            tracing::warn!("{text}"); // to the log, and to stderr where there is no launcher
-            if let Some(control) = &self.worker.control {
-                control.send(Message::Notice { text });
-            }
+            tell(self.worker.control.as_deref(), text);
         }
     }
+}
+
+/// Says a line to whoever watches: in the log, on stderr where there is no launcher, or through it.
+pub(super) fn tell(control: Option<&Client>, text: String) {
+    tracing::warn!("{text}");
+    if let Some(control) = control {
+        control.send(Message::Notice { text });
+    }
+}
+
+/// How a run stands after `step` steps, as this process says it.
+pub(super) fn status_of(
+    tenure: &Tenure,
+    state: RunState,
+    step: u64,
+    world_size: usize,
+    message: &str,
+) -> RunStatus {
+    let (exit_code, process) = (state.exit_code(), Some(Process::own()));
+    let (message, attempt) = (message.into(), Some(tenure.attempt.to_string()));
+    RunStatus { state, exit_code, step, world_size, message, process, attempt }
 }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::disturb::{Ended, Run};
 use super::rivals;
 use super::surroundings::Surroundings;
+use super::trouble::Trouble;
 use super::{Setting, Undisturbed};
 
 /// A fault.
@@ -43,11 +44,13 @@ enum What {
     Rivals,
     /// The run's surroundings are not as usual.
     Around(Surroundings),
+    /// The storage of the run folder is full or stands still.
+    Troubled(Trouble),
 }
 
 use What::{
-    Around, Flip, Kills, Nan, Rivals, SaveKilled, Signal as Sent, Slow, Storage, Two, Worker,
-    Worlds,
+    Around, Flip, Kills, Nan, Rivals, SaveKilled, Signal as Sent, Slow, Storage, Troubled, Two,
+    Worker, Worlds,
 };
 
 const PHASES: &[&str] = &["data", "forward", "backward", "reduce", "optimizer", "checkpoint"];
@@ -115,6 +118,21 @@ pub(super) const CASES: &[Case] = &[
         name: "save-short",
         meaning: "half a write in a save: told, the run goes on",
         what: Storage { deed: "short" },
+    },
+    Case {
+        name: "disk-full",
+        meaning: "a disk that is full for a while: told once, no row is lost, the run goes on",
+        what: Troubled(Trouble::Full),
+    },
+    Case {
+        name: "storage-stalls",
+        meaning: "storage that stands still for 3 s: the run goes on",
+        what: Troubled(Trouble::StandsStill),
+    },
+    Case {
+        name: "storage-deaf",
+        meaning: "storage that does not answer the launcher when a worker dies: 3, it is named",
+        what: Troubled(Trouble::Deaf),
     },
     Case { name: "bit-flip", meaning: "a flipped bit in a checkpoint: the one before", what: Flip },
     Case {
@@ -199,7 +217,7 @@ impl Draws {
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
-    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    pub(super) fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
         all[self.below(all.len() as u64) as usize]
     }
 }
@@ -311,6 +329,7 @@ impl Case {
             }
             Around(surroundings) => surroundings.disturb(setting, expected, folder),
             Rivals => rivals::fight(setting, expected, folder, draws),
+            Troubled(trouble) => trouble.disturb(setting, expected, folder, draws),
             Kills => kills(setting, expected, folder, draws),
             Worlds => worlds(setting, folder, draws),
             Flip => flip(setting, expected, folder, draws),
@@ -421,7 +440,10 @@ fn flip(
 }
 
 /// A step, at or behind this one, after which the run saves.
-fn checkpoint_step(last: &tessera_checkpoint::Checkpoint, step: u64) -> Result<u64, String> {
+pub(super) fn checkpoint_step(
+    last: &tessera_checkpoint::Checkpoint,
+    step: u64,
+) -> Result<u64, String> {
     let every = last.manifest.config["checkpoint"]["every"].as_u64().unwrap_or(0);
     match every {
         0 => Err("checkpoint.every is 0: set it to less than train.steps".to_owned()),

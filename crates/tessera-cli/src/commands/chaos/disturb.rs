@@ -185,6 +185,11 @@ impl Running {
         }
     }
 
+    /// Process id of the launcher.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the launcher has ended.
     pub(super) fn has_ended(&mut self) -> Result<bool, String> {
         let status = self.child.try_wait().map_err(|error| error.to_string())?;
