@@ -3,6 +3,8 @@
 //! (`launch/test-hosts.sh`); between them is the real mpirun over ssh.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -12,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::resume::assert_close;
 use crate::support::{
-    processes_of, root, rows, run, steps_logged, tessera, wait_until, worker_pid,
+    processes_of, root, rows, run, steps_logged, tessera, wait_until, worker_pid, write_program,
 };
 
 /// Hosts that go away with it.
@@ -143,4 +145,106 @@ fn a_run_loses_a_host_goes_on_without_it_and_takes_it_back() {
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_close(ours, theirs);
     }
+}
+
+/// The worker says what it finds of its environment, and in which command lines of all hosts a secret stands: their
+/// processes have one `/proc`.
+const TELLS_ITS_ENVIRONMENT: &str = r#"#!/bin/bash
+seen=
+for process in /proc/[0-9]*; do
+  while IFS= read -r -d '' word; do
+    for secret in "$AWS_SECRET_ACCESS_KEY" "$TESSERA_CONTROL_TOKEN"; do
+      [[ $word != *"$secret"* ]] || seen+=" $process"
+    done
+  done <"$process/cmdline"
+done 2>/dev/null
+mine="$NCCL_SOCKET_IFNAME $AWS_SECRET_ACCESS_KEY $CHOSEN $INHERITED ${LEFT_AT_HOME-none}"
+echo "rank $OMPI_COMM_WORLD_RANK on $(hostname): $mine; forwarded $TESSERA_FORWARDED; seen in:$seen;" >&2
+"#;
+
+#[test]
+fn settings_and_secrets_reach_workers_on_all_hosts_and_no_command_line_or_log() {
+    let folder = TempDir::new().unwrap();
+    let Some(hosts) = Hosts::up(folder.path()) else { return };
+    let worker = folder.path().join("worker");
+    write_program(&worker, TELLS_ITS_ENVIRONMENT);
+    let program = tessera().get_program().to_str().unwrap().to_owned();
+    let mut launch = hosts.script("run", &["head", &program, "launch", "--hosts", "head:1,h1:1"]);
+    launch.args(["--env", "CHOSEN=a b", "--env", "INHERITED", "--verbose", "--", "eval"]);
+    launch.env("NCCL_SOCKET_IFNAME", "eth0").env("AWS_SECRET_ACCESS_KEY", "hidden-value");
+    launch.env("INHERITED", "c;d").env("LEFT_AT_HOME", "e").env("TESSERA_WORKER", &worker);
+    let (_, _, stderr) = run(&mut launch);
+    for (rank, host, left) in [(0, "head", "e"), (1, "h1", "none")] {
+        let mine = format!("rank {rank} on {host}: eth0 hidden-value a b c;d {left};");
+        let line = stderr.lines().find(|line| line.contains(&mine));
+        let line = line.unwrap_or_else(|| panic!("{mine} in {stderr}"));
+        assert!(line.ends_with("seen in:;"), "{line}");
+        let (_, forwarded) = line.split_once("forwarded ").unwrap();
+        let names: Vec<&str> = forwarded.split(';').next().unwrap().split(',').collect();
+        assert!(names.contains(&"CHOSEN") && names.contains(&"NCCL_SOCKET_IFNAME"), "{line}");
+        assert!(!names.contains(&"AWS_SECRET_ACCESS_KEY"), "{line}");
+    }
+    let told = stderr.lines().find(|line| line.contains("environment of all workers: ")).unwrap();
+    assert!(told.contains("NCCL_SOCKET_IFNAME") && told.contains("AWS_SECRET_ACCESS_KEY"));
+    let by_launcher =
+        stderr.lines().filter(|line| !line.contains("on head:") && !line.contains("on h1:"));
+    assert!(!by_launcher.collect::<String>().contains("hidden-value"), "{stderr}");
+}
+
+/// `tessera-host serve` as the first process of a container, as in a pod that is deleted.
+#[test]
+fn a_host_that_is_stopped_asks_its_workers_and_stays_until_they_have_left() {
+    let folder = TempDir::new().unwrap();
+    let missing = ["unshare", "ssh", "sshd", "ssh-keygen"].into_iter().find(|program| {
+        let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        !folders.iter().any(|folder| Path::new(folder).join(program).is_file())
+    });
+    if missing.is_some() || !geteuid().is_root() {
+        println!("skipped: needs root, unshare and openssh-server");
+        return;
+    }
+    let home = folder.path().join("home");
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = std::fs::read_to_string(root().join("docker/host.sh")).unwrap();
+    assert!(script.contains("-p 2222"));
+    let host = folder.path().join("tessera-host");
+    write_program(&host, &script.replace("-p 2222", &format!("-p {port}")));
+    // A worker that takes a second for its checkpoint.
+    let worker = folder.path().join("tessera-worker");
+    let saves =
+        "trap 'sleep 1; echo saved; exit 0' USR1\necho ready\nwhile :; do sleep 0.05; done\n";
+    write_program(&worker, &format!("#!/bin/sh\n{saves}"));
+
+    let mut container = Command::new("unshare");
+    container.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&host).arg("serve");
+    container.env("HOME", &home).env("TMPDIR", folder.path()).stdin(Stdio::null());
+    let log = File::create(folder.path().join("log")).unwrap();
+    let mut container = Launch(container.stderr(log).spawn().unwrap());
+    let told = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    wait_until("it lets others in", || told().contains("Server listening"));
+
+    let ssh = || {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-p", &port, "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-i"]);
+        ssh.arg(home.join(".ssh/id_ed25519")).arg("localhost").stdin(Stdio::null());
+        ssh
+    };
+    let mut session = Launch(ssh().arg(&worker).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(session.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready", "{}", told());
+
+    // The first process inside is the only child of unshare.
+    let parent = container.0.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let first: i32 = children.unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
+    wait_until("it says so", || told().contains("lets nobody in any more"));
+    let (code, _, stderr) = run(ssh().arg("true"));
+    assert_eq!(code, Some(255), "{stderr}");
+    assert_eq!(lines.next().map(Result::unwrap).as_deref(), Some("saved"), "{}", told());
+    assert_eq!(session.0.wait().unwrap().code(), Some(0));
+    assert_eq!(container.0.wait().unwrap().code(), Some(0), "{}", told());
 }

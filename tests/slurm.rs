@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::support::{root, rows, run, steps_logged, tessera, wait_until};
+use crate::support::{root, rows, run, steps_logged, tessera, wait_until, write_program};
 
 /// A Slurm that goes away with it.
 struct Slurm(PathBuf);
@@ -16,6 +16,11 @@ struct Slurm(PathBuf);
 impl Slurm {
     /// A head and two nodes; none, with the reason printed, where the system has no such thing.
     fn up(folder: &Path) -> Option<Self> {
+        Self::up_with(folder, "")
+    }
+
+    /// The same with so many devices that stand for GPUs on each node.
+    fn up_with(folder: &Path, gpus: &str) -> Option<Self> {
         let programs = ["ip", "ssh-keygen", "sshd", "munged", "slurmctld", "slurmd", "sbatch"];
         let missing = programs.into_iter().find(|program| {
             let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -32,7 +37,7 @@ impl Slurm {
             return None;
         }
         let slurm = Self(folder.join("slurm"));
-        let (code, _, stderr) = run(&mut slurm.script("up", &["head", "n1", "n2"]));
+        let (code, _, stderr) = run(slurm.script("up", &["head", "n1", "n2"]).env("GPUS", gpus));
         if code != Some(0) {
             println!("skipped: no Slurm here: {stderr}");
             return None;
@@ -153,6 +158,34 @@ fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
     assert_eq!(slurm.field(&urgent, "JobState"), "COMPLETED");
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("2 workers on 2 hosts"), "{said}");
+}
+
+/// mpirun starts the workers of the second node by srun, which would give them what one task was to have.
+#[test]
+fn all_workers_see_all_gpus_of_their_node_however_the_job_asked_for_them() {
+    let folder = TempDir::new().unwrap();
+    if !Path::new("/dev/tty11").exists() {
+        println!("skipped: no /dev/tty10 and /dev/tty11 to stand for GPUs");
+        return;
+    }
+    let Some(slurm) = Slurm::up_with(folder.path(), "2") else { return };
+    let worker = folder.path().join("worker");
+    let says = "echo \"rank $OMPI_COMM_WORLD_RANK on $(hostname) sees $CUDA_VISIBLE_DEVICES\"";
+    write_program(&worker, &format!("#!/bin/sh\n{says} >&2\n"));
+    let launch = format!("{} launch -- eval", tessera().get_program().to_str().unwrap());
+    for how in ["--gpus-per-task=1", "--gpus=4"] {
+        let log = folder.path().join(how);
+        let output = ["--output", log.to_str().unwrap()];
+        let asked = ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=2", how];
+        let mut job = slurm.script("run", &[&asked[..], &output, &["--wrap", &launch]].concat());
+        // The job ends as workers that say nothing end.
+        run(job.env("TESSERA_WORKER", &worker));
+        let said = std::fs::read_to_string(&log).unwrap();
+        for (rank, node) in [(0, "n1"), (1, "n1"), (2, "n2"), (3, "n2")] {
+            let expected = format!("rank {rank} on {node} sees 0,1\n");
+            assert!(said.contains(&expected), "{how}: {said}");
+        }
+    }
 }
 
 mod full {

@@ -49,6 +49,9 @@ pub mod variables {
     pub const RECORDS: &str = "TESSERA_RECORDS";
     /// Which start of the workers this is ([`crate::Attempt`]): other ones have other names.
     pub const ATTEMPT: &str = "TESSERA_ATTEMPT";
+    /// Names, with commas between, of the user's settings that the launcher has sent to the workers on all hosts:
+    /// each of them has to find the same values.
+    pub const FORWARDED: &str = "TESSERA_FORWARDED";
     /// How often the launcher has started the workers again; not set at the first start.
     pub const RESTART: &str = "TESSERA_RESTART";
     /// The configuration as the launcher resolved it: one line of JSON, opaque to the launcher.

@@ -21,6 +21,26 @@ pub enum LaunchError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A variable cannot be sent to the workers.
+    #[error("--env {name} {problem}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The arguments for mpirun are no words.
+    #[error("--mpirun-args {problem}: quote as in a shell")]
+    MpirunArgs {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// What PBS says of its job cannot be used.
+    #[error("the PBS job: {problem}; name the hosts with --hosts")]
+    Pbs {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// What Slurm says of its job cannot be used.
     #[error("the Slurm job: {problem}; name the hosts with --hosts")]
     Slurm {
@@ -119,6 +139,9 @@ impl LaunchError {
             | Self::Hosts { .. }
             | Self::Hostfile { .. }
             | Self::Slurm { .. }
+            | Self::Pbs { .. }
+            | Self::Variable { .. }
+            | Self::MpirunArgs { .. }
             | Self::NoMpirun { .. }
             | Self::BrokenMpirun { .. }
             | Self::Nested { .. }

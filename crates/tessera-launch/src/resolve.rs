@@ -55,7 +55,7 @@ pub(crate) fn resolve(
     let mut arguments: Vec<OsString> =
         vec!["resolve".into(), "--nproc".into(), world_size.to_string().into()];
     arguments.extend(args.iter().cloned());
-    let mut session = Session::start(worker, &arguments, &[], &[], Stdio::inherit())?;
+    let mut session = Session::start(worker, &arguments, &[], &[], &[], Stdio::inherit())?;
     if let Some(stdout) = session.child().stdout.take() {
         forward_lines(stdout, Stream::Out, sender.clone())
             .map_err(LaunchError::system("start a thread"))?;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use tessera_control::{Attempt, ExitCode, RunState, RunStatus, variables};
 
+use crate::environment::Forwarded;
 use crate::listener::{Event, Listener, Stream, forward_lines};
 use crate::mpirun::{Job, as_root, home};
 use crate::prometheus::Exporter;
@@ -19,8 +20,8 @@ use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
-    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, SlurmJob, Task, find_gpus,
-    find_worker, hosts, signals, waiting_of_threads,
+    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, PbsJob, SlurmJob, Task, find_gpus,
+    find_worker, hosts, signals, slurm, waiting_of_threads,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -37,10 +38,15 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 /// [`Ending`], also where it is a failure.
 pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     refuse_nesting(options.task)?;
+    let forwarded = Forwarded::collect(&options.environment)?;
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
     let slurm = if options.hosts.is_empty() { SlurmJob::find()? } else { None };
+    let options = &match slurm {
+        None if options.hosts.is_empty() => with_hosts_of_pbs(options.clone())?,
+        _ => options.clone(),
+    };
     let num_gpus = match (options.nproc, &slurm) {
         (Nproc::Auto, None) if options.hosts.is_empty() => find_gpus().names.len(),
         _ => 0,
@@ -57,6 +63,11 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
     }
     let mut world_size = asked_for;
+    if let Some(names) = forwarded.told()
+        && (hosts.iter().any(|host| !host.is_here()) || !options.environment.is_empty())
+    {
+        tracing::info!("environment of all workers: {names}");
+    }
 
     let (mut sender, mut events) = channel();
     let signals = signals::listen(sender.clone())?;
@@ -76,8 +87,17 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
         let name = first.restarted(restarts);
-        let start =
-            Start { options, name, mpirun, worker, world_size, hosts: hosts_now, limits, exporter };
+        let start = Start {
+            options,
+            forwarded: &forwarded,
+            name,
+            mpirun,
+            worker,
+            world_size,
+            hosts: hosts_now,
+            limits,
+            exporter,
+        };
         let begun = SystemTime::now();
         let attempt = start.attempt(resolved.as_ref(), restarts, sender, &events)?;
         let Some(run_dir) = resolved.as_ref().map(|resolved| resolved.run_dir.clone()) else {
@@ -108,17 +128,31 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         goes_on(&run_dir, message);
         (sender, events) = next;
         if !options.hosts.is_empty() {
-            (hosts, world_size) = hosts_left(options, asked_for)?;
+            (hosts, world_size) = hosts_left(options, mpirun, asked_for)?;
         }
     }
+}
+
+/// The same with the hosts of the PBS job, if there is one that has several.
+fn with_hosts_of_pbs(mut options: LaunchOptions) -> Result<LaunchOptions, LaunchError> {
+    let Some(PbsJob { id, hosts }) = PbsJob::find()? else { return Ok(options) };
+    let num_workers = options.nproc.count(0, &hosts);
+    tracing::info!("PBS job {id}: {num_workers} workers on {} hosts", hosts.len());
+    if hosts.len() > 1 {
+        options.hosts = hosts;
+    } else {
+        options.nproc = Nproc::Count(num_workers); // everything else is as it is without PBS
+    }
+    Ok(options)
 }
 
 /// The hosts that answer, which may be others than before, and how many workers they take.
 fn hosts_left(
     options: &LaunchOptions,
+    mpirun: &Mpirun,
     asked_for: usize,
 ) -> Result<(Vec<Host>, usize), LaunchError> {
-    let left = hosts::reachable(&options.hosts);
+    let left = hosts::reachable(&options.hosts, mpirun.vendor, &options.mpirun_args);
     let world_size = left.iter().map(|host| host.slots).sum::<usize>().min(asked_for);
     let (found, all) = (left.len(), options.hosts.len());
     let fewest = options.min_workers.unwrap_or(asked_for).max(1);
@@ -154,6 +188,7 @@ pub(crate) struct Attempted {
 /// What starting the workers takes.
 struct Start<'a> {
     options: &'a LaunchOptions,
+    forwarded: &'a Forwarded,
     name: Attempt,
     mpirun: &'a Mpirun,
     worker: &'a Path,
@@ -219,10 +254,16 @@ impl Start<'_> {
         if restarts > 0 {
             environment.push(variable(variables::RESTART, restarts.to_string()));
         }
-        let exported = exported(&environment);
-        for (name, value) in as_root().into_iter().chain(home()) {
+        environment.push(variable(variables::FORWARDED, self.forwarded.settings.join(",")));
+        let exported = self.forwarded.names(&environment);
+        environment.extend(self.forwarded.set.iter().cloned());
+        for (name, value) in
+            as_root().into_iter().chain(home()).chain(self.mpirun.settings(self.hosts))
+        {
             environment.push(variable(name, value));
         }
+        let (for_daemons, of_a_task) = slurm::for_daemons();
+        environment.extend(for_daemons);
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];
         command.extend(self.options.args.iter().cloned());
         // In a Slurm job mpirun knows the hosts by itself.
@@ -238,6 +279,7 @@ impl Start<'_> {
             hostfile: hostfile.as_deref(),
             bind_to: &self.options.bind_to,
             exported: &exported,
+            more: &self.options.mpirun_args,
             command: &command,
         });
         if self.options.verbose {
@@ -245,7 +287,8 @@ impl Start<'_> {
         }
         let blocked = self.mpirun.blocked_signals();
         let path = &self.mpirun.path;
-        let mut session = Session::start(path, &arguments, &environment, blocked, Stdio::piped())?;
+        let mut session =
+            Session::start(path, &arguments, &environment, of_a_task, blocked, Stdio::piped())?;
         let child = session.child();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let forwarded = stdout
@@ -254,23 +297,6 @@ impl Start<'_> {
         forwarded.map_err(LaunchError::system("start a thread"))?;
         Ok(session)
     }
-}
-
-/// What a user sets for the workers, besides our own variables.
-const OF_THE_USER: [&str; 5] =
-    ["RUST_LOG", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
-
-/// Names of the variables that workers on other hosts need: ours, and the user's own.
-fn exported(ours: &[(OsString, OsString)]) -> Vec<String> {
-    let inherited = std::env::vars_os().map(|(name, _)| name);
-    let mut names: Vec<String> = inherited
-        .chain(ours.iter().map(|(name, _)| name.clone()))
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with("TESSERA_") || OF_THE_USER.contains(&name.as_str()))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
 }
 
 fn refuse_nesting(task: Task) -> Result<(), LaunchError> {

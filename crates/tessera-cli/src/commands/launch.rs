@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use clap::Args;
 use tessera_control::{ExitCode, one_line};
-use tessera_launch::{Ending, LaunchError, LaunchOptions, Task, parse_hosts, read_hostfile};
+use tessera_launch::{
+    Ending, LaunchError, LaunchOptions, Task, parse_hosts, parse_variable, read_hostfile,
+    split_arguments,
+};
 
 use crate::failure::{Failure, print_ending};
 
 const SIGNALS: &str = "\
 SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
 SIGINT or SIGTERM ends it at once. TESSERA_WORKER names another worker program than the sibling
-tessera-worker. In a Slurm job the hosts and tasks are the job's.";
+tessera-worker. In a Slurm or PBS job the hosts and tasks are the job's.";
 
 /// How many workers, where, and what they do.
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ pub(crate) struct LaunchArgs {
     /// Number of workers; auto is one a GPU, 2 on CPU without one, every slot of a host file.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     nproc: String,
-    /// Hosts and their workers, as in `h1:4,h2:4`; mpirun reaches them by ssh.
+    /// Hosts and their workers, as in `h1:4,user@h2:4`; mpirun reaches them by ssh.
     #[arg(long, value_name = "HOSTS", conflicts_with = "hostfile")]
     hosts: Option<String>,
     /// The same from a file, in mpirun's own format.
@@ -35,6 +38,14 @@ pub(crate) struct LaunchArgs {
     /// The mpirun to use instead of the first one on the path.
     #[arg(long, value_name = "PATH")]
     mpirun: Option<PathBuf>,
+    /// More arguments for mpirun, before the worker's program; quoted as in a shell.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    mpirun_args: Option<String>,
+    /// Send a variable to the workers on all hosts, with the value given or that of the launcher's
+    /// environment; as often as wanted. NCCL_*, AWS_*, GOOGLE_*, OMP_*, MKL_*, UCX_*, FI_* and
+    /// proxies are sent without it. Of a secret give the name alone.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
     /// What mpirun binds a worker to; none lets the worker's threads use their share of all cores.
     #[arg(long, value_name = "UNIT", default_value = "none")]
     bind_to: String,
@@ -97,6 +108,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         (None, Some(path)) => read_hostfile(path).map_err(refused)?,
         (None, None) => Vec::new(),
     };
+    let mpirun_args = args.mpirun_args.as_deref().map_or(Ok(Vec::new()), split_arguments);
+    let environment = args.env.iter().map(|text| parse_variable(text)).collect::<Result<_, _>>();
     Ok(LaunchOptions {
         task,
         args: rest.to_vec(),
@@ -105,6 +118,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         min_workers: args.min_workers,
         mpirun: args.mpirun.clone(),
         bind_to: args.bind_to.clone(),
+        mpirun_args: mpirun_args.map_err(refused)?,
+        environment: environment.map_err(refused)?,
         silence: args.silence.map(Duration::from_secs),
         stuck: args.stuck.map(Duration::from_secs),
         max_restarts: args.max_restarts,
