@@ -80,6 +80,9 @@ enum Command {
     /// Write the pages of the book that are made from the code.
     #[command(hide = true)]
     Reference(reference::ReferenceArgs),
+    /// Stand in for mpirun and all its ranks.
+    #[command(name = chaos::players::PLAYERS, hide = true)]
+    Play(chaos::players::PlayArgs),
     /// Become a program in a session that ends with the launcher.
     #[command(name = tessera_launch::TRAMPOLINE, hide = true)]
     InSession(in_session::InSessionArgs),
@@ -130,6 +133,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => completions::pages(&args, Cli::command()),
         Command::Reference(args) => reference::run(&args, Cli::command()),
+        Command::Play(args) => chaos::players::run(&args),
         Command::InSession(args) => in_session::run(&args),
     }
 }

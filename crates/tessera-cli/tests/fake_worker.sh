@@ -16,6 +16,7 @@ fi
 rank=$OMPI_COMM_WORLD_RANK
 echo "$*" >"$FAKE_RUN/args.$rank"
 echo "${TESSERA_RESOLVED-}" >"$FAKE_RUN/resolved.$rank"
+ulimit -Sn >"$FAKE_RUN/files.$rank"
 if [[ $FAKE_MODE == crash ]]; then
   echo "rank $rank cannot load its libraries" >&2
   exit 7
@@ -31,11 +32,12 @@ stopping=0
 trap 'stopping=1' USR1
 exec 3<>"/dev/tcp/${TESSERA_CONTROL%:*}/${TESSERA_CONTROL##*:}"
 say() { printf '%s\n' "$1" >&3; }
-# Waits 0.05 s, or until a signal, gives a heartbeat now and then, and ends the worker when the launcher is gone.
+# Waits 0.05 s, or until a signal or a line of the launcher, gives a heartbeat now and then, and ends the worker when
+# the launcher is gone.
 tick() {
   ((++beat % 10)) || say "$heartbeat"
   read -r -t 0.05 -u 3
-  (($? > 128)) || exit 1
+  (($? != 1)) || exit 1
 }
 # All ranks leave together: mpirun ends the others when one leaves with a code.
 leave() {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 use tessera_control::{ExitCode, RunState, RunStatus};
 
@@ -152,6 +152,21 @@ fn a_run_that_ends_well_gives_0_and_says_where_its_folder_is() {
         assert_eq!(launch.read(&format!("args.{rank}")), "train --set a=b c\n");
         assert_eq!(launch.read(&format!("resolved.{rank}")).trim_end(), resolved);
     }
+}
+
+#[test]
+fn the_launcher_may_open_more_files_than_its_children() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(512), ..limit }).unwrap();
+    let mut launch = Launch::train("wait");
+    launch.all_workers();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", launch.launcher.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let words: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "the soft limit is the hard one");
+    assert_eq!(launch.read("files.0"), "512\n");
+    launch.signal(Signal::TERM);
+    assert_eq!(launch.end().0, Some(75));
 }
 
 #[test]

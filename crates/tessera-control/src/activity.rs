@@ -29,6 +29,8 @@ pub fn read_record(folder: &Path, rank: usize) -> Option<Message> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Connecting with the peers, over MPI and NCCL: the first phase of a worker.
+    Meet,
     /// Set-up, before the first step.
     Start,
     /// Waiting for a batch.
@@ -47,10 +49,11 @@ pub enum Phase {
 
 impl Phase {
     /// How many there are.
-    pub const NUM: usize = 7;
+    pub const NUM: usize = 8;
 
     /// All of them.
     pub const ALL: [Self; Self::NUM] = [
+        Self::Meet,
         Self::Start,
         Self::Data,
         Self::Compute,
@@ -63,6 +66,7 @@ impl Phase {
     /// Its name, as on the control connection.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Meet => "meet",
             Self::Start => "start",
             Self::Data => "data",
             Self::Compute => "compute",

@@ -19,6 +19,7 @@ mod limits;
 mod message;
 pub mod path_json;
 mod process;
+mod proof;
 mod status;
 mod streams;
 
@@ -28,8 +29,9 @@ pub use client::{Client, ControlError};
 pub use cores::{Quota, allowed_cores, quotas, usable_cores};
 pub use exit::ExitCode;
 pub use limits::LimitsConfig;
-pub use message::{Call, Message};
+pub use message::{Call, Message, Numbered, Reply};
 pub use process::{Process, SignOfLife};
+pub use proof::{draw_secret, is_proof, is_secret, proof};
 pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
@@ -39,9 +41,10 @@ pub use streams::{
 ///
 /// One underscore after `TESSERA`: two (`TESSERA__`) mark configuration keys.
 pub mod variables {
-    /// `HOST:PORT` of the launcher's control connection.
+    /// Where the launcher's control connection is: `HOST:PORT`, several with commas between them, which a worker
+    /// tries in turn.
     pub const CONTROL: &str = "TESSERA_CONTROL";
-    /// Secret that the first line on the control connection repeats.
+    /// Secret that the first line on the control connection proves to know.
     pub const CONTROL_TOKEN: &str = "TESSERA_CONTROL_TOKEN";
     /// Number of workers that the launcher asked for.
     pub const WORLD_SIZE: &str = "TESSERA_WORLD_SIZE";

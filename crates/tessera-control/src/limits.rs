@@ -16,7 +16,10 @@ pub struct LimitsConfig {
     /// two such windows in a row the others waited a quarter of their time for one worker, it is
     /// named, and the run goes on. Over MPI; what NCCL waits is not seen from the host.
     pub late_seconds: f64,
-    /// In one place of the set-up, which may read whole data sets; 5 to 604,800, as those below.
+    /// From the launcher's start of mpirun to each worker's hello, and then until the workers have met over MPI
+    /// and NCCL; also how long a worker looks for its launcher. 5 to 604,800, as those below.
+    pub meet_seconds: f64,
+    /// In one place of the set-up, which may read whole data sets.
     pub start_seconds: f64,
     /// Waiting for one batch.
     pub data_seconds: f64,
@@ -37,6 +40,7 @@ impl Default for LimitsConfig {
         Self {
             silence_seconds: 60.0,
             late_seconds: 30.0,
+            meet_seconds: 300.0,
             start_seconds: 3600.0,
             data_seconds: 300.0,
             compute_seconds: 300.0,
@@ -52,6 +56,7 @@ impl LimitsConfig {
     /// Seconds that a worker may stay in one place of each phase, in the order of [`Phase::ALL`].
     pub fn of_phases(&self) -> [f64; Phase::NUM] {
         [
+            self.meet_seconds,
             self.start_seconds,
             self.data_seconds,
             self.compute_seconds,
@@ -98,6 +103,10 @@ mod tests {
         for (bad, words) in [
             (LimitsConfig { silence_seconds: 1.0, ..good.clone() }, "limits.silence_seconds"),
             (LimitsConfig { late_seconds: 1.0, ..good.clone() }, "limits.late_seconds"),
+            (
+                LimitsConfig { meet_seconds: 1.0, ..good.clone() },
+                "limits.meet_seconds should be from 5",
+            ),
             (LimitsConfig { evaluate_seconds: f64::NAN, ..good.clone() }, "limits.evaluate_"),
             (
                 LimitsConfig { finish_seconds: 4.0, ..good },

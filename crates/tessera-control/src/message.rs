@@ -1,4 +1,4 @@
-//! One line of JSON on the control connection, from a worker to the launcher.
+//! One line of JSON on the control connection, in either direction.
 
 use std::fmt;
 
@@ -12,11 +12,20 @@ use crate::{ExitCode, Phase};
 pub enum Message {
     /// Who is speaking on this connection.
     Hello {
-        /// The secret from [`crate::variables::CONTROL_TOKEN`].
+        /// The secret from [`crate::variables::CONTROL_TOKEN`], which is taken from the launcher's own host
+        /// alone; workers leave it out and send `proof`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         token: String,
+        /// What only somebody who knows the secret can make of this connection's challenge
+        /// ([`crate::proof`]).
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        proof: String,
+        /// The attempt that the worker was started for; `None`: it was not told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<String>,
         /// Rank of the worker.
         rank: usize,
-        /// Number of workers, as the worker's communicator sees it.
+        /// Number of workers, as the worker's environment tells it.
         world_size: usize,
         /// Name of the worker's host.
         host: String,
@@ -65,6 +74,47 @@ pub enum Message {
     },
 }
 
+/// A message as it stands on the line: those that must not get lost are numbered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Numbered {
+    /// The running number of this worker's messages, from 1; none for a hello and heartbeats, which the
+    /// next one makes up for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// What is said.
+    #[serde(flatten)]
+    pub message: Message,
+}
+
+/// What the launcher tells a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Reply {
+    /// The first line of a connection.
+    Challenge {
+        /// Digits that no other connection was given.
+        challenge: String,
+    },
+    /// The hello was taken.
+    Welcome {
+        /// How long the launcher waits for a word, and so how long the worker tries to come back when the
+        /// connection breaks.
+        silence_seconds: f64,
+        /// The highest number of this worker's messages that was heard, over all its connections.
+        heard: u64,
+    },
+    /// The hello was not taken; the connection ends.
+    Refused {
+        /// Why, in one line.
+        why: String,
+    },
+    /// All messages up to this number were heard.
+    Heard {
+        /// That number.
+        number: u64,
+    },
+}
+
 /// A collective, as a worker called it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -108,5 +158,26 @@ mod tests {
         let line = serde_json::to_string(&message).expect("plain data");
         assert_eq!(line, r#"{"type":"outcome","code":75,"message":"stopped at step 7","step":7}"#);
         assert_eq!(serde_json::from_str::<Message>(&line).expect("own output"), message);
+        let numbered = Numbered { number: Some(3), message };
+        let line = serde_json::to_string(&numbered).expect("plain data");
+        assert!(line.starts_with(r#"{"number":3,"type":"outcome","code":75,"#), "{line}");
+        assert_eq!(serde_json::from_str::<Numbered>(&line).expect("own output"), numbered);
+    }
+
+    #[test]
+    fn a_hello_without_proof_and_a_heartbeat_without_new_fields_are_messages() {
+        let line = r#"{"type":"hello","token":"t","rank":1,"world_size":2,"host":"h","pid":3}"#;
+        let Numbered { number, message } = serde_json::from_str(line).expect("a message");
+        assert_eq!(number, None);
+        let (token, proof, attempt) = ("t".to_owned(), String::new(), None);
+        let (rank, world_size, host, pid) = (1, 2, "h".to_owned(), 3);
+        assert_eq!(message, Message::Hello { token, proof, attempt, rank, world_size, host, pid });
+        let line = r#"{"type":"heartbeat","phase":"compute","step":7}"#;
+        let Numbered { message, .. } = serde_json::from_str(line).expect("a message");
+        let expected = Message::Heartbeat { phase: Phase::Compute, step: 7, part: 0, call: None };
+        assert_eq!(message, expected);
+        let welcome = r#"{"type":"welcome","silence_seconds":60.0,"heard":2}"#;
+        let expected = Reply::Welcome { silence_seconds: 60.0, heard: 2 };
+        assert_eq!(serde_json::from_str::<Reply>(welcome).expect("a reply"), expected);
     }
 }

@@ -41,6 +41,12 @@ pub enum LaunchError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An address for the control connection cannot be used.
+    #[error("--control-address names {found:?}: write HOST or HOST:PORT, [ADDRESS]:PORT for IPv6")]
+    ControlAddress {
+        /// What was given.
+        found: String,
+    },
     /// What Slurm says of its job cannot be used.
     #[error("the Slurm job: {problem}; name the hosts with --hosts")]
     Slurm {
@@ -142,6 +148,7 @@ impl LaunchError {
             | Self::Pbs { .. }
             | Self::Variable { .. }
             | Self::MpirunArgs { .. }
+            | Self::ControlAddress { .. }
             | Self::NoMpirun { .. }
             | Self::BrokenMpirun { .. }
             | Self::Nested { .. }

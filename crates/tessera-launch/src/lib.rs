@@ -14,11 +14,13 @@
 //! Nothing here knows torch, MPI's library or the model: a worker is a program that speaks
 //! [`tessera_control::Message`].
 
+mod addresses;
 mod banner;
 mod child;
 mod display;
 mod environment;
 mod error;
+mod files;
 mod gpus;
 mod hostfile;
 mod hosts;
@@ -46,6 +48,7 @@ use std::time::Duration;
 
 use tessera_control::ExitCode;
 
+pub use addresses::{ControlAddress, parse_control_addresses};
 pub use child::{Child, resolve_alone};
 pub use environment::{Wanted, parse_variable};
 pub use error::LaunchError;
@@ -100,6 +103,8 @@ pub struct LaunchOptions {
     pub min_workers: Option<usize>,
     /// The `mpirun` to use; `None` takes the first one on the path.
     pub mpirun: Option<PathBuf>,
+    /// Addresses by which workers reach the launcher; none is those of this host's interfaces, and its name.
+    pub control_addresses: Vec<ControlAddress>,
     /// `mpirun`'s `--bind-to`.
     pub bind_to: String,
     /// More arguments for `mpirun`.

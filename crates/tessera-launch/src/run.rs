@@ -8,8 +8,9 @@ use std::time::{Instant, SystemTime};
 
 use tessera_control::{Attempt, ExitCode, RunState, RunStatus, variables};
 
+use crate::addresses::Reach;
 use crate::environment::Forwarded;
-use crate::listener::{Event, Listener, Stream, forward_lines};
+use crate::listener::{Event, Listener, Stream, Terms, forward_lines};
 use crate::mpirun::{Job, as_root, home};
 use crate::prometheus::Exporter;
 use crate::records::Records;
@@ -20,8 +21,8 @@ use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
-    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, PbsJob, SlurmJob, Task, find_gpus,
-    find_worker, hosts, signals, slurm, waiting_of_threads,
+    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, PbsJob, SlurmJob, Task, files,
+    find_gpus, find_worker, hosts, signals, slurm, waiting_of_threads,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -39,6 +40,7 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     refuse_nesting(options.task)?;
     let forwarded = Forwarded::collect(&options.environment)?;
+    files::raise();
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
@@ -207,7 +209,14 @@ impl Start<'_> {
         sender: Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<Attempted, LaunchError> {
-        let listener = Listener::open(!self.hosts.iter().all(Host::is_here), sender.clone())
+        let named = &self.options.control_addresses;
+        let reach = match self.hosts.iter().all(Host::is_here) && named.is_empty() {
+            true => Reach::Here,
+            false => Reach::Everywhere(named.clone()),
+        };
+        let (attempt, world_size) = (self.name.clone(), self.world_size);
+        let terms = Terms { attempt, world_size, silence: self.limits.silence };
+        let mut listener = Listener::open(&reach, &terms, sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&listener.token);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
@@ -232,7 +241,7 @@ impl Start<'_> {
         sender: Sender<Event>,
     ) -> Result<Session, LaunchError> {
         let mut environment = vec![
-            variable(variables::CONTROL, &listener.address),
+            variable(variables::CONTROL, &listener.addresses),
             variable(variables::CONTROL_TOKEN, &listener.token),
             variable(variables::WORLD_SIZE, self.world_size.to_string()),
             variable(variables::RECORDS, &records.0),

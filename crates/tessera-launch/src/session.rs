@@ -15,10 +15,10 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::{LaunchError, processes};
+use crate::{LaunchError, files, processes};
 
 /// Name of the hidden command that calls [`Trampoline::jump`]:
-/// `tessera __in-session --parent PID [--block SIGNAL]... [--core CORE]... [--gently] -- PROGRAM ARGS...`.
+/// `tessera __in-session --parent PID [--block SIGNAL]... [--core CORE]... [--files N] [--gently] -- PROGRAM ARGS...`.
 pub const TRAMPOLINE: &str = "__in-session";
 
 /// How a child is to live.
@@ -32,6 +32,8 @@ pub struct Trampoline {
     pub blocked: Vec<i32>,
     /// Cores that it may use; none: all that its parent may.
     pub cores: Vec<usize>,
+    /// How many files it may have open; `None`: as many as its parent.
+    pub files: Option<u64>,
 }
 
 impl Trampoline {
@@ -55,6 +57,9 @@ impl Trampoline {
         }
         self.block()?;
         self.bind()?;
+        if let Some(files) = self.files {
+            files::lower(files).map_err(LaunchError::system("limit the open files"))?;
+        }
         let refused = Command::new(program).args(arguments).exec();
         Err(LaunchError::system(format!("start {}", program.to_string_lossy()))(refused))
     }
@@ -114,6 +119,7 @@ impl Session {
         let child = command
             .args([TRAMPOLINE, "--parent", &std::process::id().to_string()])
             .args(blocked.iter().flat_map(|signal| ["--block".to_owned(), signal.to_string()]))
+            .args(files::before().iter().flat_map(|n| ["--files".to_owned(), n.to_string()]))
             .arg("--")
             .arg(program)
             .args(arguments)

@@ -5,6 +5,7 @@
 //! a peer that reports a lost worker gives way to the worker that is seen lost, and an mpirun that
 //! was itself killed explains every loss.
 
+mod arrival;
 mod late;
 mod verdict;
 
@@ -14,8 +15,6 @@ use tessera_control::{Call, ExitCode, LimitsConfig, Message, Phase};
 
 pub(crate) use verdict::Verdict;
 
-/// How long workers may take to say hello.
-const HELLO: Duration = Duration::from_secs(120);
 /// A worker whose peer hangs is suspected after this much silence: it beats once a second.
 const SUSPICIOUS: Duration = Duration::from_secs(5);
 
@@ -34,6 +33,8 @@ struct Worker {
     moved: Instant,
     outcome: Option<(ExitCode, String)>,
     connected: bool,
+    /// The network has ended its connection, and it was not heard since.
+    broken: Option<arrival::Break>,
 }
 
 impl Worker {
@@ -94,6 +95,8 @@ pub(crate) struct Supervision {
     window: late::Window,
     fault: Option<Fault>,
     detail: Option<String>,
+    /// How long the start had taken when it was last said whom it waits for.
+    said: Duration,
 }
 
 /// How long workers may do nothing.
@@ -108,7 +111,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Those of a configuration; `silence` and `stuck` go before it. The set-up keeps its own.
+    /// Those of a configuration; `silence` and `stuck` go before it. Meeting and the set-up keep their own.
     pub(crate) fn new(
         config: &LimitsConfig,
         silence: Option<Duration>,
@@ -122,7 +125,8 @@ impl Limits {
         };
         if let Some(stuck) = stuck {
             let all = limits.stuck.iter_mut().zip(Phase::ALL);
-            all.filter(|(_, phase)| *phase != Phase::Start).for_each(|(limit, _)| *limit = stuck);
+            all.filter(|(_, phase)| !matches!(phase, Phase::Meet | Phase::Start))
+                .for_each(|(limit, _)| *limit = stuck);
         }
         limits
     }
@@ -138,15 +142,19 @@ impl Supervision {
         let workers = vec![None; world_size];
         let longest = [Duration::ZERO; Phase::NUM];
         let window = late::Window::new(now);
-        Self { workers, started: now, limits, longest, window, fault: None, detail: None }
+        let said = Duration::ZERO;
+        Self { workers, started: now, limits, longest, window, fault: None, detail: None, said }
     }
 
-    /// Takes note of a message of `rank`.
-    pub(crate) fn hear(&mut self, rank: usize, message: &Message, now: Instant) {
+    /// Takes note of a message of `rank`: a line for a person, where it is back after a break.
+    pub(crate) fn hear(&mut self, rank: usize, message: &Message, now: Instant) -> Option<String> {
         if let Message::Hello { world_size, host, pid, .. } = message {
             if *world_size != self.workers.len() || rank >= self.workers.len() {
                 self.blame(Fault::WrongWorld { rank, world_size: *world_size });
-                return;
+                return None;
+            }
+            if self.workers[rank].is_some() {
+                return self.come_back(rank, now);
             }
             self.workers[rank] = Some(Worker {
                 host: host.clone(),
@@ -159,10 +167,11 @@ impl Supervision {
                 moved: now,
                 outcome: None,
                 connected: true,
+                broken: None,
             });
-            return;
+            return None;
         }
-        let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
+        let worker = self.workers.get_mut(rank).and_then(Option::as_mut)?;
         worker.heard = now;
         match message {
             Message::Heartbeat { .. } => {
@@ -188,6 +197,7 @@ impl Supervision {
             }
             Message::Hello { .. } | Message::Notice { .. } => {}
         }
+        None
     }
 
     /// Takes note of the last thing that each worker was doing, whenever that was: of the heartbeat
@@ -200,10 +210,11 @@ impl Supervision {
         }
     }
 
-    /// Takes note that the connection of `rank` has ended.
+    /// Takes note that the connection of `rank` has ended in order, or that its process has.
     pub(crate) fn close(&mut self, rank: usize) {
         let Some(worker) = self.workers.get_mut(rank).and_then(Option::as_mut) else { return };
         worker.connected = false;
+        worker.broken = None;
         if worker.outcome.is_some() {
             return;
         }
@@ -226,11 +237,15 @@ impl Supervision {
                 return self.blame(Fault::Silent { rank, seconds: silent.as_secs() });
             }
         }
+        if self.check_away(now) {
+            return;
+        }
         if let Some(fault) = self.stuck(now) {
             return self.blame(fault);
         }
+        let limit = self.limits.stuck[Phase::Meet as usize];
         let absent = self.absent();
-        if !absent.is_empty() && now.saturating_duration_since(self.started) > HELLO {
+        if !absent.is_empty() && now.saturating_duration_since(self.started) > limit {
             self.blame(Fault::Absent { ranks: absent });
         }
     }
@@ -251,14 +266,20 @@ impl Supervision {
         let over = |worker: &Worker| {
             let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
             let floor = self.limits.stuck[phase as usize];
-            let limit = floor.max(self.longest[phase as usize] * LEARNED);
+            // Workers meet once, so there is nothing to be learned from.
+            let learned = if phase == Phase::Meet { 0 } else { LEARNED };
+            let limit = floor.max(self.longest[phase as usize] * learned);
             let still = now.saturating_duration_since(worker.moved);
             (still > limit).then_some(still.as_secs())
         };
         let still: Vec<Option<u64>> =
             self.workers.iter().map(|worker| worker.as_ref().and_then(over)).collect();
         let seconds = still.iter().flatten().copied().max()?;
-        let waits = |rank: usize| self.workers[rank].as_ref().is_some_and(Worker::waits);
+        // Workers that meet wait for one another, as long as none has got further.
+        let meets = |worker: &Worker| matches!(worker.phase, None | Some(Phase::Meet));
+        let all_meet = self.workers.iter().flatten().all(meets);
+        let waits =
+            |rank: usize| all_meet || self.workers[rank].as_ref().is_some_and(Worker::waits);
         let culprit = (0..self.workers.len()).find(|&rank| still[rank].is_some() && !waits(rank));
         match culprit.or_else(|| self.behind()) {
             Some(rank) => Some(Fault::Stuck { rank, seconds }),

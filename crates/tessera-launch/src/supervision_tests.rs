@@ -1,4 +1,5 @@
 use super::*;
+use crate::listener::End;
 
 const LIMITS: Limits = Limits {
     silence: Duration::from_secs(60),
@@ -9,6 +10,8 @@ const LIMITS: Limits = Limits {
 fn hello(rank: usize) -> Message {
     Message::Hello {
         token: String::new(),
+        proof: String::new(),
+        attempt: None,
         rank,
         world_size: 3,
         host: "node".into(),
@@ -176,10 +179,10 @@ fn a_rank_that_has_told_its_outcome_may_be_silent() {
 fn who_never_says_hello_is_named() {
     let now = Instant::now();
     let mut run = Supervision::new(3, LIMITS, now);
-    run.hear(1, &hello(1), now + Duration::from_secs(100));
-    run.check(now + Duration::from_secs(119));
+    run.hear(1, &hello(1), now + Duration::from_secs(10));
+    run.check(now + Duration::from_secs(19));
     assert!(!run.failed() && !run.all_ready());
-    run.check(now + Duration::from_secs(121));
+    run.check(now + Duration::from_secs(21));
     let verdict = run.verdict();
     assert_eq!(verdict.code, ExitCode::WorkerLost);
     assert_eq!(verdict.message, "worker lost: rank 0, 2 never reached the launcher");
@@ -205,8 +208,8 @@ fn a_killed_mpirun_explains_the_losses_but_not_a_run_that_was_over() {
 fn worlds_of_one_are_refused() {
     let now = Instant::now();
     let mut run = Supervision::new(3, LIMITS, now);
-    let alone =
-        Message::Hello { token: String::new(), rank: 0, world_size: 1, host: "h".into(), pid: 1 };
+    let Message::Hello { token, proof, attempt, rank, host, pid, .. } = hello(0) else { return };
+    let alone = Message::Hello { token, proof, attempt, rank, world_size: 1, host, pid };
     run.hear(0, &alone, now);
     assert_eq!(run.verdict().code, ExitCode::BadInput);
 }
@@ -329,4 +332,123 @@ fn whom_the_others_wait_for_is_told_once() {
     assert!(line.starts_with(words), "{line}");
     let shares: Vec<_> = run.report(now).iter().map(|worker| worker.waiting_share).collect();
     assert_eq!(shares, [Some(0.51), Some(0.51), Some(0.01)]);
+}
+
+/// Heartbeats of these ranks, in this phase.
+fn beat(run: &mut Supervision, ranks: &[usize], phase: Phase, step: u64, now: Instant) {
+    for &rank in ranks {
+        run.hear(rank, &Message::Heartbeat { phase, step, part: 0, call: None }, now);
+    }
+}
+
+fn broken() -> End {
+    End::Broken("Connection reset by peer".into())
+}
+
+#[test]
+fn a_worker_whose_connection_broke_has_as_long_to_come_back_as_it_may_be_silent() {
+    let (mut run, start) = three();
+    let at = |second| start + Duration::from_secs(second);
+    beat(&mut run, &[0, 1, 2], Phase::Data, 1, at(1));
+    run.disconnect(2, broken(), at(2));
+    assert!(!run.failed());
+    assert_eq!(run.away().collect::<Vec<_>>(), [(2, "node", 102)]);
+    for second in 3..60 {
+        beat(&mut run, &[0, 1], Phase::Data, second, at(second));
+        run.check(at(second));
+    }
+    assert!(!run.failed());
+    let line = run.hear(2, &hello(2), at(60)).unwrap();
+    let expected = "rank 2 on host node is back: its connection had broken for 58.0 s (Connection \
+                    reset by peer)";
+    assert_eq!(line, expected);
+    assert_eq!((run.away().count(), run.report(at(60))[2].connected), (0, true));
+    beat(&mut run, &[0, 1, 2], Phase::Data, 60, at(61));
+    run.check(at(61));
+    assert!(!run.failed());
+
+    run.disconnect(2, broken(), at(62));
+    for second in 62..=122 {
+        beat(&mut run, &[0, 1], Phase::Data, second, at(second));
+        run.check(at(second));
+        assert_eq!(run.failed(), second > 121, "after {second} s");
+    }
+    let verdict = run.verdict();
+    assert_eq!(verdict.code, ExitCode::WorkerLost);
+    assert_eq!(
+        verdict.message,
+        "worker lost: rank 2 on host node, pid 102, phase data, step 60 (its connection broke 60 s \
+         ago: Connection reset by peer)"
+    );
+}
+
+#[test]
+fn an_orderly_end_without_an_outcome_and_a_death_are_losses_at_once() {
+    let (mut run, now) = three();
+    run.disconnect(1, End::InOrder, now);
+    assert_eq!(run.lost_worker(), Some(1));
+    // Its process is seen dead, or mpirun ends, while it is away.
+    let (mut run, now) = three();
+    run.disconnect(1, broken(), now);
+    run.close(1);
+    assert_eq!(run.lost_worker(), Some(1));
+    let (mut run, now) = three();
+    for rank in [0, 2] {
+        run.hear(rank, &outcome(ExitCode::Done, "done"), now);
+    }
+    run.disconnect(1, broken(), now);
+    assert!(!run.any_connected() || !run.failed());
+    run.end();
+    assert_eq!(run.lost_worker(), Some(1));
+    // After its last words nobody waits for it.
+    let (mut run, now) = three();
+    run.hear(1, &outcome(ExitCode::Done, "done"), now);
+    run.disconnect(1, broken(), now);
+    run.check(now + Duration::from_secs(1));
+    assert_eq!((run.failed(), run.away().count()), (false, 0));
+}
+
+#[test]
+fn a_start_says_every_30_s_whom_it_waits_for_and_what_the_others_do() {
+    let start = Instant::now();
+    let mut run = Supervision::new(3, LIMITS, start);
+    let at = |second| start + Duration::from_secs(second);
+    run.hear(1, &hello(1), at(1));
+    beat(&mut run, &[1], Phase::Meet, 0, at(2));
+    assert_eq!(run.waits_for(at(29)), None);
+    let line = run.waits_for(at(31)).unwrap();
+    assert_eq!(line, "start, 31 s so far: waiting for rank 0, 2; in phase meet: rank 1");
+    assert_eq!(run.waits_for(at(60)), None);
+    run.hear(0, &hello(0), at(60));
+    run.hear(2, &hello(2), at(60));
+    beat(&mut run, &[0], Phase::Start, 0, at(60));
+    let line = run.waits_for(at(62)).unwrap();
+    let expected = "start, 62 s so far: all workers are here; in phase meet: rank 1, 2; in phase start: rank 0";
+    assert_eq!(line, expected);
+    beat(&mut run, &[1, 2], Phase::Start, 0, at(63));
+    assert_eq!(run.waits_for(at(100)), None, "the set-up has a limit of its own");
+}
+
+#[test]
+fn workers_that_never_meet_wait_for_one_another_and_one_that_stays_behind_is_named() {
+    let (mut run, start) = three();
+    let at = |second| start + Duration::from_secs(second);
+    for second in 0..=20 {
+        beat(&mut run, &[0, 1, 2], Phase::Meet, 0, at(second));
+        run.check(at(second));
+    }
+    assert!(!run.failed());
+    beat(&mut run, &[0, 1, 2], Phase::Meet, 0, at(21));
+    run.check(at(21));
+    assert!(run.verdict().message.starts_with("hang: all workers wait"), "{:?}", run.verdict());
+
+    let (mut run, start) = three();
+    let at = |second| start + Duration::from_secs(second);
+    for second in 0..=21 {
+        beat(&mut run, &[0, 1], if second > 5 { Phase::Start } else { Phase::Meet }, 0, at(second));
+        beat(&mut run, &[2], Phase::Meet, 0, at(second));
+        run.check(at(second));
+    }
+    let message = run.verdict().message;
+    assert!(message.starts_with("hang: no progress for 21 s of rank 2 on host node"), "{message}");
 }

@@ -18,8 +18,8 @@ use crate::signals::{Stop, StopCounter, name};
 use crate::supervision::{Supervision, Verdict};
 use crate::{LaunchOptions, Task, startup};
 
-/// Longest time between two looks at the clock and at mpirun.
-const TICK: Duration = Duration::from_millis(100);
+/// Time between two looks at the clock, at mpirun and at all workers, of whom thousands may speak each second.
+const TICK: Duration = Duration::from_millis(50);
 /// After a pause of this length it was the launcher that did not run.
 const ASLEEP: Duration = Duration::from_secs(5);
 /// How long the others may take to leave after a failure.
@@ -99,19 +99,16 @@ impl<'a> Watch<'a> {
     pub(crate) fn until_over(&mut self) {
         let mut last = Instant::now();
         loop {
-            let event = self.events.recv_timeout(TICK);
+            self.take_all_until(last + TICK);
             let now = Instant::now();
             if now - last > ASLEEP {
                 self.supervision.forgive(now);
             }
             last = now;
-            if let Ok(event) = event {
-                self.take(event, now);
-            }
+            self.look_at_those_away();
             self.supervision.check(now);
-            if let Some(line) = self.supervision.late(now) {
-                self.display.say(&line);
-            }
+            let lines = [self.supervision.late(now), self.supervision.waits_for(now)];
+            lines.iter().flatten().for_each(|line| self.display.say(line));
             self.write_down(now);
             self.look_at_mpirun(now);
             self.pass_stop_on();
@@ -182,13 +179,27 @@ impl<'a> Watch<'a> {
         }
     }
 
+    fn take_all_until(&mut self, look: Instant) {
+        loop {
+            let now = Instant::now();
+            let Some(left) = look.checked_duration_since(now) else { return };
+            match self.events.recv_timeout(left) {
+                Ok(event) => self.take(event, Instant::now()),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take(&mut self, event: Event, now: Instant) {
         match event {
             Event::Message { rank, message } => {
-                self.supervision.hear(rank, &message, now);
+                if let Some(line) = self.supervision.hear(rank, &message, now) {
+                    self.display.say(&line);
+                }
                 self.show_message(rank, message, now);
             }
-            Event::Closed { rank } => self.supervision.close(rank),
+            Event::Closed { rank, end } => self.supervision.disconnect(rank, end, now),
+            Event::Warning(text) => self.display.say(&format!("warning: {text}")),
             Event::Line { stream, text } => {
                 let lines = self.filters[stream as usize].push(&text);
                 let lines = if self.verbose { vec![text] } else { lines };
@@ -279,6 +290,19 @@ impl<'a> Watch<'a> {
             }
         }
         self.deadline.is_some_and(|deadline| now > deadline)
+    }
+
+    /// Whose connection broke because its process on this host has ended does not come back.
+    fn look_at_those_away(&mut self) {
+        let own = host_name();
+        let is_gone = |host: &str, pid: u32| {
+            let state = i32::try_from(pid).ok().and_then(state_of);
+            host == own && state.is_none_or(|state| state.letter == 'Z')
+        };
+        let away = self.supervision.away();
+        let gone: Vec<usize> =
+            away.filter(|(_, host, pid)| is_gone(host, *pid)).map(|(rank, ..)| rank).collect();
+        gone.into_iter().for_each(|rank| self.supervision.close(rank));
     }
 
     /// Says of a silent worker on this host whether somebody stopped it; to be asked before the end.

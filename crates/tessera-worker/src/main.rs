@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::{
-    ExitCode, RunState, end_unread, hear_of_children, not_written, tell, unread, write_result,
+    ExitCode, LimitsConfig, RunState, end_unread, hear_of_children, not_written, tell, unread,
+    write_result,
 };
 use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::{Evaluation, Resolved, RunFolder, TrainError, agree_on, evaluate_run, train};
@@ -89,14 +90,15 @@ fn resolve(arguments: &TrainArguments, nproc: usize) -> ExitCode {
 
 fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
     let resolved = arguments.resolve();
-    let (comm, device, threads) = match &resolved {
+    let (comm, device, threads, limits) = match &resolved {
         Ok(Resolved { config, .. }) => {
-            (config.comm.clone(), config.train.device, config.train.threads)
+            let (device, threads) = (config.train.device, config.train.threads);
+            (config.comm.clone(), device, threads, config.limits.clone())
         }
         // Ranks meet all the same: rank 0 tells what is wrong, once.
-        Err(_) => (CommConfig::default(), DeviceConfig::Cpu, 0),
+        Err(_) => (CommConfig::default(), DeviceConfig::Cpu, 0, LimitsConfig::default()),
     };
-    let mut session = match Session::start(&comm, device, threads, stop) {
+    let mut session = match Session::start(&comm, device, threads, &limits, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -143,7 +145,8 @@ fn run_train(arguments: &TrainArguments, stop: Arc<std::sync::atomic::AtomicBool
 fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
     let BenchArguments { backend, share_gpu, .. } = *arguments;
     let config = CommConfig { backend, share_gpu, ..CommConfig::default() };
-    let session = match Session::start(&config, arguments.device, 0, stop) {
+    let limits = LimitsConfig::default();
+    let session = match Session::start(&config, arguments.device, 0, &limits, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -169,7 +172,8 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
 }
 
 fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>) -> ExitCode {
-    let session = match Session::start(&CommConfig::default(), DeviceConfig::Auto, 0, stop) {
+    let (comm, limits) = (CommConfig::default(), LimitsConfig::default());
+    let session = match Session::start(&comm, DeviceConfig::Auto, 0, &limits, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };

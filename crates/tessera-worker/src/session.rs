@@ -11,8 +11,8 @@ use tessera_comm::{
     CommConfig, Communicator, Connection, DeviceConfig, Environment, Hang, Watchdog, connect,
 };
 use tessera_control::{
-    Activity, Call, Client, ExitCode, Message, Process, RunState, RunStatus, not_written, tell,
-    unread, variables, write_result,
+    Activity, Call, Client, ExitCode, LimitsConfig, Message, Phase, Process, RunState, RunStatus,
+    not_written, tell, unread, variables, write_result,
 };
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
@@ -29,6 +29,27 @@ struct LastWords {
 }
 
 impl LastWords {
+    /// Says hello to the launcher, where there is one, as this rank of so many; looks for it as long as
+    /// `limits` has workers meet.
+    fn introduce(
+        &self,
+        rank: usize,
+        world_size: usize,
+        limits: &LimitsConfig,
+    ) -> Result<(), TrainError> {
+        let _ = self.rank.set((rank, world_size));
+        self.activity.keep_record(rank);
+        let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
+        let (patience, activity) =
+            (Duration::from_secs_f64(limits.meet_seconds), Arc::clone(&self.activity));
+        let control = Client::from_env(rank, world_size, patience, activity, lost)
+            .map_err(|error| TrainError::BadInput(error.to_string()))?;
+        if let Some(control) = control {
+            let _ = self.control.set(Arc::new(control));
+        }
+        Ok(())
+    }
+
     /// Whether nobody has said anything yet. The first words count: what breaks after a watchdog
     /// has given up is its doing.
     fn is_first(&self) -> bool {
@@ -69,39 +90,56 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects to the peers and to the launcher, where there are any; computes with so many threads, 0 for
+    /// Connects to the launcher and to the peers, where there are any; computes with so many threads, 0 for
     /// as many as there are cores for.
+    ///
+    /// The launcher comes first: it knows then who is here while MPI and NCCL look for the others.
     pub(crate) fn start(
         config: &CommConfig,
         device: DeviceConfig,
         threads: u64,
+        limits: &LimitsConfig,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, ExitCode> {
         let last_words = Arc::new(LastWords::default());
+        end_on_panic(Arc::clone(&last_words));
+        if let Some((rank, world_size)) = told_by_environment() {
+            last_words.introduce(rank, world_size, limits).map_err(|error| refuse(&error))?;
+        }
         let theirs = Arc::clone(&last_words);
         match connect(config, device, move |hang| report_hang(hang, &theirs)) {
             Ok(connection) => {
-                let over = Self::over(connection, config, threads, last_words, stop);
-                over.map_err(|error| refuse(&error))
+                let words = Arc::clone(&last_words);
+                let over = Self::over(connection, config, threads, limits, words, stop);
+                over.map_err(|error| refuse_alone(&error, &last_words))
             }
-            Err(error) => Err(refuse_alone(&error.into())),
+            Err(error) => Err(refuse_alone(&error.into(), &last_words)),
         }
     }
 
-    /// Tells the launcher, where there is one, and starts what watches this process.
+    /// Starts what watches this process.
     fn over(
         Connection { comm, device, environment }: Connection,
         config: &CommConfig,
         threads: u64,
+        limits: &LimitsConfig,
         last_words: Arc<LastWords>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, TrainError> {
-        let (rank, world_size) = (comm.rank(), comm.world_size());
-        let _ = last_words.rank.set((rank, world_size));
-        end_on_panic(Arc::clone(&last_words));
-
+        let rank = comm.rank();
+        match last_words.rank.get() {
+            // Whoever started it has not said which rank it is.
+            None => last_words.introduce(rank, comm.world_size(), limits)?,
+            Some(&(told, _)) if told != rank => {
+                return Err(TrainError::BadInput(format!(
+                    "the environment says that this is rank {told}, MPI that it is rank {rank}: use the mpirun of \
+                     the MPI that tessera-worker was built with"
+                )));
+            }
+            Some(_) => {}
+        }
         let activity = Arc::clone(&last_words.activity);
-        activity.keep_record(rank);
+        activity.enter(Phase::Start);
         if let Some(calls) = comm.calls() {
             let theirs = Arc::clone(&activity);
             calls.tell(move || theirs.write_record());
@@ -113,13 +151,7 @@ impl Session {
                 Some(Call { op, sequence, count, kind, waiting, waited_ms })
             });
         }
-        let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
-        let control = Client::from_env(rank, world_size, Arc::clone(&activity), lost)
-            .map_err(|error| TrainError::BadInput(error.to_string()))?
-            .map(Arc::new);
-        if let Some(control) = &control {
-            let _ = last_words.control.set(Arc::clone(control));
-        }
+        let control = last_words.control.get().cloned();
         let threads = threads::choose(&*comm, threads)?;
         threads::compute_with(threads.count);
         tch::set_num_interop_threads(1);
@@ -247,19 +279,21 @@ pub(crate) fn refuse(error: &TrainError) -> ExitCode {
     error.code()
 }
 
-/// Tells an error of a process that could not be connected with its peers: to the launcher, if
-/// there is one and the process knows its rank, and otherwise to whoever reads stderr.
-fn refuse_alone(error: &TrainError) -> ExitCode {
-    let rank = tessera_comm::rank_from_env();
+/// Rank and number of workers that a launcher and its mpirun have told this process.
+fn told_by_environment() -> Option<(usize, usize)> {
     let world = std::env::var(variables::WORLD_SIZE).ok().and_then(|size| size.parse().ok());
-    let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
-    let control = rank.zip(world).and_then(|(rank, world_size)| {
-        Client::from_env(rank, world_size, Arc::default(), lost).ok().flatten()
-    });
-    let Some(control) = control else { return refuse(error) };
-    let (code, message) = (error.code(), error.to_string());
-    control.send(Message::Outcome { code, message, step: 0 });
-    control.close();
+    tessera_comm::rank_from_env().zip(world)
+}
+
+/// Tells an error of a process that could not be connected with its peers: to the launcher, if
+/// it has said hello to one, and otherwise to whoever reads stderr.
+fn refuse_alone(error: &TrainError, last_words: &LastWords) -> ExitCode {
+    if last_words.control.get().is_none() {
+        return refuse(error);
+    }
+    if last_words.is_first() {
+        last_words.say(error.code(), &error.to_string());
+    }
     error.code()
 }
 

@@ -7,6 +7,8 @@
 
 mod catalogue;
 mod disturb;
+pub(crate) mod players;
+mod simulate;
 mod surroundings;
 
 use std::io::Write;
@@ -25,8 +27,8 @@ use disturb::Run;
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
     /// Configuration file (TOML) of the run that is disturbed; a short one.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "simulate")]
+    config: Option<PathBuf>,
     /// Set a key over the file, as often as wanted.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -49,6 +51,13 @@ pub(crate) struct ChaosArgs {
     /// Folder for the runs; those of faults that were passed are removed. A temporary one without.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Play so many ranks in one process instead, and measure the launcher: its processor time, memory,
+    /// descriptors, and how long its verdict takes after a start, a death, a silent host, and restarts.
+    #[arg(long, value_name = "RANKS", value_parser = clap::value_parser!(u64).range(simulate::FEWEST..=100_000))]
+    simulate: Option<u64>,
+    /// Print what was measured as JSON.
+    #[arg(long, requires = "simulate")]
+    json: bool,
     /// Longest time that a run may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit: u64,
@@ -56,6 +65,9 @@ pub(crate) struct ChaosArgs {
 
 /// Runs the matrix; 1 if any fault was not passed.
 pub(crate) fn run(args: &ChaosArgs) -> Result<ExitCode, Failure> {
+    if let Some(ranks) = args.simulate {
+        return simulate::run(ranks as usize, args.json, Duration::from_secs(args.limit));
+    }
     let mut out = std::io::stdout().lock();
     if args.faults == "list" {
         for case in CASES {
@@ -70,8 +82,9 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<ExitCode, Failure> {
     };
     std::fs::create_dir_all(&root)
         .map_err(|error| Failure::bad_input(format!("cannot make {}: {error}", root.display())))?;
+    let config = args.config.as_deref().expect("clap asks for it where nothing is simulated");
     let setting = Setting {
-        config: &args.config,
+        config,
         set: &args.set,
         nproc: args.nproc as usize,
         kills: args.kills,

@@ -19,6 +19,9 @@ pub(crate) struct InSessionArgs {
     /// Number of a core that the program may use; all without.
     #[arg(long, value_name = "NUMBER")]
     core: Vec<usize>,
+    /// How many files the program may have open.
+    #[arg(long, value_name = "NUMBER")]
+    files: Option<u64>,
     /// Ask the program to end where it would be killed.
     #[arg(long)]
     gently: bool,
@@ -34,6 +37,7 @@ pub(crate) fn run(args: &InSessionArgs) -> Result<ExitCode, Failure> {
         gently: args.gently,
         blocked: args.block.clone(),
         cores: args.core.clone(),
+        files: args.files,
     };
     match trampoline.jump(&args.command) {
         Ok(never) => match never {},

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use tessera_control::{ExitCode, one_line};
 use tessera_launch::{
-    Ending, LaunchError, LaunchOptions, Task, parse_hosts, parse_variable, read_hostfile,
-    split_arguments,
+    Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, parse_variable,
+    read_hostfile, split_arguments,
 };
 
 use crate::failure::{Failure, print_ending};
@@ -46,6 +46,10 @@ pub(crate) struct LaunchArgs {
     /// proxies are sent without it. Of a secret give the name alone.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
+    /// An address by which workers reach this launcher, HOST or HOST:PORT, as often as wanted or with commas between
+    /// them, in the order in which they are tried. Without it, those of all interfaces of this host.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    control_address: Vec<String>,
     /// What mpirun binds a worker to; none lets the worker's threads use their share of all cores.
     #[arg(long, value_name = "UNIT", default_value = "none")]
     bind_to: String,
@@ -110,6 +114,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
     };
     let mpirun_args = args.mpirun_args.as_deref().map_or(Ok(Vec::new()), split_arguments);
     let environment = args.env.iter().map(|text| parse_variable(text)).collect::<Result<_, _>>();
+    let control = args.control_address.iter().map(|text| parse_control_addresses(text));
+    let control = control.collect::<Result<Vec<_>, _>>().map_err(refused)?;
     Ok(LaunchOptions {
         task,
         args: rest.to_vec(),
@@ -117,6 +123,7 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         hosts,
         min_workers: args.min_workers,
         mpirun: args.mpirun.clone(),
+        control_addresses: control.concat(),
         bind_to: args.bind_to.clone(),
         mpirun_args: mpirun_args.map_err(refused)?,
         environment: environment.map_err(refused)?,

@@ -83,7 +83,8 @@ impl Supervision {
 /// What a worker that trains has waited in all, where it tells.
 fn waited(worker: &Worker) -> Option<u64> {
     let trains = worker.connected && worker.outcome.is_none();
-    let trains = trains && worker.phase.is_some_and(|phase| phase != Phase::Start);
+    let trains =
+        trains && worker.phase.is_some_and(|phase| !matches!(phase, Phase::Meet | Phase::Start));
     worker.call.as_ref().filter(|_| trains).map(|call| call.waited_ms)
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tessera_control::{Call, ExitCode, Phase};
 
-use super::{Fault, Supervision};
+use super::{Fault, Supervision, arrival};
 use crate::report::WorkerReport;
 
 /// How a run ended.
@@ -47,7 +47,7 @@ impl Supervision {
                 (ExitCode::Hang, message)
             }
             Some(Fault::Absent { ranks }) => {
-                let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                let ranks = arrival::ranks(ranks);
                 let message =
                     format!("worker lost: rank {ranks} never reached the launcher{detail}");
                 (ExitCode::WorkerLost, message)
