@@ -147,19 +147,37 @@ fn a_run_loses_a_host_goes_on_without_it_and_takes_it_back() {
     }
 }
 
-/// The worker says what it finds of its environment, and in which command lines of all hosts a secret stands: their
-/// processes have one `/proc`.
-const TELLS_ITS_ENVIRONMENT: &str = r#"#!/bin/bash
-seen=
-for process in /proc/[0-9]*; do
-  while IFS= read -r -d '' word; do
-    for secret in "$AWS_SECRET_ACCESS_KEY" "$TESSERA_CONTROL_TOKEN"; do
-      [[ $word != *"$secret"* ]] || seen+=" $process"
-    done
-  done <"$process/cmdline"
-done 2>/dev/null
-mine="$NCCL_SOCKET_IFNAME $AWS_SECRET_ACCESS_KEY $CHOSEN $INHERITED ${LEFT_AT_HOME-none}"
-echo "rank $OMPI_COMM_WORLD_RANK on $(hostname): $mine; forwarded $TESSERA_FORWARDED; seen in:$seen;" >&2
+/// The worker says what it finds of its environment, what the launcher sends it, and in which command lines of all
+/// hosts a secret stands: their processes have one `/proc`.
+const TELLS_ITS_ENVIRONMENT: &str = r#"#!/usr/bin/env python3
+import glob, hashlib, hmac, json, os, socket, sys
+
+mine = os.environ
+secret, attempt, rank = mine["TESSERA_CONTROL_TOKEN"], mine["TESSERA_ATTEMPT"], int(mine["OMPI_COMM_WORLD_RANK"])
+for address in mine["TESSERA_CONTROL"].split(","):
+    host, port = address.rsplit(":", 1)
+    try:
+        lines = socket.create_connection((host.strip("[]"), port), 5).makefile("rw")
+        break
+    except OSError:
+        pass
+challenge = json.loads(lines.readline())["challenge"]
+words = f"{challenge} {attempt} {rank}".encode()
+hello = dict(type="hello", proof=hmac.new(secret.encode(), words, hashlib.sha256).hexdigest(), attempt=attempt,
+             rank=rank, world_size=2, host=socket.gethostname(), pid=os.getpid())
+print(json.dumps(hello), file=lines, flush=True)
+sent = json.loads(lines.readline())["environment"]
+seen = []
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        text = open(path, "rb").read()
+    except OSError:
+        continue
+    seen += [path for value in (secret, sent["AWS_SECRET_ACCESS_KEY"]) if value.encode() in text]
+found = [mine.get(name, "none") for name in ("NCCL_SOCKET_IFNAME", "CHOSEN", "INHERITED", "LEFT_AT_HOME")]
+found.append(mine.get("AWS_SECRET_ACCESS_KEY", "none"))
+found += [json.dumps(sent), mine["TESSERA_FORWARDED"], f"seen in {seen}"]
+print(f"rank {rank} on {socket.gethostname()}: {'; '.join(found)}", file=sys.stderr)
 "#;
 
 #[test]
@@ -172,22 +190,26 @@ fn settings_and_secrets_reach_workers_on_all_hosts_and_no_command_line_or_log() 
     let mut launch = hosts.script("run", &["head", &program, "launch", "--hosts", "head:1,h1:1"]);
     launch.args(["--env", "CHOSEN=a b", "--env", "INHERITED", "--verbose", "--", "eval"]);
     launch.env("NCCL_SOCKET_IFNAME", "eth0").env("AWS_SECRET_ACCESS_KEY", "hidden-value");
-    launch.env("INHERITED", "c;d").env("LEFT_AT_HOME", "e").env("TESSERA_WORKER", &worker);
+    launch.env("INHERITED", "c,d").env("LEFT_AT_HOME", "e").env("TESSERA_WORKER", &worker);
     let (_, _, stderr) = run(&mut launch);
-    for (rank, host, left) in [(0, "head", "e"), (1, "h1", "none")] {
-        let mine = format!("rank {rank} on {host}: eth0 hidden-value a b c;d {left};");
+    // What is a secret comes from the launcher alone, where it is not inherited.
+    for (rank, host, left, inherited) in
+        [(0, "head", "e", "hidden-value"), (1, "h1", "none", "none")]
+    {
+        let mine = format!("rank {rank} on {host}: eth0; a b; c,d; {left}; {inherited};");
         let line = stderr.lines().find(|line| line.contains(&mine));
         let line = line.unwrap_or_else(|| panic!("{mine} in {stderr}"));
-        assert!(line.ends_with("seen in:;"), "{line}");
-        let (_, forwarded) = line.split_once("forwarded ").unwrap();
-        let names: Vec<&str> = forwarded.split(';').next().unwrap().split(',').collect();
-        assert!(names.contains(&"CHOSEN") && names.contains(&"NCCL_SOCKET_IFNAME"), "{line}");
-        assert!(!names.contains(&"AWS_SECRET_ACCESS_KEY"), "{line}");
+        let parts: Vec<&str> = line.rsplitn(4, "; ").collect();
+        assert_eq!(parts[0], "seen in []", "{line}");
+        let forwarded: Vec<&str> = parts[1].split(',').collect();
+        assert!(forwarded.contains(&"CHOSEN") && forwarded.contains(&"NCCL_SOCKET_IFNAME"));
+        assert!(!forwarded.contains(&"AWS_SECRET_ACCESS_KEY"), "{line}");
+        assert!(parts[2].contains(r#""AWS_SECRET_ACCESS_KEY": "hidden-value""#), "{line}");
     }
     let told = stderr.lines().find(|line| line.contains("environment of all workers: ")).unwrap();
     assert!(told.contains("NCCL_SOCKET_IFNAME") && told.contains("AWS_SECRET_ACCESS_KEY"));
     let by_launcher =
-        stderr.lines().filter(|line| !line.contains("on head:") && !line.contains("on h1:"));
+        stderr.lines().filter(|line| !line.contains(" on head: ") && !line.contains(" on h1: "));
     assert!(!by_launcher.collect::<String>().contains("hidden-value"), "{stderr}");
 }
 

@@ -20,6 +20,7 @@ mod message;
 pub mod path_json;
 mod process;
 mod proof;
+mod secrets;
 mod status;
 mod streams;
 
@@ -32,6 +33,7 @@ pub use limits::LimitsConfig;
 pub use message::{Call, Message, Numbered, Reply};
 pub use process::{Process, SignOfLife};
 pub use proof::{draw_secret, is_proof, is_secret, proof};
+pub use secrets::Secrets;
 pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,

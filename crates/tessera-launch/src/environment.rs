@@ -1,8 +1,9 @@
 //! What of the launcher's environment the workers on all hosts get, and how it gets there.
 //!
-//! Workers on the launcher's host inherit everything; those on other hosts get what mpirun is told to pass on.
-//! mpirun is given the names on its command line and takes the values from its own environment: it sends them
-//! to its daemons over its own connections, so that no value stands in a command line, a file or a log.
+//! Workers on the launcher's host inherit everything. Those on other hosts get settings from mpirun, which is given the
+//! names on its command line, takes the values from its own environment and sends them to its daemons; and secrets
+//! from the launcher itself, in the welcome that answers their hello on the control connection. So no value
+//! stands in a command line, a file or a log.
 //!
 //! What is about one host alone stays there: `PATH`, `HOME`, `CUDA_VISIBLE_DEVICES`, and `LD_LIBRARY_PATH`, since
 //! libraries that another host has elsewhere would be lost by it. `--env` sends these too.
@@ -11,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use tessera_control::variables;
+use tessera_control::{Secrets, variables};
 
 use crate::LaunchError;
 
@@ -101,8 +102,8 @@ pub(crate) struct Forwarded {
     pub(crate) set: Vec<(OsString, OsString)>,
     /// Names of a person's settings, in order.
     pub(crate) settings: Vec<String>,
-    /// Names of a person's secrets, in order.
-    pub(crate) secrets: Vec<String>,
+    /// A person's secrets.
+    pub(crate) secrets: Secrets,
     /// Names of our own variables that a person has set, in order.
     ours: Vec<String>,
 }
@@ -148,12 +149,16 @@ impl Forwarded {
             if !goes_everywhere(&name) && !asked_for.contains(&name.as_str()) {
                 continue;
             }
-            let names = match name.starts_with(OURS) {
-                true => &mut this.ours,
-                false if is_secret(&name, &value) => &mut this.secrets,
-                false => &mut this.settings,
-            };
-            names.push(name);
+            if name.starts_with(OURS) {
+                this.ours.push(name);
+            } else if !is_secret(&name, &value) {
+                this.settings.push(name);
+            } else if let Ok(value) = value.into_string() {
+                this.secrets.0.insert(name, value);
+            } else {
+                let problem = "is a secret and not UTF-8: only UTF-8 can be sent".to_owned();
+                return Err(LaunchError::Variable { name, problem });
+            }
         }
         Ok(this)
     }
@@ -163,7 +168,7 @@ impl Forwarded {
         let launcher = launcher.iter().filter_map(|(name, _)| name.to_str());
         let launcher = launcher.filter(|name| goes_everywhere(name)).map(str::to_owned);
         let mut names: Vec<String> =
-            [&self.settings, &self.secrets, &self.ours].into_iter().flatten().cloned().collect();
+            [&self.settings, &self.ours].into_iter().flatten().cloned().collect();
         names.extend(launcher);
         names.sort();
         names.dedup();
@@ -172,15 +177,14 @@ impl Forwarded {
 
     /// Names for a person, and never a value; none where there are none.
     pub(crate) fn told(&self) -> Option<String> {
-        let told = match (self.settings.as_slice(), self.secrets.as_slice()) {
-            ([], []) => return None,
-            (settings, []) => settings.join(", "),
-            ([], secrets) => format!("secrets {}", secrets.join(", ")),
-            (settings, secrets) => {
-                format!("{}, and secrets {}", settings.join(", "), secrets.join(", "))
-            }
-        };
-        Some(told)
+        let settings = self.settings.join(", ");
+        let secrets: Vec<&str> = self.secrets.0.keys().map(String::as_str).collect();
+        match (settings.is_empty(), secrets.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(settings),
+            (true, false) => Some(format!("secrets {}", secrets.join(", "))),
+            (false, false) => Some(format!("{settings}, and secrets {}", secrets.join(", "))),
+        }
     }
 }
 
@@ -269,12 +273,12 @@ mod tests {
              MKL_CBWR NCCL_IB_PKEY NCCL_SOCKET_IFNAME OMP_NUM_THREADS UCX_TLS https_proxy no_proxy"
         );
         assert_eq!(
-            forwarded.secrets.join(" "),
+            forwarded.secrets.0.keys().cloned().collect::<Vec<_>>().join(" "),
             "AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN GOOGLE_SERVICE_ACCOUNT_KEY HTTP_PROXY all_proxy"
         );
         let launcher = [("TESSERA_CONTROL".into(), "a".into()), ("HOME".into(), "/".into())];
         let names = forwarded.names(&launcher);
-        assert_eq!(names.len(), 11 + 5 + 2, "{names:?}");
+        assert_eq!(names.len(), 11 + 2, "no secret goes through mpirun: {names:?}");
         assert!(names.contains(&"TESSERA__TRAIN__STEPS".to_owned()), "{names:?}");
         assert!(names.contains(&"TESSERA_CONTROL".to_owned()), "{names:?}");
     }
@@ -285,7 +289,7 @@ mod tests {
         let asked_for = ["HF_TOKEN", "LD_LIBRARY_PATH=/opt/lib", "OMP_NUM_THREADS=4", "EMPTY="];
         let forwarded = forwarded(&environment, &asked_for).unwrap();
         assert_eq!(forwarded.settings, ["EMPTY", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"]);
-        assert_eq!(forwarded.secrets, ["HF_TOKEN"]);
+        assert_eq!(forwarded.secrets.0["HF_TOKEN"], "hidden");
         let set: Vec<_> = forwarded.set.iter().map(|(name, value)| (&**name, &**value)).collect();
         let expected = [("LD_LIBRARY_PATH", "/opt/lib"), ("OMP_NUM_THREADS", "4"), ("EMPTY", "")];
         assert_eq!(set, expected.map(|(name, value)| (OsStr::new(name), OsStr::new(value))));

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Instant, SystemTime};
 
-use tessera_control::{Attempt, ExitCode, RunState, RunStatus, variables};
+use tessera_control::{Attempt, ExitCode, RunState, RunStatus, Secrets, variables};
 
 use crate::addresses::Reach;
 use crate::environment::Forwarded;
@@ -74,7 +74,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let (mut sender, mut events) = channel();
     let signals = signals::listen(sender.clone())?;
     let resolved = match options.task {
-        Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
+        Task::Train => {
+            Some(resolve(&worker, world_size, &options.args, &forwarded.set, &sender, &events)?)
+        }
         Task::Eval => None,
     };
     let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
@@ -214,8 +216,13 @@ impl Start<'_> {
             true => Reach::Here,
             false => Reach::Everywhere(named.clone()),
         };
+        // Workers of this host inherit them.
+        let environment = match reach {
+            Reach::Here => Secrets::default(),
+            Reach::Everywhere(_) => self.forwarded.secrets.clone(),
+        };
         let (attempt, world_size) = (self.name.clone(), self.world_size);
-        let terms = Terms { attempt, world_size, silence: self.limits.silence };
+        let terms = Terms { attempt, world_size, silence: self.limits.silence, environment };
         let mut listener = Listener::open(&reach, &terms, sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&listener.token);

@@ -12,7 +12,7 @@ use tessera_comm::{
 };
 use tessera_control::{
     Activity, Call, Client, ExitCode, LimitsConfig, Message, Phase, Process, RunState, RunStatus,
-    not_written, tell, unread, variables, write_result,
+    Secrets, not_written, tell, unread, variables, write_result,
 };
 use tessera_train::{Faults, RunFolder, TrainError, Worker};
 
@@ -42,7 +42,8 @@ impl LastWords {
         let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
         let (patience, activity) =
             (Duration::from_secs_f64(limits.meet_seconds), Arc::clone(&self.activity));
-        let control = Client::from_env(rank, world_size, patience, activity, lost)
+        let take = |secrets: Secrets| tessera_comm::set_variables(&secrets.0);
+        let control = Client::from_env(rank, world_size, patience, activity, take, lost)
             .map_err(|error| TrainError::BadInput(error.to_string()))?;
         if let Some(control) = control {
             let _ = self.control.set(Arc::new(control));
