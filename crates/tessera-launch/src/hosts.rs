@@ -13,13 +13,28 @@ use crate::{LaunchError, Vendor};
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Open MPI's names for the program with which it reaches hosts, and its options: that of version 5, those of 4.
-const AGENTS: [&str; 3] = ["plm_ssh_agent", "plm_rsh_agent", "orte_rsh_agent"];
-/// What stands before them in the environment.
-const AGENT_VARIABLES: [&str; 2] = ["PRTE_MCA_", "OMPI_MCA_"];
-/// The same of MPICH, as variables and as options.
-const HYDRA_AGENTS: [&str; 2] = ["HYDRA_LAUNCHER_EXEC", "HYDRA_BOOTSTRAP_EXEC"];
-const HYDRA_OPTIONS: [&str; 2] = ["launcher-exec", "bootstrap-exec"];
+/// Names for the program with which an mpirun reaches hosts, and its options: as variables, the first that is set
+/// counts, and as words on its command line.
+struct AgentNames {
+    variables: &'static [&'static str],
+    words: &'static [&'static str],
+}
+
+const OPEN_MPI_4: AgentNames = AgentNames {
+    variables: &[AGENT_OF_4, "OMPI_MCA_orte_rsh_agent"],
+    words: &["plm_rsh_agent", "orte_rsh_agent"],
+};
+/// The launcher hands the variables of 4, which 5 does not know, on to it ([`agent_for_5`]).
+const OPEN_MPI_5: AgentNames = AgentNames {
+    variables: &[AGENT_OF_5, AGENT_OF_4, "OMPI_MCA_orte_rsh_agent"],
+    words: &["plm_ssh_agent", "plm_rsh_agent"],
+};
+const MPICH: AgentNames = AgentNames {
+    variables: &["HYDRA_LAUNCHER_EXEC", "HYDRA_BOOTSTRAP_EXEC"],
+    words: &["-launcher-exec", "--launcher-exec", "-bootstrap-exec", "--bootstrap-exec"],
+};
+const AGENT_OF_4: &str = "OMPI_MCA_plm_rsh_agent";
+const AGENT_OF_5: &str = "PRTE_MCA_plm_ssh_agent";
 
 /// A host and how many workers it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,29 +195,31 @@ fn agent(
     arguments: &[OsString],
     variable: impl Fn(&str) -> Option<String>,
 ) -> Vec<String> {
-    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
-    let found = match vendor {
-        Vendor::OpenMpi { .. } => {
-            let given = words.windows(2).find(|pair| AGENTS.contains(&pair[0]));
-            given.map(|pair| pair[1].to_owned()).or_else(|| {
-                let names = AGENTS.iter().flat_map(|name| {
-                    AGENT_VARIABLES.iter().map(move |prefix| format!("{prefix}{name}"))
-                });
-                names.into_iter().find_map(|name| variable(&name))
-            })
-        }
-        Vendor::Mpich => {
-            let is_option = |word: &str| HYDRA_OPTIONS.contains(&word.trim_start_matches('-'));
-            let given = words.windows(2).find(|pair| is_option(pair[0]));
-            given
-                .map(|pair| pair[1].to_owned())
-                .or_else(|| HYDRA_AGENTS.iter().find_map(|name| variable(name)))
-        }
+    let names = match vendor {
+        Vendor::OpenMpi { major: ..5 } => OPEN_MPI_4,
+        Vendor::OpenMpi { .. } => OPEN_MPI_5,
+        Vendor::Mpich => MPICH,
     };
+    let is_option = |word: &OsString| word.to_str().is_some_and(|word| names.words.contains(&word));
+    let given = arguments.windows(2).find(|pair| is_option(&pair[0]));
+    let found = given
+        .map(|pair| pair[1].to_string_lossy().into_owned())
+        .or_else(|| names.variables.iter().find_map(|name| variable(name)));
     // Open MPI takes the first that there is of several, with colons between.
     let first = found.as_deref().and_then(|agents| agents.split(':').next()).unwrap_or_default();
     let agent: Vec<String> = first.split_whitespace().map(str::to_owned).collect();
     if agent.is_empty() { vec!["ssh".to_owned()] } else { agent }
+}
+
+/// The variable that Open MPI 5 is to get where a user has set that of Open MPI 4 alone.
+pub(crate) fn agent_for_5(
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<(&'static str, OsString)> {
+    let [of_5, of_4 @ ..] = OPEN_MPI_5.variables else { return None };
+    if variable(of_5).is_some() {
+        return None;
+    }
+    of_4.iter().find_map(|name| variable(name)).map(|agent| (*of_5, agent))
 }
 
 /// Writes a host file for this `mpirun`.
@@ -277,18 +294,33 @@ mod tests {
             };
             agent(vendor, &arguments, find).join(" ")
         };
-        let open_mpi = Vendor::OpenMpi { major: 5 };
+        let [older, open_mpi] = [4, 5].map(|major| Vendor::OpenMpi { major });
         assert_eq!(ask(open_mpi, &[], &[]), "ssh");
         let variable = ("OMPI_MCA_plm_rsh_agent", "ssh -F f : rsh");
+        assert_eq!(ask(older, &[], &[variable]), "ssh -F f");
         assert_eq!(ask(open_mpi, &[], &[variable]), "ssh -F f");
         let newer = ("PRTE_MCA_plm_ssh_agent", "myssh");
         assert_eq!(ask(open_mpi, &[], &[variable, newer]), "myssh");
+        assert_eq!(ask(older, &[], &[variable, newer]), "ssh -F f");
         let arguments = ["--mca", "plm_rsh_agent", "/opt/ssh -q"];
         assert_eq!(ask(open_mpi, &arguments, &[variable, newer]), "/opt/ssh -q");
+        assert_eq!(ask(open_mpi, &["--prtemca", "plm_ssh_agent", "a"], &[newer]), "a");
         assert_eq!(ask(Vendor::Mpich, &[], &[variable]), "ssh");
         let hydra = ("HYDRA_LAUNCHER_EXEC", "/opt/ssh");
         assert_eq!(ask(Vendor::Mpich, &[], &[hydra]), "/opt/ssh");
         assert_eq!(ask(Vendor::Mpich, &["-launcher-exec", "rsh"], &[hydra]), "rsh");
+    }
+
+    #[test]
+    fn open_mpi_5_gets_what_was_set_for_4() {
+        let of = |set: &[&'static str]| {
+            let set = set.to_vec();
+            agent_for_5(move |name| set.contains(&name).then(|| OsString::from(name)))
+        };
+        let expected = ("PRTE_MCA_plm_ssh_agent", OsString::from("OMPI_MCA_plm_rsh_agent"));
+        assert_eq!(of(&["OMPI_MCA_plm_rsh_agent"]), Some(expected));
+        assert_eq!(of(&["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"]), None);
+        assert_eq!(of(&[]), None);
     }
 
     #[test]

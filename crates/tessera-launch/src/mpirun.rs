@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::hosts::agent_for_5;
 use crate::worker::on_path;
 use crate::{Host, LaunchError};
 
@@ -90,14 +91,21 @@ impl Mpirun {
 
     /// Settings of its own that this `mpirun` is started with where the user has set none: as variables, since
     /// Open MPI refuses an option that a user's arguments have, too.
-    pub(crate) fn settings(&self, hosts: &[Host]) -> Vec<(&'static str, &'static str)> {
-        let Vendor::OpenMpi { major: ..5 } = self.vendor else { return Vec::new() };
-        let mut settings = vec![("OMPI_MCA_btl", "^openib")]; // warns wherever there is InfiniBand
-        if hosts.iter().any(Host::is_ipv6) {
-            settings.push(("OMPI_MCA_regx", "naive")); // the others know no colons in names
+    pub(crate) fn settings(&self, hosts: &[Host]) -> Vec<(&'static str, OsString)> {
+        match self.vendor {
+            Vendor::OpenMpi { major: ..5 } => {
+                // openib warns wherever there is InfiniBand; only this regx takes colons in names.
+                let has_ipv6 = hosts.iter().any(Host::is_ipv6);
+                let regx = has_ipv6.then_some(("OMPI_MCA_regx", "naive"));
+                let settings = [("OMPI_MCA_btl", "^openib")].into_iter().chain(regx);
+                let unset = settings.filter(|(name, _)| std::env::var_os(name).is_none());
+                unset.map(|(name, value)| (name, value.into())).collect()
+            }
+            Vendor::OpenMpi { .. } => {
+                agent_for_5(|name| std::env::var_os(name)).into_iter().collect()
+            }
+            Vendor::Mpich => Vec::new(),
         }
-        settings.retain(|(name, _)| std::env::var_os(name).is_none());
-        settings
     }
 
     /// The arguments that start `job`.

@@ -273,11 +273,11 @@ impl Start<'_> {
         environment.push(variable(variables::FORWARDED, self.forwarded.settings.join(",")));
         let exported = self.forwarded.names(&environment);
         environment.extend(self.forwarded.set.iter().cloned());
-        for (name, value) in
-            as_root().into_iter().chain(home()).chain(self.mpirun.settings(self.hosts))
-        {
+        for (name, value) in as_root().into_iter().chain(home()) {
             environment.push(variable(name, value));
         }
+        let of_mpirun = self.mpirun.settings(self.hosts);
+        environment.extend(of_mpirun.into_iter().map(|(name, value)| variable(name, value)));
         let (for_daemons, of_a_task) = slurm::for_daemons();
         environment.extend(for_daemons);
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];

@@ -16,8 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const NCCL: &str = "NCCL_";
 
 /// Settings of NCCL that say something of one host or one rank: its network, its GPUs' places, where it logs.
-const OF_ONE_RANK: [&str; 14] = [
-    "NCCL_HOSTID",
+const OF_ONE_RANK: [&str; 13] = [
     "NCCL_SOCKET_IFNAME",
     "NCCL_OOB_NET_IFNAME",
     "NCCL_IB_HCA",
@@ -32,6 +31,10 @@ const OF_ONE_RANK: [&str; 14] = [
     "NCCL_DEBUG_FILE",
     "NCCL_RAS_ADDR",
 ];
+
+/// Variables that may be sent and still differ: ranks that share a GPU draw the first for themselves, and an mpirun
+/// that has a prefix puts its own folders into the others.
+const NEVER_COMPARED: [&str; 3] = ["NCCL_HOSTID", "LD_LIBRARY_PATH", "PATH"];
 
 /// A hash of each value, by the variable's name.
 pub(crate) type Settings = BTreeMap<String, String>;
@@ -49,10 +52,9 @@ fn of<'a>(
     environment
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| {
-            // Drawn by each rank for itself, where several share a GPU.
-            let is_ranks_own = name == OF_ONE_RANK[0];
-            let is_common = name.starts_with(NCCL) && !OF_ONE_RANK.contains(&name.as_str());
-            is_common || (forwarded.contains(&name.as_str()) && !is_ranks_own)
+            let name = name.as_str();
+            let is_common = name.starts_with(NCCL) && !OF_ONE_RANK.contains(&name);
+            (is_common || forwarded.contains(&name)) && !NEVER_COMPARED.contains(&name)
         })
         .map(|(name, value)| (name, format!("{:016x}", xxh3_64(value.as_bytes()))))
         .collect()
@@ -103,7 +105,9 @@ mod tests {
         };
         assert_eq!(differ(""), None);
         assert_eq!(differ("NCCL_IB_HCA").as_deref(), Some("NCCL_IB_HCA"));
-        assert_eq!(settings(&[("NCCL_HOSTID", "tessera-rank-1")], "NCCL_HOSTID"), Settings::new());
+        for name in NEVER_COMPARED {
+            assert_eq!(settings(&[(name, "tessera-rank-1")], name), Settings::new());
+        }
     }
 
     #[test]
