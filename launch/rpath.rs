@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stdout)] // how a build script talks to cargo
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let prefix = std::env::var("LIBTORCH").unwrap_or_default();
     match std::fs::canonicalize(&prefix) {

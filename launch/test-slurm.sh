@@ -2,7 +2,8 @@
 # A small Slurm on one machine, for tests: the hosts of launch/test-hosts.sh, a controller on the first and a daemon
 # on each other one. Needs root, and Debian's slurmctld, slurmd, slurm-client and munge.
 #
-#   launch/test-slurm.sh up DIR HEAD NODE...   starts it; partitions low (preempted, queued again) and high
+#   launch/test-slurm.sh up DIR HEAD NODE...   starts it; partitions low (preempted, queued again) and high. With
+#                                              GPUS=N in the environment each node has N devices that stand for GPUs
 #   launch/test-slurm.sh run DIR CMD...        runs CMD on the head, with the Slurm of DIR
 #   launch/test-slurm.sh down DIR              ends every process of it
 set -eu
@@ -69,6 +70,11 @@ NodeName=$nodes CPUs=4 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes=ALL PriorityTier=9 PreemptMode=OFF
 END
+  if [ -n "${GPUS:-}" ]; then
+    sed -i "s/^NodeName=.*/GresTypes=gpu\n& Gres=gpu:$GPUS/" "$dir/slurm.conf"
+    echo "Name=gpu File=/dev/tty[10-$((9 + GPUS))]" >"$dir/gres.conf"
+    for node in "$@"; do mkdir -p "$dir/$node" && cp "$dir/gres.conf" "$dir/$node"; done
+  fi
   # Nothing here is held by control groups, but slurmd looks for them.
   printf 'CgroupPlugin=cgroup/v1\nCgroupAutomount=yes\nCgroupMountpoint=%s\n' "$dir/cgroup" >"$dir/cgroup.conf"
   mkdir -p "$dir/cgroup"

@@ -4,6 +4,8 @@
 //! (`launch/test-hosts.sh`); between them is the real mpirun over ssh.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -13,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::resume::assert_close;
 use crate::support::{
-    processes_of, root, rows, run, steps_logged, tessera, wait_until, worker_pid,
+    processes_of, root, rows, run, steps_logged, tessera, wait_until, worker_pid, write_program,
 };
 
 /// Hosts that go away with it.
@@ -211,4 +213,128 @@ fn a_run_loses_a_host_goes_on_without_it_and_takes_it_back() {
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_close(ours, theirs);
     }
+}
+
+/// The worker says what it finds of its environment, what the launcher sends it, and in which command lines of all
+/// hosts a secret stands: their processes have one `/proc`.
+const TELLS_ITS_ENVIRONMENT: &str = r#"#!/usr/bin/env python3
+import glob, hashlib, hmac, json, os, socket, sys
+
+mine = os.environ
+secret, attempt, rank = mine["TESSERA_CONTROL_TOKEN"], mine["TESSERA_ATTEMPT"], int(mine["OMPI_COMM_WORLD_RANK"])
+for address in mine["TESSERA_CONTROL"].split(","):
+    host, port = address.rsplit(":", 1)
+    try:
+        lines = socket.create_connection((host.strip("[]"), port), 5).makefile("rw")
+        break
+    except OSError:
+        pass
+challenge = json.loads(lines.readline())["challenge"]
+words = f"{challenge} {attempt} {rank}".encode()
+hello = dict(type="hello", proof=hmac.new(secret.encode(), words, hashlib.sha256).hexdigest(), attempt=attempt,
+             rank=rank, world_size=2, host=socket.gethostname(), pid=os.getpid())
+print(json.dumps(hello), file=lines, flush=True)
+sent = json.loads(lines.readline())["environment"]
+seen = []
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        text = open(path, "rb").read()
+    except OSError:
+        continue
+    seen += [path for value in (secret, sent["AWS_SECRET_ACCESS_KEY"]) if value.encode() in text]
+found = [mine.get(name, "none") for name in ("NCCL_SOCKET_IFNAME", "CHOSEN", "INHERITED", "LEFT_AT_HOME")]
+found.append(mine.get("AWS_SECRET_ACCESS_KEY", "none"))
+found += [json.dumps(sent), mine["TESSERA_FORWARDED"], f"seen in {seen}"]
+print(f"rank {rank} on {socket.gethostname()}: {'; '.join(found)}", file=sys.stderr)
+"#;
+
+#[test]
+fn settings_and_secrets_reach_workers_on_all_hosts_and_no_command_line_or_log() {
+    let folder = TempDir::new().unwrap();
+    let Some(hosts) = Hosts::up(folder.path()) else { return };
+    let worker = folder.path().join("worker");
+    write_program(&worker, TELLS_ITS_ENVIRONMENT);
+    let program = tessera().get_program().to_str().unwrap().to_owned();
+    let mut launch = hosts.script("run", &["head", &program, "launch", "--hosts", "head:1,h1:1"]);
+    launch.args(["--env", "CHOSEN=a b", "--env", "INHERITED", "--verbose", "--", "eval"]);
+    launch.env("NCCL_SOCKET_IFNAME", "eth0").env("AWS_SECRET_ACCESS_KEY", "hidden-value");
+    launch.env("INHERITED", "c,d").env("LEFT_AT_HOME", "e").env("TESSERA_WORKER", &worker);
+    let (_, _, stderr) = run(&mut launch);
+    // What is a secret comes from the launcher alone, where it is not inherited.
+    for (rank, host, left, inherited) in
+        [(0, "head", "e", "hidden-value"), (1, "h1", "none", "none")]
+    {
+        let mine = format!("rank {rank} on {host}: eth0; a b; c,d; {left}; {inherited};");
+        let line = stderr.lines().find(|line| line.contains(&mine));
+        let line = line.unwrap_or_else(|| panic!("{mine} in {stderr}"));
+        let parts: Vec<&str> = line.rsplitn(4, "; ").collect();
+        assert_eq!(parts[0], "seen in []", "{line}");
+        let forwarded: Vec<&str> = parts[1].split(',').collect();
+        assert!(forwarded.contains(&"CHOSEN") && forwarded.contains(&"NCCL_SOCKET_IFNAME"));
+        assert!(!forwarded.contains(&"AWS_SECRET_ACCESS_KEY"), "{line}");
+        assert!(parts[2].contains(r#""AWS_SECRET_ACCESS_KEY": "hidden-value""#), "{line}");
+    }
+    let told = stderr.lines().find(|line| line.contains("environment of all workers: ")).unwrap();
+    assert!(told.contains("NCCL_SOCKET_IFNAME") && told.contains("AWS_SECRET_ACCESS_KEY"));
+    let by_launcher =
+        stderr.lines().filter(|line| !line.contains(" on head: ") && !line.contains(" on h1: "));
+    assert!(!by_launcher.collect::<String>().contains("hidden-value"), "{stderr}");
+}
+
+/// `tessera-host serve` as the first process of a container, as in a pod that is deleted.
+#[test]
+fn a_host_that_is_stopped_asks_its_workers_and_stays_until_they_have_left() {
+    let folder = TempDir::new().unwrap();
+    let missing = ["unshare", "ssh", "sshd", "ssh-keygen"].into_iter().find(|program| {
+        let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        !folders.iter().any(|folder| Path::new(folder).join(program).is_file())
+    });
+    if missing.is_some() || !geteuid().is_root() {
+        println!("skipped: needs root, unshare and openssh-server");
+        return;
+    }
+    let home = folder.path().join("home");
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = std::fs::read_to_string(root().join("docker/host.sh")).unwrap();
+    assert!(script.contains("-p 2222"));
+    let host = folder.path().join("tessera-host");
+    write_program(&host, &script.replace("-p 2222", &format!("-p {port}")));
+    // A worker that takes a second for its checkpoint.
+    let worker = folder.path().join("tessera-worker");
+    let saves =
+        "trap 'sleep 1; echo saved; exit 0' USR1\necho ready\nwhile :; do sleep 0.05; done\n";
+    write_program(&worker, &format!("#!/bin/sh\n{saves}"));
+
+    let mut container = Command::new("unshare");
+    container.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&host).arg("serve");
+    container.env("HOME", &home).env("TMPDIR", folder.path()).stdin(Stdio::null());
+    let log = File::create(folder.path().join("log")).unwrap();
+    let mut container = Launch(container.stderr(log).spawn().unwrap());
+    let told = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    wait_until("it lets others in", || told().contains("Server listening"));
+
+    let ssh = || {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-p", &port, "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-i"]);
+        ssh.arg(home.join(".ssh/id_ed25519")).arg("localhost").stdin(Stdio::null());
+        ssh
+    };
+    let mut session = Launch(ssh().arg(&worker).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(session.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready", "{}", told());
+
+    // The first process inside is the only child of unshare.
+    let parent = container.0.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let first: i32 = children.unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
+    wait_until("it says so", || told().contains("lets nobody in any more"));
+    let (code, _, stderr) = run(ssh().arg("true"));
+    assert_eq!(code, Some(255), "{stderr}");
+    assert_eq!(lines.next().map(Result::unwrap).as_deref(), Some("saved"), "{}", told());
+    assert_eq!(session.0.wait().unwrap().code(), Some(0));
+    assert_eq!(container.0.wait().unwrap().code(), Some(0), "{}", told());
 }

@@ -8,13 +8,17 @@ use std::process::{Command, Stdio};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::support::{root, rows, run, steps_logged, tessera, wait_until};
+use crate::support::{root, rows, run, steps_logged, tessera, wait_until, write_program};
+
+/// The last of the devices that stand for GPUs, tty10 and tty11.
+const LAST_DEVICE: &str = "/dev/tty11";
 
 /// A Slurm that goes away with it.
 struct Slurm(PathBuf);
 
 impl Slurm {
-    /// A head and two nodes; none, with the reason printed, where the system has no such thing.
+    /// A head and two nodes, with two devices each that stand for GPUs where there are such; none, with the reason
+    /// printed, where the system has no Slurm.
     fn up(folder: &Path) -> Option<Self> {
         let programs = ["ip", "ssh-keygen", "sshd", "munged", "slurmctld", "slurmd", "sbatch"];
         let missing = programs.into_iter().find(|program| {
@@ -32,7 +36,11 @@ impl Slurm {
             return None;
         }
         let slurm = Self(folder.join("slurm"));
-        let (code, _, stderr) = run(&mut slurm.script("up", &["head", "n1", "n2"]));
+        let mut up = slurm.script("up", &["head", "n1", "n2"]);
+        if Path::new(LAST_DEVICE).exists() {
+            up.env("GPUS", "2");
+        }
+        let (code, _, stderr) = run(&mut up);
         if code != Some(0) {
             println!("skipped: no Slurm here: {stderr}");
             return None;
@@ -138,9 +146,11 @@ fn finishes(slurm: &Slurm, job: &str, log: &Path, run_dir: &Path) {
 
 /// By mpirun under the launcher.
 #[test]
-fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
+fn a_job_over_two_nodes_has_all_its_gpus_is_preempted_queued_again_and_finishes() {
     let folder = TempDir::new().unwrap();
     let Some(slurm) = Slurm::up(folder.path()) else { return };
+    let all = [(0, "n1", "0,1"), (1, "n1", "0,1"), (2, "n2", "0,1"), (3, "n2", "0,1")];
+    see_gpus(&slurm, folder.path(), &[(&["--ntasks-per-node=2", "--gpus-per-task=1"], &all)]);
 
     // A job of higher priority takes the nodes.
     let run_dir = folder.path().join("launched");
@@ -155,8 +165,49 @@ fn a_job_over_two_nodes_is_preempted_queued_again_and_finishes() {
     assert!(said.contains("2 workers on 2 hosts"), "{said}");
 }
 
+/// Words of sbatch, and which GPUs each rank on which node sees then.
+type Asked<'a> = (&'a [&'a str], &'a [(usize, &'a str, &'a str)]);
+
+/// mpirun starts the workers of the second node by srun, which would give them what one task was to have.
+fn see_gpus(slurm: &Slurm, folder: &Path, jobs: &[Asked<'_>]) {
+    if !Path::new(LAST_DEVICE).exists() {
+        println!("skipped: no {LAST_DEVICE} to stand for a GPU");
+        return;
+    }
+    let worker = folder.join("worker");
+    let says = "echo \"rank $OMPI_COMM_WORLD_RANK on $(hostname) sees $CUDA_VISIBLE_DEVICES\"";
+    write_program(&worker, &format!("#!/bin/sh\n{says} >&2\n"));
+    let launch = format!("{} launch -- eval", tessera().get_program().to_str().unwrap());
+    for (number, (how, expected)) in jobs.iter().enumerate() {
+        let log = folder.join(number.to_string());
+        let asked = ["sbatch", "--wait", "--nodes=2", "--output", log.to_str().unwrap()];
+        let mut job = slurm.script("run", &[&asked[..], how, &["--wrap", &launch]].concat());
+        // The job ends as workers that say nothing end.
+        run(job.env("TESSERA_WORKER", &worker));
+        let said = std::fs::read_to_string(&log).unwrap();
+        for (rank, node, gpus) in *expected {
+            let line = format!("rank {rank} on {node} sees {gpus}\n");
+            assert!(said.contains(&line), "{how:?}: {said}");
+        }
+    }
+}
+
 mod full {
     use super::*;
+
+    #[test]
+    fn all_workers_see_all_gpus_of_their_node_however_the_job_asked_for_them() {
+        let all = [(0, "n1", "0,1"), (1, "n1", "0,1"), (2, "n2", "0,1"), (3, "n2", "0,1")];
+        let uneven = [(0, "n1", "0,1"), (1, "n1", "0,1"), (2, "n2", "0")];
+        let folder = TempDir::new().unwrap();
+        let Some(slurm) = Slurm::up(folder.path()) else { return };
+        let jobs: [Asked<'_>; 3] = [
+            (&["--ntasks-per-node=2", "--gpus=4"], &all),
+            (&["--ntasks-per-node=2", "--gpus-per-node=2"], &all),
+            (&["--ntasks=3", "--gpus-per-task=1"], &uneven),
+        ];
+        see_gpus(&slurm, folder.path(), &jobs);
+    }
 
     /// By srun and PMIx, without the launcher.
     #[test]

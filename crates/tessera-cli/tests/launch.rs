@@ -26,7 +26,17 @@ struct Launch {
 
 impl Launch {
     fn start(mode: &str, options: &[&str], worker_args: &[&str]) -> Self {
-        Self::in_folder(mode, options, worker_args, |run_dir| {
+        Self::start_in(&[], mode, options, worker_args)
+    }
+
+    /// The same with more variables.
+    fn start_in(
+        variables: &[(&str, &str)],
+        mode: &str,
+        options: &[&str],
+        worker_args: &[&str],
+    ) -> Self {
+        Self::in_folder(variables, mode, options, worker_args, |run_dir| {
             ["stdout", "stderr"].map(|name| fs::File::create(run_dir.join(name)).unwrap().into())
         })
     }
@@ -39,10 +49,11 @@ impl Launch {
         stdout: Stdio,
         stderr: Stdio,
     ) -> Self {
-        Self::in_folder(mode, options, worker_args, |_| [stdout, stderr])
+        Self::in_folder(&[], mode, options, worker_args, |_| [stdout, stderr])
     }
 
     fn in_folder(
+        variables: &[(&str, &str)],
         mode: &str,
         options: &[&str],
         worker_args: &[&str],
@@ -60,6 +71,7 @@ impl Launch {
             .env("FAKE_RUN", run_dir.path())
             .env("FAKE_MODE", mode)
             .env_remove("RUST_LOG")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -186,6 +198,30 @@ fn the_result_of_an_evaluation_is_all_that_stdout_gets() {
     let (code, stdout, stderr) = launch.end();
     assert_eq!((code, stdout.as_str()), (Some(0), "{\"mse\":0.25}\n"), "{stderr}");
     assert_eq!(launch.read("resolve.args"), "", "nothing is resolved for an evaluation");
+}
+
+#[test]
+fn a_pbs_job_says_how_many_workers_there_are() {
+    let folder = TempDir::new().unwrap();
+    let nodefile = folder.path().join("17.server");
+    fs::write(&nodefile, "localhost\nlocalhost\nlocalhost\n").unwrap();
+    let job = [("PBS_JOBID", "17.server"), ("PBS_NODEFILE", nodefile.to_str().unwrap())];
+    let mut launch = Launch::start_in(&job, "end", &[], &["train"]);
+    let (code, _, stderr) = launch.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("PBS job 17.server: 3 workers on 1 hosts"), "{stderr}");
+    assert_eq!(launch.read("args.2"), "train\n");
+    assert_eq!(launch.read("args.3"), "", "as many as the file has lines");
+}
+
+#[test]
+fn mpirun_gets_the_arguments_that_it_is_to_get() {
+    let arguments = "--mca btl self,tcp -x 'MORE=a b'";
+    let options = ["--nproc", "2", "--verbose", "--mpirun-args", arguments];
+    let mut launch = Launch::start("end", &options, &["eval"]);
+    let (code, _, stderr) = launch.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains(r#""--mca", "btl", "self,tcp", "-x", "MORE=a b""#), "{stderr}");
 }
 
 #[test]
@@ -420,4 +456,16 @@ fn bad_input_is_one_line_that_says_what_to_do() {
     assert!(command.contains("-- train ARGS"), "{command}");
     let hosts = refused(&["--hostfile", "/nowhere", "--", "train"], &path);
     assert!(hosts.contains("/nowhere"), "{hosts}");
+    let quote = refused(&["--mpirun-args", "-x 'A", "--", "train"], &path);
+    assert!(quote.contains("--mpirun-args") && quote.contains("quote"), "{quote}");
+    let secret = refused(&["--env", "API_TOKEN=abc", "--", "train"], &path);
+    assert!(secret.contains("give its name alone") && !secret.contains("abc"), "{secret}");
+
+    let folder = TempDir::new().unwrap();
+    let intel = folder.path().join("mpirun");
+    fs::write(&intel, "#!/bin/sh\necho 'Intel(R) MPI Library for Linux* OS, Version 2021.8'\n")
+        .unwrap();
+    fs::set_permissions(&intel, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let intel = refused(&["--mpirun", intel.to_str().unwrap(), "--", "train"], &path);
+    assert!(intel.contains("Intel MPI") && intel.contains("install Open MPI or MPICH"), "{intel}");
 }

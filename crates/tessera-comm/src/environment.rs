@@ -4,6 +4,7 @@
 //! MPICH's (or whoever speaks its PMI), Slurm's srun. The first that speaks counts; where another one
 //! contradicts it, nothing is started.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::CommError;
@@ -145,6 +146,18 @@ impl Environment {
             }
         }
         Ok(())
+    }
+}
+
+/// Sets variables of this process: what the launcher has sent it over the control connection.
+///
+/// To be called by the main thread before MPI, NCCL and this process' own threads begin.
+pub fn set_variables(variables: &BTreeMap<String, String>) {
+    for (name, value) in variables {
+        // SAFETY: nothing else of the process may read the environment other than through std, which has a lock for
+        // it. The worker calls this with the launcher's welcome, before the thread that serves the launcher and
+        // before MPI and libtorch start any.
+        unsafe { std::env::set_var(name, value) };
     }
 }
 

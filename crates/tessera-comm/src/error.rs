@@ -100,6 +100,15 @@ pub enum CommError {
         /// MPI's words for it.
         text: String,
     },
+    /// An MPI library that the project has never been run with.
+    #[error(
+        "the MPI library is {version}, with which Tessera has not been tried: build and start it with \
+         Open MPI or MPICH"
+    )]
+    UntriedMpi {
+        /// What it says of itself.
+        version: String,
+    },
     /// NCCL is missing, refused or failed.
     #[error("{error} (rank {rank})")]
     Nccl {

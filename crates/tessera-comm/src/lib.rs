@@ -32,7 +32,7 @@ pub use calls::{Call, Calls};
 pub use config::{Backend, CommConfig};
 pub use device::{DeviceConfig, Mark, RankDevice, load_cuda};
 pub use download::download;
-pub use environment::{Environment, Starter};
+pub use environment::{Environment, Starter, set_variables};
 pub use error::CommError;
 pub use host_bytes::HostBytes;
 pub use nccl_rs::Error as NcclError;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::dial::Introduction;
 use self::link::{Control, Event};
-use crate::{Activity, Message, variables};
+use crate::{Activity, Message, Secrets, variables};
 
 /// How long the last messages may take to be heard at the end.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -66,7 +66,8 @@ impl Client {
     /// Connects to the launcher named by the environment, or answers `None` without a launcher. Its addresses
     /// are tried in turn for as long as `patience`.
     ///
-    /// `on_lost` runs on a thread of the client when the launcher is gone; it must end the process.
+    /// `take` gets the variables that the launcher sends, before there is a thread of the client. `on_lost` runs on
+    /// that thread when the launcher is gone; it must end the process.
     ///
     /// # Errors
     ///
@@ -76,6 +77,7 @@ impl Client {
         world_size: usize,
         patience: Duration,
         activity: Arc<Activity>,
+        take: impl FnOnce(Secrets),
         on_lost: impl FnOnce() + Send + 'static,
     ) -> Result<Option<Self>, ControlError> {
         let Ok(addresses) = std::env::var(variables::CONTROL) else { return Ok(None) };
@@ -86,16 +88,18 @@ impl Client {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = std::process::id();
         let who = Introduction { addresses, secret, attempt, rank, world_size, host, pid };
-        Self::connect(who, patience, activity, on_lost).map(Some)
+        Self::connect(who, patience, activity, take, on_lost).map(Some)
     }
 
     fn connect(
         who: Introduction,
         patience: Duration,
         activity: Arc<Activity>,
+        take: impl FnOnce(Secrets),
         on_lost: impl FnOnce() + Send + 'static,
     ) -> Result<Self, ControlError> {
-        let line = who.until(Instant::now() + patience)?;
+        let mut line = who.until(Instant::now() + patience)?;
+        take(std::mem::take(&mut line.environment));
         let addresses = who.addresses.clone();
         let failed = |source| ControlError::Connect { addresses, seconds: 0.0, source };
         let (events, received) = channel();

@@ -49,7 +49,8 @@ impl Heard {
     }
 
     fn welcome(mut self, silence_seconds: f64, heard: u64) -> Self {
-        self.tell(&Reply::Welcome { silence_seconds, heard });
+        let environment = Secrets([("API_TOKEN".to_owned(), "hidden".to_owned())].into());
+        self.tell(&Reply::Welcome { silence_seconds, heard, environment });
         self
     }
 
@@ -101,7 +102,11 @@ fn beside<T: Send>(
         let (told, lost) = channel();
         let on_lost = move || told.send(()).unwrap();
         let who = introduction(addresses);
-        speak(Client::connect(who, WITHIN, Arc::default(), on_lost).unwrap(), &lost);
+        let mut sent = Secrets::default();
+        let take = |secrets| sent = secrets;
+        let client = Client::connect(who, WITHIN, Arc::default(), take, on_lost).unwrap();
+        assert_eq!(sent.0["API_TOKEN"], "hidden");
+        speak(client, &lost);
         launcher.join().unwrap()
     })
 }
@@ -214,14 +219,15 @@ fn a_worker_that_nobody_takes_says_why() {
         let why = "rank 1 is another one".to_owned();
         scope.spawn(|| launcher.accept().tell(&Reply::Refused { why }));
         let who = introduction(launcher.address());
-        let refused = Client::connect(who, WITHIN, Arc::default(), || ()).unwrap_err().to_string();
+        let refused =
+            Client::connect(who, WITHIN, Arc::default(), drop, || ()).unwrap_err().to_string();
         assert!(refused.ends_with("refuses this worker: rank 1 is another one"), "{refused}");
     });
     let address = launcher.address();
     drop(launcher);
     // The launcher of this host listens before it starts anybody, so there is nothing to wait for.
     let who = introduction(address.clone());
-    let gone = Client::connect(who, WITHIN, Arc::default(), || ()).unwrap_err().to_string();
+    let gone = Client::connect(who, WITHIN, Arc::default(), drop, || ()).unwrap_err().to_string();
     let words = format!("cannot reach the launcher at {address} within 0 s: ");
     assert!(gone.starts_with(&words) && gone.contains("--control-address"), "{gone}");
 }

@@ -22,6 +22,7 @@ mod message;
 pub mod path_json;
 mod process;
 mod proof;
+mod secrets;
 mod status;
 mod streams;
 mod writer;
@@ -37,6 +38,7 @@ pub use lock::{Holder, LockError, Lost, RunLock};
 pub use message::{Call, Message, Numbered, Reply};
 pub use process::{Process, SignOfLife};
 pub use proof::{draw_secret, is_proof, is_secret, proof};
+pub use secrets::Secrets;
 pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
@@ -58,6 +60,9 @@ pub mod variables {
     pub const RECORDS: &str = "TESSERA_RECORDS";
     /// Which start of the workers this is ([`crate::Attempt`]): other ones have other names.
     pub const ATTEMPT: &str = "TESSERA_ATTEMPT";
+    /// Names, with commas between, of the user's settings that the launcher has sent to the workers on all hosts:
+    /// each of them has to find the same values.
+    pub const FORWARDED: &str = "TESSERA_FORWARDED";
     /// How often the launcher has started the workers again; not set at the first start.
     pub const RESTART: &str = "TESSERA_RESTART";
     /// The configuration as the launcher resolved it: one line of JSON, opaque to the launcher.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitCode, Phase};
+use crate::{ExitCode, Phase, Secrets};
 
 /// What a worker tells the launcher. The first line of a connection is [`Message::Hello`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +107,9 @@ pub enum Reply {
         silence_seconds: f64,
         /// The highest number of this worker's messages that was heard, over all its connections.
         heard: u64,
+        /// Variables of the launcher's environment for this worker, none but in the first welcome.
+        #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+        environment: Secrets,
     },
     /// The hello was not taken; the connection ends.
     Refused {
@@ -182,7 +185,9 @@ mod tests {
         let expected = Message::Heartbeat { phase: Phase::Compute, step: 7, part: 0, call: None };
         assert_eq!(message, expected);
         let welcome = r#"{"type":"welcome","silence_seconds":60.0,"heard":2}"#;
-        let expected = Reply::Welcome { silence_seconds: 60.0, heard: 2 };
+        let environment = Secrets::default();
+        let expected = Reply::Welcome { silence_seconds: 60.0, heard: 2, environment };
         assert_eq!(serde_json::from_str::<Reply>(welcome).expect("a reply"), expected);
+        assert_eq!(serde_json::to_string(&expected).expect("plain data"), welcome);
     }
 }

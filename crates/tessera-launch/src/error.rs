@@ -21,6 +21,26 @@ pub enum LaunchError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A variable cannot be sent to the workers.
+    #[error("--env {name} {problem}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The arguments for mpirun are no words.
+    #[error("--mpirun-args {problem}: quote as in a shell")]
+    MpirunArgs {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// What PBS says of its job cannot be used.
+    #[error("the PBS job: {problem}; name the hosts with --hosts")]
+    Pbs {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An address for the control connection cannot be used.
     #[error("--control-address names {found:?}: write HOST or HOST:PORT, [ADDRESS]:PORT for IPv6")]
     ControlAddress {
@@ -125,6 +145,9 @@ impl LaunchError {
             | Self::Hosts { .. }
             | Self::Hostfile { .. }
             | Self::Slurm { .. }
+            | Self::Pbs { .. }
+            | Self::Variable { .. }
+            | Self::MpirunArgs { .. }
             | Self::ControlAddress { .. }
             | Self::NoMpirun { .. }
             | Self::BrokenMpirun { .. }

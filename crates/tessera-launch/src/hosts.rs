@@ -1,7 +1,9 @@
 //! The hosts of a run, and which of them answer.
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,22 +13,62 @@ use crate::{LaunchError, Vendor};
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Open MPI's name for the program with which it reaches hosts, and its options.
-const AGENT: &str = "OMPI_MCA_plm_rsh_agent";
+/// Names for the program with which an mpirun reaches hosts, and its options: as variables, the first that is set
+/// counts, and as words on its command line.
+struct AgentNames {
+    variables: &'static [&'static str],
+    words: &'static [&'static str],
+}
+
+const OPEN_MPI_4: AgentNames = AgentNames {
+    variables: &[AGENT_OF_4, "OMPI_MCA_orte_rsh_agent"],
+    words: &["plm_rsh_agent", "orte_rsh_agent"],
+};
+/// The launcher hands the variables of 4, which 5 does not know, on to it ([`agent_for_5`]).
+const OPEN_MPI_5: AgentNames = AgentNames {
+    variables: &[AGENT_OF_5, AGENT_OF_4, "OMPI_MCA_orte_rsh_agent"],
+    words: &["plm_ssh_agent", "plm_rsh_agent"],
+};
+const MPICH: AgentNames = AgentNames {
+    variables: &["HYDRA_LAUNCHER_EXEC", "HYDRA_BOOTSTRAP_EXEC"],
+    words: &["-launcher-exec", "--launcher-exec", "-bootstrap-exec", "--bootstrap-exec"],
+};
+const AGENT_OF_4: &str = "OMPI_MCA_plm_rsh_agent";
+const AGENT_OF_5: &str = "PRTE_MCA_plm_ssh_agent";
 
 /// A host and how many workers it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Its name, as ssh and mpirun know it.
     pub name: String,
+    /// The user to log in as, where it is another one than here.
+    pub user: Option<String>,
     /// Workers.
     pub slots: usize,
 }
 
 impl Host {
+    /// A host with so many workers of the same user.
+    pub fn new(name: impl Into<String>, slots: usize) -> Self {
+        Self { name: name.into(), user: None, slots }
+    }
+
     /// Whether it is the launcher's own host, which needs neither ssh nor a network.
     pub(crate) fn is_here(&self) -> bool {
         is_name_of(&self.name, &host_name())
+    }
+
+    /// What ssh connects to.
+    pub(crate) fn login(&self) -> String {
+        match &self.user {
+            Some(user) => format!("{user}@{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Whether it is named by an address of IPv6.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.name.parse::<Ipv6Addr>().is_ok()
     }
 }
 
@@ -34,84 +76,88 @@ fn is_name_of(name: &str, own: &str) -> bool {
     ["localhost", "127.0.0.1", "::1", own].contains(&name) || own.split('.').next() == Some(name)
 }
 
-/// Hosts as a person types them: `h1:4,h2:4`.
+/// Hosts as a person types them: `h1:4,user@h2:4,[fd00::3]:4`. Those of a host that is named twice add up, as
+/// mpirun has it.
 ///
 /// # Errors
 ///
 /// [`LaunchError::Hosts`].
 pub fn parse_hosts(text: &str) -> Result<Vec<Host>, LaunchError> {
-    let hosts: Result<Vec<Host>, &str> =
-        text.split(',').filter_map(|word| parse_host(word).transpose()).collect();
     let wrong = |problem: String| LaunchError::Hosts { problem };
-    let hosts = hosts.map_err(|word| wrong(format!("has no number of workers in `{word}`")))?;
-    check(&hosts).map_err(wrong)?;
+    let mut hosts = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let (mut host, slots) = parse_host(word).map_err(wrong)?;
+        host.slots = slots.unwrap_or(1);
+        add(&mut hosts, host);
+    }
+    if hosts.iter().all(|host| host.slots == 0) {
+        return Err(wrong("names no host with a worker".to_owned()));
+    }
     Ok(hosts)
 }
 
-/// Hosts from a file, a line each: `host slots=4` (Open MPI), `host:4` (MPICH), `host` for one.
-///
-/// # Errors
-///
-/// [`LaunchError::Hostfile`].
-pub fn read_hostfile(path: &Path) -> Result<Vec<Host>, LaunchError> {
-    let wrong = |problem: String| LaunchError::Hostfile { path: path.to_owned(), problem };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| wrong(format!("cannot be read ({error}): name an existing file")))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
-    let hosts: Result<Vec<Host>, &str> =
-        lines.filter_map(|line| parse_host(line).transpose()).collect();
-    let hosts = hosts
-        .map_err(|line| wrong(format!("has no number of slots in `{line}`: write HOST slots=N")))?;
-    check(&hosts).map_err(wrong)?;
-    Ok(hosts)
+/// Adds a host, or its workers to those of the same one; whether it was there.
+pub(crate) fn add(hosts: &mut Vec<Host>, host: Host) -> bool {
+    let is_same =
+        |other: &&mut Host| other.name == host.name || (other.is_here() && host.is_here());
+    if let Some(other) = hosts.iter_mut().find(is_same) {
+        other.slots += host.slots;
+        return true;
+    }
+    hosts.push(host);
+    false
 }
 
-/// A host in either spelling; none in an empty line.
-fn parse_host(text: &str) -> Result<Option<Host>, &str> {
-    let text = text.trim();
-    let Some(name) = text.split([' ', '\t', ':']).next().filter(|name| !name.is_empty()) else {
-        return Ok(None);
+/// `NAME`, `NAME:N` or `[ADDRESS]:N`, each with `USER@` before it or not: the host and N, where there is one.
+pub(crate) fn parse_host(word: &str) -> Result<(Host, Option<usize>), String> {
+    if word.starts_with('^') {
+        return Err(format!("leaves out `{word}`: name the hosts that there are to be"));
+    }
+    if word.starts_with('+') {
+        return Err(format!("has `{word}`, which only a batch system's hosts have: name them"));
+    }
+    let (user, rest) = match word.split_once('@') {
+        Some((user, rest)) => (Some(user), rest),
+        None => (None, word),
     };
-    let given = text.split_once("slots=").map(|(_, rest)| rest);
-    let given = given.or_else(|| text.split_once(':').map(|(_, rest)| rest));
-    let slots = given.map_or("1", |rest| rest.split_whitespace().next().unwrap_or_default());
-    let slots = slots.parse().map_err(|_| text)?;
-    Ok(Some(Host { name: name.to_owned(), slots }))
+    let (name, number) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, "")) => (name, None),
+        Some((name, rest)) => (name, Some(rest.strip_prefix(':').unwrap_or(rest))),
+        // An address without brackets has no number of workers.
+        None if rest.parse::<Ipv6Addr>().is_ok() => (rest, None),
+        None => match rest.split_once(':') {
+            Some((name, number)) => (name, Some(number)),
+            None => (rest, None),
+        },
+    };
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_name = |name: &str| {
+        let begins = name.bytes().next().is_some_and(|byte| byte != b'-');
+        begins && name.bytes().all(is_part)
+    };
+    let is_host = is_name(name) || name.parse::<Ipv6Addr>().is_ok();
+    if !is_host || user.is_some_and(|user| !is_name(user)) {
+        return Err(format!("has `{word}`, which is no name of a host"));
+    }
+    let slots = match number {
+        Some(text) => match text.parse() {
+            Ok(slots) => Some(slots),
+            Err(_) => return Err(format!("has no number of workers in `{word}`")),
+        },
+        None => None,
+    };
+    Ok((Host { name: name.to_owned(), user: user.map(str::to_owned), slots: 0 }, slots))
 }
 
-fn check(hosts: &[Host]) -> Result<(), String> {
-    if hosts.iter().map(|host| host.slots).sum::<usize>() == 0 {
-        return Err("names no host: write one `HOST slots=N` a line, or HOST:N".to_owned());
-    }
-    for (at, host) in hosts.iter().enumerate() {
-        if host.name.starts_with('-') {
-            return Err(format!("has {:?}, which is no name of a host", host.name));
-        }
-        if hosts[..at].iter().any(|other| other.name == host.name) {
-            return Err(format!("names {} twice: write it once with all its slots", host.name));
-        }
-    }
-    Ok(())
-}
-
-/// The hosts that answer now. They are asked all at once, in the way that mpirun reaches them; the launcher's
-/// own is there.
-pub(crate) fn reachable(hosts: &[Host]) -> Vec<Host> {
+/// The hosts that answer now. They are asked all at once, in the way that this mpirun with these arguments
+/// reaches them; the launcher's own is there.
+pub(crate) fn reachable(hosts: &[Host], vendor: Vendor, arguments: &[OsString]) -> Vec<Host> {
+    let agent = agent(vendor, arguments, |name| std::env::var(name).ok());
     let ask = |host: &Host| {
         let connect = format!("ConnectTimeout={}", PATIENCE.as_secs());
-        let agent = std::env::var(AGENT).unwrap_or_default();
-        let mut words = agent.split_whitespace();
-        let mut ssh = Command::new(words.next().unwrap_or("ssh"));
-        ssh.args(words).args([
-            "-x",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            &connect,
-            "--",
-            &host.name,
-            "true",
-        ]);
+        let mut ssh = Command::new(&agent[0]);
+        ssh.args(&agent[1..]).args(["-x", "-o", "BatchMode=yes", "-o", &connect, "--"]);
+        ssh.args([&host.login(), "true"]);
         ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
     };
     let ask = |host| if Host::is_here(host) { None } else { ask(host) };
@@ -143,15 +189,54 @@ pub(crate) fn reachable(hosts: &[Host]) -> Vec<Host> {
     found
 }
 
+/// The program with which mpirun reaches hosts, and its first arguments.
+fn agent(
+    vendor: Vendor,
+    arguments: &[OsString],
+    variable: impl Fn(&str) -> Option<String>,
+) -> Vec<String> {
+    let names = match vendor {
+        Vendor::OpenMpi { major: ..5 } => OPEN_MPI_4,
+        Vendor::OpenMpi { .. } => OPEN_MPI_5,
+        Vendor::Mpich => MPICH,
+    };
+    let is_option = |word: &OsString| word.to_str().is_some_and(|word| names.words.contains(&word));
+    let given = arguments.windows(2).find(|pair| is_option(&pair[0]));
+    let found = given
+        .map(|pair| pair[1].to_string_lossy().into_owned())
+        .or_else(|| names.variables.iter().find_map(|name| variable(name)));
+    // Open MPI takes the first that there is of several, with colons between.
+    let first = found.as_deref().and_then(|agents| agents.split(':').next()).unwrap_or_default();
+    let agent: Vec<String> = first.split_whitespace().map(str::to_owned).collect();
+    if agent.is_empty() { vec!["ssh".to_owned()] } else { agent }
+}
+
+/// The variable that Open MPI 5 is to get where a user has set that of Open MPI 4 alone.
+pub(crate) fn agent_for_5(
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<(&'static str, OsString)> {
+    let [of_5, of_4 @ ..] = OPEN_MPI_5.variables else { return None };
+    if variable(of_5).is_some() {
+        return None;
+    }
+    of_4.iter().find_map(|name| variable(name)).map(|agent| (*of_5, agent))
+}
+
 /// Writes a host file for this `mpirun`.
 pub(crate) fn write_hostfile(
     path: PathBuf,
     hosts: &[Host],
     vendor: Vendor,
 ) -> Result<PathBuf, LaunchError> {
-    let line = |host: &Host| match vendor {
-        Vendor::OpenMpi { .. } => format!("{} slots={}\n", host.name, host.slots),
-        Vendor::Mpich => format!("{}:{}\n", host.name, host.slots),
+    if let (Vendor::Mpich, Some(host)) = (vendor, hosts.iter().find(|host| host.is_ipv6())) {
+        let problem =
+            format!("name {}, which MPICH's mpirun cannot read: give the host a name", host.name);
+        return Err(LaunchError::Hosts { problem });
+    }
+    let line = |host: &Host| match (vendor, &host.user) {
+        (Vendor::OpenMpi { .. }, _) => format!("{} slots={}\n", host.login(), host.slots),
+        (Vendor::Mpich, None) => format!("{}:{}\n", host.name, host.slots),
+        (Vendor::Mpich, Some(user)) => format!("{}:{} user={user}\n", host.name, host.slots),
     };
     let text: String = hosts.iter().filter(|host| host.slots > 0).map(line).collect();
     std::fs::File::create(&path)
@@ -164,20 +249,26 @@ pub(crate) fn write_hostfile(
 mod tests {
     use super::*;
 
-    fn host(name: &str, slots: usize) -> Host {
-        Host { name: name.to_owned(), slots }
-    }
-
     #[test]
-    fn hosts_are_read_in_every_spelling() {
-        let expected = [host("a", 4), host("b", 2), host("c", 1)];
-        assert_eq!(parse_hosts("a:4,b:2,c").unwrap(), expected);
+    fn hosts_are_read_in_every_spelling_and_written_for_every_mpirun() {
+        let user = Some("u".to_owned());
+        let expected = [
+            Host::new("a", 4),
+            Host { user, ..Host::new("b.c", 2) },
+            Host::new("fd00::1", 3),
+            Host::new("fd00::2", 1),
+        ];
+        assert_eq!(parse_hosts("a:3,u@b.c:2,[fd00::1]:3, fd00::2,a").unwrap(), expected);
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("hosts");
-        std::fs::write(&path, "# cluster\na slots=4 max_slots=8\nb:2\n\nc # the last\n").unwrap();
-        assert_eq!(read_hostfile(&path).unwrap(), expected);
-        let written = write_hostfile(folder.path().join("w"), &expected, Vendor::Mpich).unwrap();
-        assert_eq!(std::fs::read_to_string(written).unwrap(), "a:4\nb:2\nc:1\n");
+        let write = |hosts: &[Host], vendor| {
+            let path = write_hostfile(folder.path().join("w"), hosts, vendor)?;
+            Ok::<_, LaunchError>(std::fs::read_to_string(path).unwrap())
+        };
+        let written = write(&expected, Vendor::OpenMpi { major: 4 }).unwrap();
+        assert_eq!(written, "a slots=4\nu@b.c slots=2\nfd00::1 slots=3\nfd00::2 slots=1\n");
+        assert_eq!(write(&expected[..2], Vendor::Mpich).unwrap(), "a:4\nb.c:2 user=u\n");
+        let told = write(&expected, Vendor::Mpich).unwrap_err().to_string();
+        assert!(told.contains("fd00::1"), "{told}");
     }
 
     #[test]
@@ -189,14 +280,47 @@ mod tests {
             assert!(!is_name_of(name, "n1.cluster"), "{name}");
         }
         // Without asking over the network.
-        let here = [host("localhost", 2)];
-        assert_eq!(reachable(&here), here);
+        let here = [Host::new("localhost", 2)];
+        assert_eq!(reachable(&here, Vendor::Mpich, &[]), here);
     }
 
     #[test]
-    fn the_example_is_a_host_file() {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch/hostfile.example");
-        assert_eq!(read_hostfile(&example).unwrap(), [host("node1", 4), host("node2", 4)]);
+    fn hosts_are_asked_by_the_program_that_mpirun_takes() {
+        let ask = |vendor, arguments: &[&str], variables: &[(&str, &str)]| {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            let find = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            agent(vendor, &arguments, find).join(" ")
+        };
+        let [older, open_mpi] = [4, 5].map(|major| Vendor::OpenMpi { major });
+        assert_eq!(ask(open_mpi, &[], &[]), "ssh");
+        let variable = ("OMPI_MCA_plm_rsh_agent", "ssh -F f : rsh");
+        assert_eq!(ask(older, &[], &[variable]), "ssh -F f");
+        assert_eq!(ask(open_mpi, &[], &[variable]), "ssh -F f");
+        let newer = ("PRTE_MCA_plm_ssh_agent", "myssh");
+        assert_eq!(ask(open_mpi, &[], &[variable, newer]), "myssh");
+        assert_eq!(ask(older, &[], &[variable, newer]), "ssh -F f");
+        let arguments = ["--mca", "plm_rsh_agent", "/opt/ssh -q"];
+        assert_eq!(ask(open_mpi, &arguments, &[variable, newer]), "/opt/ssh -q");
+        assert_eq!(ask(open_mpi, &["--prtemca", "plm_ssh_agent", "a"], &[newer]), "a");
+        assert_eq!(ask(Vendor::Mpich, &[], &[variable]), "ssh");
+        let hydra = ("HYDRA_LAUNCHER_EXEC", "/opt/ssh");
+        assert_eq!(ask(Vendor::Mpich, &[], &[hydra]), "/opt/ssh");
+        assert_eq!(ask(Vendor::Mpich, &["-launcher-exec", "rsh"], &[hydra]), "rsh");
+    }
+
+    #[test]
+    fn open_mpi_5_gets_what_was_set_for_4() {
+        let of = |set: &[&'static str]| {
+            let set = set.to_vec();
+            agent_for_5(move |name| set.contains(&name).then(|| OsString::from(name)))
+        };
+        let expected = ("PRTE_MCA_plm_ssh_agent", OsString::from("OMPI_MCA_plm_rsh_agent"));
+        assert_eq!(of(&["OMPI_MCA_plm_rsh_agent"]), Some(expected));
+        assert_eq!(of(&["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"]), None);
+        assert_eq!(of(&[]), None);
     }
 
     #[test]
@@ -205,7 +329,11 @@ mod tests {
             ("a:many", "no number of workers in `a:many`"),
             ("", "names no host"),
             ("a:0", "names no host"),
-            ("a:1,a:2", "names a twice"),
+            ("^a,b:2", "leaves out `^a`"),
+            ("+n0:2", "`+n0:2`"),
+            ("a b:2", "no name of a host"),
+            ("@a:2", "no name of a host"),
+            ("-l@a:2", "no name of a host"),
             ("-oProxyCommand=x:1", "no name of a host"),
         ] {
             let error = parse_hosts(text).unwrap_err().to_string();

@@ -18,13 +18,16 @@ mod addresses;
 mod banner;
 mod child;
 mod display;
+mod environment;
 mod error;
 mod files;
 mod gpus;
+mod hostfile;
 mod hosts;
 mod listener;
 mod mpirun;
 mod nproc;
+mod pbs;
 mod processes;
 mod prometheus;
 mod records;
@@ -48,11 +51,14 @@ use tessera_control::ExitCode;
 
 pub use addresses::{ControlAddress, parse_control_addresses};
 pub use child::{Child, resolve_alone};
+pub use environment::{Wanted, parse_variable};
 pub use error::LaunchError;
 pub use gpus::{Gpus, find_gpus};
-pub use hosts::{Host, parse_hosts, read_hostfile};
-pub use mpirun::{Mpirun, Vendor, waiting_of_threads};
+pub use hostfile::read_hostfile;
+pub use hosts::{Host, parse_hosts};
+pub use mpirun::{Mpirun, Vendor, split_arguments, waiting_of_threads};
 pub use nproc::Nproc;
+pub use pbs::PbsJob;
 pub use report::{FailureReport, WorkerReport, last_failure, read_workers};
 pub use run::launch;
 pub use session::{TRAMPOLINE, Trampoline};
@@ -92,7 +98,7 @@ pub struct LaunchOptions {
     pub args: Vec<OsString>,
     /// Number of workers.
     pub nproc: Nproc,
-    /// Hosts of the workers; none is those of the Slurm job, or else this host alone.
+    /// Hosts of the workers; none is those of the Slurm or PBS job, or else this host alone.
     pub hosts: Vec<Host>,
     /// Fewest workers to go on with when hosts do not answer; `None`: as many as at first.
     pub min_workers: Option<usize>,
@@ -102,6 +108,10 @@ pub struct LaunchOptions {
     pub control_addresses: Vec<ControlAddress>,
     /// `mpirun`'s `--bind-to`.
     pub bind_to: String,
+    /// More arguments for `mpirun`.
+    pub mpirun_args: Vec<OsString>,
+    /// Variables that workers on all hosts get, besides those that always go there.
+    pub environment: Vec<Wanted>,
     /// How long a worker may be silent; `None`: `limits.silence_seconds` of the configuration.
     pub silence: Option<Duration>,
     /// How long a worker may stay in one place of any phase but the set-up; `None`: the limits of the

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::Waker;
-use tessera_control::{Attempt, Message, draw_secret};
+use tessera_control::{Attempt, Message, Secrets, draw_secret};
 
 use self::admission::Admission;
 use self::service::Service;
@@ -64,6 +64,8 @@ pub(crate) struct Terms {
     pub(crate) world_size: usize,
     /// How long the launcher waits for a word.
     pub(crate) silence: Duration,
+    /// Variables that it sends to them.
+    pub(crate) environment: Secrets,
 }
 
 /// Listening sockets whose connections feed the channel.

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use rustix::net::sockopt::set_socket_linger;
-use tessera_control::{Phase, Reply, proof};
+use tessera_control::{Phase, Reply, Secrets, proof};
 
 use super::*;
 
@@ -12,7 +12,8 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 fn terms() -> Terms {
     let attempt = "9f3a07c2b1d4-0".parse().unwrap();
-    Terms { attempt, world_size: 4, silence: Duration::from_secs(60) }
+    let environment = Secrets([("API_TOKEN".to_owned(), "hidden".to_owned())].into());
+    Terms { attempt, world_size: 4, silence: Duration::from_secs(60), environment }
 }
 
 fn open() -> (Listener, Receiver<Event>) {
@@ -62,9 +63,11 @@ impl Worker {
     fn meet(listener: &Listener, rank: usize) -> (Self, u64) {
         let mut worker = Self::dial(listener);
         worker.hello(&listener.token, rank, 3);
-        let Reply::Welcome { silence_seconds: 60.0, heard } = worker.reply() else {
+        let Reply::Welcome { silence_seconds: 60.0, heard, environment } = worker.reply() else {
             panic!("not welcome")
         };
+        // One that comes back has them.
+        assert_eq!(environment, if heard == 0 { terms().environment } else { Secrets::default() });
         (worker, heard)
     }
 

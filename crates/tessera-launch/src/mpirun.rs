@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::LaunchError;
+use crate::hosts::agent_for_5;
 use crate::worker::on_path;
+use crate::{Host, LaunchError};
 
 /// Who made an `mpirun`: they share the name and little else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) struct Job<'a> {
     pub(crate) bind_to: &'a str,
     /// Names of the environment variables that remote workers get.
     pub(crate) exported: &'a [String],
+    /// More arguments, of `--mpirun-args`.
+    pub(crate) more: &'a [OsString],
     /// The worker and its arguments.
     pub(crate) command: &'a [OsString],
 }
@@ -68,8 +71,8 @@ impl Mpirun {
             .output()
             .map_err(|error| broken(format!("cannot run ({error})")))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let (vendor, version) = parse_version(&text)
-            .ok_or_else(|| broken("names neither Open MPI nor MPICH".into()))?;
+        let (vendor, version) =
+            parse_version(&text).map_err(|problem| broken(problem.to_owned()))?;
         Ok(Self { path, vendor, version })
     }
 
@@ -86,16 +89,32 @@ impl Mpirun {
         }
     }
 
+    /// Settings of its own that this `mpirun` is started with where the user has set none: as variables, since
+    /// Open MPI refuses an option that a user's arguments have, too.
+    pub(crate) fn settings(&self, hosts: &[Host]) -> Vec<(&'static str, OsString)> {
+        match self.vendor {
+            Vendor::OpenMpi { major: ..5 } => {
+                // openib warns wherever there is InfiniBand; only this regx takes colons in names.
+                let has_ipv6 = hosts.iter().any(Host::is_ipv6);
+                let regx = has_ipv6.then_some(("OMPI_MCA_regx", "naive"));
+                let settings = [("OMPI_MCA_btl", "^openib")].into_iter().chain(regx);
+                let unset = settings.filter(|(name, _)| std::env::var_os(name).is_none());
+                unset.map(|(name, value)| (name, value.into())).collect()
+            }
+            Vendor::OpenMpi { .. } => {
+                agent_for_5(|name| std::env::var_os(name)).into_iter().collect()
+            }
+            Vendor::Mpich => Vec::new(),
+        }
+    }
+
     /// The arguments that start `job`.
     pub(crate) fn arguments(&self, job: &Job<'_>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-n".into(), job.world_size.to_string().into()];
         let mut push = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         match self.vendor {
-            Vendor::OpenMpi { major } => {
+            Vendor::OpenMpi { .. } => {
                 push(&["--bind-to", job.bind_to, "--map-by", "slot:OVERSUBSCRIBE"]);
-                if major < 5 {
-                    push(&["--mca", "btl", "^openib"]); // warns wherever there is InfiniBand
-                }
                 for name in job.exported {
                     push(&["-x", name]);
                 }
@@ -111,6 +130,7 @@ impl Mpirun {
             let flag = if self.vendor == Vendor::Mpich { "-f" } else { "--hostfile" };
             arguments.extend([flag.into(), hostfile.into()]);
         }
+        arguments.extend(job.more.iter().cloned());
         arguments.extend(job.command.iter().cloned());
         arguments
     }
@@ -147,14 +167,33 @@ pub(crate) fn home() -> Option<(&'static str, &'static str)> {
     std::env::var_os("HOME").is_none().then_some(("HOME", "/"))
 }
 
-fn parse_version(text: &str) -> Option<(Vendor, String)> {
+/// The words of `--mpirun-args`, split and unquoted as a shell does.
+///
+/// # Errors
+///
+/// [`LaunchError::MpirunArgs`] if a quote is not closed.
+pub fn split_arguments(text: &str) -> Result<Vec<OsString>, LaunchError> {
+    let words = shell_words::split(text)
+        .map_err(|error| LaunchError::MpirunArgs { problem: error.to_string() })?;
+    Ok(words.into_iter().map(OsString::from).collect())
+}
+
+/// Who it is; or why it is nobody that workers can be started with.
+fn parse_version(text: &str) -> Result<(Vendor, String), &'static str> {
+    if text.contains("Intel(R) MPI") {
+        return Err("says that it is Intel MPI, with which Tessera has not been tried");
+    }
+    known_version(text).ok_or("names neither Open MPI nor MPICH")
+}
+
+fn known_version(text: &str) -> Option<(Vendor, String)> {
     let line = |word: &str| text.lines().find(|line| line.contains(word)).map(str::trim);
     if let Some(line) = line("Open MPI").or_else(|| line("OpenRTE")) {
         let number = line.rsplit(' ').next()?;
         let major = number.split('.').next()?.parse().ok()?;
         return Some((Vendor::OpenMpi { major }, line.to_owned()));
     }
-    if text.contains("HYDRA") || text.contains("MPICH") || text.contains("Intel(R) MPI") {
+    if text.contains("HYDRA") || text.contains("MPICH") {
         let version = line("Version:").unwrap_or("MPICH");
         let version: Vec<&str> = version.split_whitespace().collect();
         return Some((Vendor::Mpich, format!("MPICH {}", version.join(" "))));
@@ -173,6 +212,7 @@ mod tests {
             hostfile,
             bind_to: "none",
             exported: &["TESSERA_CONTROL".into(), "RUST_LOG".into()],
+            more: &["--mca".into(), "btl".into(), "self,tcp".into()],
             command: &["w".into(), "train".into(), "--config".into(), "c d".into()],
         };
         let arguments = mpirun.arguments(&job);
@@ -189,15 +229,17 @@ mod tests {
         );
         let mpich = "HYDRA build details:\n    Version:                4.0.2\n";
         assert_eq!(parse_version(mpich).unwrap(), (Vendor::Mpich, "MPICH Version: 4.0.2".into()));
-        assert_eq!(parse_version("srun 23.1"), None);
+        assert!(parse_version("srun 23.1").unwrap_err().contains("neither"));
+        let intel = "Intel(R) MPI Library for Linux* OS, Version 2021.8 Build 20221129\n";
+        assert!(parse_version(intel).unwrap_err().contains("Intel MPI"));
     }
 
     #[test]
     fn open_mpi_is_told_not_to_bind_and_may_oversubscribe() {
         assert_eq!(
             words(Vendor::OpenMpi { major: 4 }, None),
-            "-n|3|--bind-to|none|--map-by|slot:OVERSUBSCRIBE|--mca|btl|^openib|\
-             -x|TESSERA_CONTROL|-x|RUST_LOG|w|train|--config|c d"
+            "-n|3|--bind-to|none|--map-by|slot:OVERSUBSCRIBE|-x|TESSERA_CONTROL|-x|RUST_LOG|\
+             --mca|btl|self,tcp|w|train|--config|c d"
         );
     }
 
@@ -205,7 +247,30 @@ mod tests {
     fn mpich_gets_its_own_spelling() {
         assert_eq!(
             words(Vendor::Mpich, Some(Path::new("hosts"))),
-            "-n|3|-bind-to|none|-genvlist|TESSERA_CONTROL,RUST_LOG|-f|hosts|w|train|--config|c d"
+            "-n|3|-bind-to|none|-genvlist|TESSERA_CONTROL,RUST_LOG|-f|hosts|--mca|btl|self,tcp|\
+             w|train|--config|c d"
         );
+    }
+
+    #[test]
+    fn arguments_for_mpirun_are_split_as_in_a_shell() {
+        let words = split_arguments(r#"--mca btl "self,tcp" -x 'A B' c\ d"#).unwrap();
+        assert_eq!(words, ["--mca", "btl", "self,tcp", "-x", "A B", "c d"]);
+        assert_eq!(split_arguments("").unwrap(), [""; 0]);
+        let told = split_arguments("--mca 'btl").unwrap_err().to_string();
+        assert!(told.contains("--mpirun-args") && told.contains("quote"), "{told}");
+    }
+
+    #[test]
+    fn addresses_of_ipv6_are_kept_from_what_takes_names_apart() {
+        let open = |major| Vendor::OpenMpi { major };
+        let names = |vendor, host: &str| {
+            let mpirun = Mpirun { path: "mpirun".into(), vendor, version: String::new() };
+            mpirun.settings(&[Host::new(host, 1)]).into_iter().map(|(name, _)| name).collect()
+        };
+        let is = |found: Vec<&str>, expected: &[&str]| assert_eq!(found, expected);
+        is(names(open(4), "fd00::1"), &["OMPI_MCA_btl", "OMPI_MCA_regx"]);
+        is(names(open(4), "n1"), &["OMPI_MCA_btl"]);
+        is(names(open(5), "fd00::1"), &[]);
     }
 }

@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(Nproc::Auto.count(1, &[]), 1);
         assert_eq!(Nproc::Auto.count(8, &[]), 8);
         assert_eq!(Nproc::Count(3).count(8, &[]), 3);
-        let hosts = [4, 2].map(|slots| Host { name: slots.to_string(), slots });
+        let hosts = [4, 2].map(|slots| Host::new(slots.to_string(), slots));
         assert_eq!(Nproc::Auto.count(8, &hosts), 6);
     }
 }

@@ -40,7 +40,7 @@ struct Config {
     limits: LimitsConfig,
 }
 
-/// Runs `WORKER resolve --nproc N ARGS...`; its stderr goes to the user as it is.
+/// Runs `WORKER resolve --nproc N ARGS...` with these variables; its stderr goes to the user as it is.
 ///
 /// # Errors
 ///
@@ -49,13 +49,14 @@ pub(crate) fn resolve(
     worker: &Path,
     world_size: usize,
     args: &[OsString],
+    variables: &[(OsString, OsString)],
     sender: &Sender<Event>,
     events: &Receiver<Event>,
 ) -> Result<Resolved, LaunchError> {
     let mut arguments: Vec<OsString> =
         vec!["resolve".into(), "--nproc".into(), world_size.to_string().into()];
     arguments.extend(args.iter().cloned());
-    let mut session = Session::start(worker, &arguments, &[], &[], Stdio::inherit())?;
+    let mut session = Session::start(worker, &arguments, variables, &[], &[], Stdio::inherit())?;
     if let Some(stdout) = session.child().stdout.take() {
         forward_lines(stdout, Stream::Out, sender.clone())
             .map_err(LaunchError::system("start a thread"))?;

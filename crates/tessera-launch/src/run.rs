@@ -6,10 +6,11 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use tessera_control::{Attempt, ExitCode, not_written, tell_behind, variables};
+use tessera_control::{Attempt, ExitCode, Secrets, not_written, tell_behind, variables};
 
 use crate::addresses::Reach;
 use crate::display::Results;
+use crate::environment::Forwarded;
 use crate::listener::{Event, Listener, Stream, Terms, forward_lines};
 use crate::mpirun::{Job, as_root, home};
 use crate::prometheus::Exporter;
@@ -22,8 +23,8 @@ use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
 use crate::worker::check_libraries;
 use crate::{
-    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, SlurmJob, Task, files, find_gpus,
-    find_worker, hosts, signals, waiting_of_threads,
+    Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, PbsJob, SlurmJob, Task, files,
+    find_gpus, find_worker, hosts, signals, slurm, waiting_of_threads,
 };
 
 /// Variables that `mpirun` sets for its ranks; a launcher that sees one is a rank itself.
@@ -44,11 +45,16 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     tell_behind(); // a terminal that stands still is no reason not to hear the workers
     refuse_nesting(options.task)?;
+    let forwarded = Forwarded::collect(&options.environment)?;
     files::raise();
     let mpirun = Mpirun::find(options.mpirun.as_deref())?;
     let worker = find_worker()?;
     check_libraries(&worker)?;
     let slurm = if options.hosts.is_empty() { SlurmJob::find()? } else { None };
+    let options = &match slurm {
+        None if options.hosts.is_empty() => with_hosts_of_pbs(options.clone())?,
+        _ => options.clone(),
+    };
     let num_gpus = match (options.nproc, &slurm) {
         (Nproc::Auto, None) if options.hosts.is_empty() => find_gpus().names.len(),
         _ => 0,
@@ -65,11 +71,18 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
     }
     let mut world_size = asked_for;
+    if let Some(names) = forwarded.told()
+        && (hosts.iter().any(|host| !host.is_here()) || !options.environment.is_empty())
+    {
+        tracing::info!("environment of all workers: {names}");
+    }
 
     let (mut sender, mut events) = channel();
     let signals = signals::listen(sender.clone())?;
     let resolved = match options.task {
-        Task::Train => Some(resolve(&worker, world_size, &options.args, &sender, &events)?),
+        Task::Train => {
+            Some(resolve(&worker, world_size, &options.args, &forwarded.set, &sender, &events)?)
+        }
         Task::Eval => None,
     };
     let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
@@ -88,8 +101,17 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
         let name = first.restarted(restarts);
         let ways = Ways { exporter, results: &results, files: files.as_ref() };
-        let start =
-            Start { options, name, mpirun, worker, world_size, hosts: hosts_now, limits, ways };
+        let start = Start {
+            options,
+            forwarded: &forwarded,
+            name,
+            mpirun,
+            worker,
+            world_size,
+            hosts: hosts_now,
+            limits,
+            ways,
+        };
         let begun = SystemTime::now();
         // A start that fails after another one is the end of a run that its status calls running.
         let told = |error: LaunchError| {
@@ -129,7 +151,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         files.goes_on(&name, message);
         (sender, events) = next;
         if !options.hosts.is_empty() {
-            let left = hosts_left(options, asked_for);
+            let left = hosts_left(options, mpirun, asked_for);
             (hosts, world_size) = left.inspect_err(|error| {
                 files.failed(&name, error.exit_code(), error.to_string());
             })?;
@@ -137,12 +159,26 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     }
 }
 
+/// The same with the hosts of the PBS job, if there is one that has several.
+fn with_hosts_of_pbs(mut options: LaunchOptions) -> Result<LaunchOptions, LaunchError> {
+    let Some(PbsJob { id, hosts }) = PbsJob::find()? else { return Ok(options) };
+    let num_workers = options.nproc.count(0, &hosts);
+    tracing::info!("PBS job {id}: {num_workers} workers on {} hosts", hosts.len());
+    if hosts.len() > 1 {
+        options.hosts = hosts;
+    } else {
+        options.nproc = Nproc::Count(num_workers); // everything else is as it is without PBS
+    }
+    Ok(options)
+}
+
 /// The hosts that answer, which may be others than before, and how many workers they take.
 fn hosts_left(
     options: &LaunchOptions,
+    mpirun: &Mpirun,
     asked_for: usize,
 ) -> Result<(Vec<Host>, usize), LaunchError> {
-    let left = hosts::reachable(&options.hosts);
+    let left = hosts::reachable(&options.hosts, mpirun.vendor, &options.mpirun_args);
     let world_size = left.iter().map(|host| host.slots).sum::<usize>().min(asked_for);
     let (found, all) = (left.len(), options.hosts.len());
     let fewest = options.min_workers.unwrap_or(asked_for).max(1);
@@ -211,6 +247,7 @@ pub(crate) struct Attempted {
 /// What starting the workers takes.
 struct Start<'a> {
     options: &'a LaunchOptions,
+    forwarded: &'a Forwarded,
     name: Attempt,
     mpirun: &'a Mpirun,
     worker: &'a Path,
@@ -234,8 +271,13 @@ impl Start<'_> {
             true => Reach::Here,
             false => Reach::Everywhere(named.clone()),
         };
+        // Workers of this host inherit them.
+        let environment = match reach {
+            Reach::Here => Secrets::default(),
+            Reach::Everywhere(_) => self.forwarded.secrets.clone(),
+        };
         let (attempt, world_size) = (self.name.clone(), self.world_size);
-        let terms = Terms { attempt, world_size, silence: self.limits.silence };
+        let terms = Terms { attempt, world_size, silence: self.limits.silence, environment };
         let mut listener = Listener::open(&reach, &terms, sender.clone())
             .map_err(LaunchError::system("listen for workers"))?;
         let records = Records::make(&self.name);
@@ -282,10 +324,16 @@ impl Start<'_> {
         if restarts > 0 {
             environment.push(variable(variables::RESTART, restarts.to_string()));
         }
-        let exported = exported(&environment);
+        environment.push(variable(variables::FORWARDED, self.forwarded.settings.join(",")));
+        let exported = self.forwarded.names(&environment);
+        environment.extend(self.forwarded.set.iter().cloned());
         for (name, value) in as_root().into_iter().chain(home()) {
             environment.push(variable(name, value));
         }
+        let of_mpirun = self.mpirun.settings(self.hosts);
+        environment.extend(of_mpirun.into_iter().map(|(name, value)| variable(name, value)));
+        let (for_daemons, of_a_task) = slurm::for_daemons();
+        environment.extend(for_daemons);
         let mut command: Vec<OsString> = vec![self.worker.into(), self.options.task.name().into()];
         command.extend(self.options.args.iter().cloned());
         // In a Slurm job mpirun knows the hosts by itself.
@@ -301,6 +349,7 @@ impl Start<'_> {
             hostfile: hostfile.as_deref(),
             bind_to: &self.options.bind_to,
             exported: &exported,
+            more: &self.options.mpirun_args,
             command: &command,
         });
         if self.options.verbose {
@@ -308,7 +357,8 @@ impl Start<'_> {
         }
         let blocked = self.mpirun.blocked_signals();
         let path = &self.mpirun.path;
-        let mut session = Session::start(path, &arguments, &environment, blocked, Stdio::piped())?;
+        let mut session =
+            Session::start(path, &arguments, &environment, of_a_task, blocked, Stdio::piped())?;
         let child = session.child();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let forwarded = stdout
@@ -317,23 +367,6 @@ impl Start<'_> {
         forwarded.map_err(LaunchError::system("start a thread"))?;
         Ok(session)
     }
-}
-
-/// What a user sets for the workers, besides our own variables.
-const OF_THE_USER: [&str; 5] =
-    ["RUST_LOG", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
-
-/// Names of the variables that workers on other hosts need: ours, and the user's own.
-fn exported(ours: &[(OsString, OsString)]) -> Vec<String> {
-    let inherited = std::env::vars_os().map(|(name, _)| name);
-    let mut names: Vec<String> = inherited
-        .chain(ours.iter().map(|(name, _)| name.clone()))
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with("TESSERA_") || OF_THE_USER.contains(&name.as_str()))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
 }
 
 fn refuse_nesting(task: Task) -> Result<(), LaunchError> {

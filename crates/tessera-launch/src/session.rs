@@ -100,13 +100,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts `program` in a session of its own, with the signals `blocked` kept from it.
+    /// Starts `program` in a session of its own, with the `variables` but without those `removed`, and with the
+    /// signals `blocked` kept from it.
     ///
     /// To be called from the main thread: the child dies with the *thread* that started it.
     pub(crate) fn start(
         program: &Path,
         arguments: &[OsString],
         variables: &[(OsString, OsString)],
+        removed: &[&str],
         blocked: &[i32],
         stderr: Stdio,
     ) -> Result<Self, LaunchError> {
@@ -115,7 +117,11 @@ impl Session {
             .map_err(|error| LaunchError::system("become a subreaper")(error.into()))?;
         let executable =
             std::env::current_exe().map_err(LaunchError::system("find the own executable"))?;
-        let child = Command::new(executable)
+        let mut command = Command::new(executable);
+        for name in removed {
+            command.env_remove(name);
+        }
+        let child = command
             .args([TRAMPOLINE, "--parent", &std::process::id().to_string()])
             .args(blocked.iter().flat_map(|signal| ["--block".to_owned(), signal.to_string()]))
             .args(files::before().iter().flat_map(|n| ["--files".to_owned(), n.to_string()]))

@@ -16,6 +16,7 @@ use crate::checkpoint;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::run_folder::{Resume, Tenure};
+use crate::settings::{self, Settings};
 
 /// What a rank reports when ranks agree on whether all of them succeeded.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ pub fn agree_on<T>(comm: &dyn Communicator, mine: Result<T, TrainError>) -> Resu
     }
 }
 
-/// Compares configuration, program and data over ranks.
+/// Compares configuration, program, data and the environment's settings over ranks.
 ///
 /// # Errors
 ///
@@ -93,6 +94,24 @@ pub(crate) fn agree_on_run(
                     "rank {rank} has another {what} than rank 0: give all hosts the same"
                 )));
             }
+        }
+    }
+    agree_on_settings(comm)
+}
+
+fn agree_on_settings(comm: &dyn Communicator) -> Result<(), TrainError> {
+    let mine = serde_json::to_vec(&settings::own()).expect("plain data");
+    let all = agree(comm, Ok(mine))?;
+    let parse = |bytes: &[u8]| -> Settings {
+        serde_json::from_slice(bytes).expect("every rank sends its settings")
+    };
+    let first = parse(&all[0]);
+    for (rank, bytes) in all.iter().enumerate() {
+        if let Some(name) = settings::first_difference(&first, &parse(bytes)) {
+            return Err(TrainError::BadInput(format!(
+                "rank {rank} has another {name} in its environment than rank 0: give all hosts the same, \
+                 as `tessera launch` does with that of its own"
+            )));
         }
     }
     Ok(())

@@ -130,6 +130,7 @@ impl TrainError {
                 | CommError::Variable { .. }
                 | CommError::Starters { .. }
                 | CommError::Starter { .. }
+                | CommError::UntriedMpi { .. }
                 | CommError::NoGpu { .. }
                 | CommError::SharedGpu { .. }
                 | CommError::PeerDevice { .. }

@@ -22,6 +22,7 @@ mod resolve;
 mod run_folder;
 mod scalars;
 mod schedule;
+mod settings;
 mod setup;
 mod step;
 mod trace;

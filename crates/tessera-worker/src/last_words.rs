@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use tessera_comm::Hang;
 use tessera_control::{
-    Activity, Client, ExitCode, LimitsConfig, Message, Process, RunState, RunStatus, Stderr, tell,
+    Activity, Client, ExitCode, LimitsConfig, Message, Process, RunState, RunStatus, Secrets,
+    Stderr, tell,
 };
 use tessera_train::{Tenure, TrainError};
 
@@ -44,7 +45,8 @@ impl LastWords {
         let lost = || tessera_comm::exit_now(ExitCode::WorkerLost.code());
         let (patience, activity) =
             (Duration::from_secs_f64(limits.meet_seconds), Arc::clone(&self.activity));
-        let control = Client::from_env(rank, world_size, patience, activity, lost)
+        let take = |secrets: Secrets| tessera_comm::set_variables(&secrets.0);
+        let control = Client::from_env(rank, world_size, patience, activity, take, lost)
             .map_err(|error| TrainError::BadInput(error.to_string()))?;
         if let Some(control) = control {
             let _ = self.control.set(Arc::new(control));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use tessera_control::{ExitCode, one_line};
 use tessera_launch::{
-    Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, read_hostfile,
+    Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, parse_variable,
+    read_hostfile, split_arguments,
 };
 
 use crate::failure::{Failure, print_last_line};
@@ -15,7 +16,7 @@ use crate::failure::{Failure, print_last_line};
 const SIGNALS: &str = "\
 SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the workers for one checkpoint and end the run with 75; a third
 SIGINT or SIGTERM ends it at once. TESSERA_WORKER names another worker program than the sibling
-tessera-worker. In a Slurm job the hosts and tasks are the job's.";
+tessera-worker. In a Slurm or PBS job the hosts and tasks are the job's.";
 
 /// How many workers, where, and what they do.
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(crate) struct LaunchArgs {
     /// Number of workers; auto is one a GPU, 2 on CPU without one, every slot of a host file.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     nproc: String,
-    /// Hosts and their workers, as in `h1:4,h2:4`; mpirun reaches them by ssh.
+    /// Hosts and their workers, as in `h1:4,user@h2:4`; mpirun reaches them by ssh.
     #[arg(long, value_name = "HOSTS", conflicts_with = "hostfile")]
     hosts: Option<String>,
     /// The same from a file, in mpirun's own format.
@@ -37,6 +38,14 @@ pub(crate) struct LaunchArgs {
     /// The mpirun to use instead of the first one on the path.
     #[arg(long, value_name = "PATH")]
     mpirun: Option<PathBuf>,
+    /// More arguments for mpirun, before the worker's program; quoted as in a shell.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    mpirun_args: Option<String>,
+    /// Send a variable to the workers on all hosts, with the value given or that of the launcher's
+    /// environment; as often as wanted. NCCL_*, AWS_*, GOOGLE_*, OMP_*, MKL_*, UCX_*, FI_* and
+    /// proxies are sent without it. Of a secret give the name alone.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
     /// An address by which workers reach this launcher, HOST or HOST:PORT, as often as wanted or with commas between
     /// them, in the order in which they are tried. Without it, those of all interfaces of this host.
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -103,6 +112,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         (None, Some(path)) => read_hostfile(path).map_err(refused)?,
         (None, None) => Vec::new(),
     };
+    let mpirun_args = args.mpirun_args.as_deref().map_or(Ok(Vec::new()), split_arguments);
+    let environment = args.env.iter().map(|text| parse_variable(text)).collect::<Result<_, _>>();
     let control = args.control_address.iter().map(|text| parse_control_addresses(text));
     let control = control.collect::<Result<Vec<_>, _>>().map_err(refused)?;
     Ok(LaunchOptions {
@@ -114,6 +125,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         mpirun: args.mpirun.clone(),
         control_addresses: control.concat(),
         bind_to: args.bind_to.clone(),
+        mpirun_args: mpirun_args.map_err(refused)?,
+        environment: environment.map_err(refused)?,
         silence: args.silence.map(Duration::from_secs),
         stuck: args.stuck.map(Duration::from_secs),
         max_restarts: args.max_restarts,

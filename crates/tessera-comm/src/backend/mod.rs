@@ -248,8 +248,10 @@ fn choose_backend(
     }
 }
 
-/// Variables that tell a process its rank before MPI does: Open MPI's, MPICH's, Slurm's.
-const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+/// Variables that tell a process its rank before MPI does: Open MPI's, MPICH's, that of PMIx (Open MPI 5 started by
+/// another one than its mpirun), and Slurm's. A daemon through which mpirun starts ranks has the last one too, with
+/// its own number.
+const RANK_VARIABLES: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"];
 
 /// The rank that whoever started this process has told it, for what comes before [`connect`].
 pub fn rank_from_env() -> Option<usize> {

@@ -42,12 +42,13 @@ impl Mpi {
     ///
     /// # Errors
     ///
-    /// [`CommError::Mpi`] if MPI refuses.
+    /// [`CommError::Mpi`] if MPI refuses, [`CommError::UntriedMpi`] if it is one that nobody has tried.
     pub fn init(watchdog: Watchdog) -> Result<Self, CommError> {
+        refuse_untried()?;
         let mut this = Self {
             rank: 0,
             world_size: 1,
-            in_place: InPlace(in_place()?),
+            in_place: InPlace(tessera_mpi_in_place()),
             watchdog,
             collectives: AtomicU64::new(0),
             calls: Arc::default(),
@@ -282,18 +283,49 @@ impl Communicator for Mpi {
     }
 }
 
-/// MPI_IN_PLACE, an integer cast to a pointer that bindgen cannot carry: 1 in Open MPI, -1 in
-/// MPICH and its descendants.
-fn in_place() -> Result<*const c_void, CommError> {
+unsafe extern "C" {
+    /// MPI_IN_PLACE of the header that this program is compiled with (in_place.c).
+    safe fn tessera_mpi_in_place() -> *const c_void;
+}
+
+/// Refuses an MPI that nobody has tried: Intel's has MPICH's names and may be loaded in its place.
+fn refuse_untried() -> Result<(), CommError> {
     let mut text = [0u8; 8192]; // Open MPI says 256, MPICH 8192
     let mut length = 0;
     // SAFETY: `text` is as long as the longest version text of any MPI, and `length` is live.
     let code =
         unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast::<c_char>(), &mut length) };
+    let text = String::from_utf8_lossy(&text[..length.max(0) as usize]).into_owned();
     if code != ffi::MPI_SUCCESS as c_int {
         let text = "no version text".to_owned();
         return Err(CommError::Mpi { op: "MPI_Get_library_version", rank: 0, code, text });
     }
-    let open_mpi = text[..length as usize].starts_with(b"Open MPI");
-    Ok(std::ptr::without_provenance(if open_mpi { 1 } else { usize::MAX }))
+    if is_untried(&text) {
+        let version = text.lines().next().unwrap_or_default().to_owned();
+        return Err(CommError::UntriedMpi { version });
+    }
+    Ok(())
+}
+
+fn is_untried(version: &str) -> bool {
+    version.starts_with("Intel(R) MPI")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_place_is_a_mark_and_no_buffer() {
+        // Open MPI's headers have 1, MPICH's -1; another one's are as good, but for null.
+        assert_ne!(tessera_mpi_in_place().addr(), 0);
+    }
+
+    #[test]
+    fn intel_mpi_is_known_by_its_words() {
+        assert!(is_untried("Intel(R) MPI Library 2021.8 for Linux* OS\n"));
+        assert!(!is_untried("Open MPI v4.1.4, package: Debian OpenMPI"));
+        assert!(!is_untried("MPICH Version:      4.0.2\nMPICH Release date: ..."));
+        refuse_untried().unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::ControlError;
-use crate::{Message, Reply, proof};
+use crate::{Message, Reply, Secrets, proof};
 
 /// How long one address may take to answer; others may follow.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -14,7 +14,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// Time between two rounds over all addresses.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A line longer than this is none of a launcher's.
-const LONGEST_LINE: u64 = 1 << 16;
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// Who speaks, to whom, and how it shows that it may.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub(super) struct Line {
     pub(super) silence: Duration,
     /// The highest number of ours that it has heard.
     pub(super) heard: u64,
+    /// Variables that it sends.
+    pub(super) environment: Secrets,
 }
 
 /// What came of trying every address once.
@@ -130,10 +132,10 @@ impl Introduction {
         hello.push(b'\n');
         stream.write_all(&hello)?;
         match next_reply(&mut lines)? {
-            Reply::Welcome { silence_seconds, heard } => {
+            Reply::Welcome { silence_seconds, heard, environment } => {
                 let silence =
                     Duration::try_from_secs_f64(silence_seconds).map_err(|_| no_launcher())?;
-                Ok(Ok(Line { stream, lines, address, silence, heard }))
+                Ok(Ok(Line { stream, lines, address, silence, heard, environment }))
             }
             Reply::Refused { why } => Ok(Err(why)),
             Reply::Challenge { .. } | Reply::Heard { .. } => Err(no_launcher()),

@@ -222,7 +222,7 @@ impl Control {
 
     /// Goes on over a new connection, with what the launcher has not heard.
     fn adopt(&mut self, line: Line) {
-        let Line { stream, mut lines, address, silence, heard } = line;
+        let Line { stream, mut lines, address, silence, heard, .. } = line;
         self.patience = silence;
         self.broken = None;
         self.connection += 1;

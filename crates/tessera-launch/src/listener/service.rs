@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event as Ready;
 use mio::{Events, Interest, Poll, Token, Waker};
-use tessera_control::{Message, Numbered, Reply, draw_secret};
+use tessera_control::{Message, Numbered, Reply, Secrets, draw_secret};
 
 use super::admission::{Admission, Refusal};
 use super::connection::{Chunk, Connection, Peer};
@@ -60,6 +60,7 @@ pub(super) struct Service {
     next: usize,
     admission: Admission,
     silence_seconds: f64,
+    environment: Secrets,
     events: Sender<Event>,
     ends: Arc<AtomicBool>,
     buffer: Vec<u8>,
@@ -95,6 +96,7 @@ impl Service {
             most_strangers: most_strangers(terms.world_size, files::limit()),
             admission,
             silence_seconds: terms.silence.as_secs_f64(),
+            environment: terms.environment.clone(),
             events,
             ends,
             buffer: vec![0; 16 << 10],
@@ -289,7 +291,10 @@ impl Service {
         let (rank, heard) = (admitted.rank, admitted.heard);
         connection.peer = Peer::Worker { rank };
         connection.acknowledged = heard;
-        connection.tell(&Reply::Welcome { silence_seconds: self.silence_seconds, heard });
+        // One that comes back has them.
+        let environment = if heard == 0 { self.environment.clone() } else { Secrets::default() };
+        let silence_seconds = self.silence_seconds;
+        connection.tell(&Reply::Welcome { silence_seconds, heard, environment });
         self.strangers.remove(&number);
         if let Some(before) = admitted.replaces {
             self.connections.remove(&before);
