@@ -176,6 +176,7 @@ mod tests {
             world_size: 2,
             message: message.to_owned(),
             process: None,
+            attempt: None,
         };
         let path = RunStatus::file(&folder);
         assert!(overwrite(&path, &status("")).is_err(), "there is none to be overwritten");
