@@ -5,6 +5,9 @@
 # starts beside can hang where they change.
 #
 #   launch/test-hosts.sh up DIR NAME...      makes hosts NAME..., keys and settings in DIR
+#   launch/test-hosts.sh up6 DIR NAME...     the same with IPv6 alone
+#   launch/test-hosts.sh up2 DIR NAME...     with IPv4, after a network of which every host has an address and where none
+#                                            reaches another; its addresses come first
 #   launch/test-hosts.sh run DIR NAME CMD... runs CMD on a host, with what mpirun needs to reach the others
 #   launch/test-hosts.sh cut DIR NAME        takes a host's network away
 #   launch/test-hosts.sh join DIR NAME       gives it back
@@ -16,7 +19,7 @@ fail() {
   exit 1
 }
 
-usage="usage: launch/test-hosts.sh up|run|cut|join|down DIR [NAME...]"
+usage="usage: launch/test-hosts.sh up|up6|up2|run|cut|join|down DIR [NAME...]"
 [ $# -ge 2 ] || fail "$usage"
 what=$1 dir=$2
 shift 2
@@ -26,6 +29,9 @@ mark() { cat "$dir/id"; }
 namespace() { echo "tessera-$(mark)-$1"; }
 link() { echo "port$(cat "$dir/$1.number")"; }
 switch() { echo "tessera-$(mark)"; }
+
+# Address of the host of this number: those of IPv6 are the switch's own network, too.
+address() { if [ "$network" = ipv6 ]; then echo "fd77::$1"; else echo "10.77.0.$1"; fi; }
 
 up() {
   [ "$(id -u)" = 0 ] || fail "making hosts needs root"
@@ -43,7 +49,7 @@ up() {
   printf '127.0.0.1 localhost\n' >"$dir/hosts"
   for name in "$@"; do
     number=$((number + 1))
-    printf '10.77.0.%s %s\n' "$number" "$name" >>"$dir/hosts"
+    printf '%s %s\n' "$(address "$number")" "$name" >>"$dir/hosts"
   done
   cat >"$dir/ssh_config" <<END
 Host *
@@ -65,10 +71,21 @@ END
     ip netns add "$space"
     mkdir -p "/etc/netns/$space"
     cp "$dir/hosts" "/etc/netns/$space/hosts"
+    if [ "$network" = second ]; then
+      # Before the other one, so that its addresses come first; behind its cable is nobody.
+      ip -n "$space" link add aux0 type veth peer name aux0-end
+      ip -n "$space" addr add "10.78.0.$number/24" dev aux0
+      ip -n "$space" link set aux0-end up
+      ip -n "$space" link set aux0 up
+    fi
     ip -n "$(switch)" link add "$(link "$name")" type veth peer name eth0 netns "$space"
     ip -n "$(switch)" link set "$(link "$name")" master bridge up
     ip -n "$space" link set lo up
-    ip -n "$space" addr add "10.77.0.$number/24" dev eth0
+    if [ "$network" = ipv6 ]; then
+      ip -n "$space" addr add "$(address "$number")/64" dev eth0 nodad
+    else
+      ip -n "$space" addr add "$(address "$number")/24" dev eth0
+    fi
     ip -n "$space" link set eth0 up
     ssh-keygen -q -t ed25519 -N '' -f "$dir/$name.hostkey"
     cat >"$dir/$name.sshd" <<END
@@ -107,7 +124,9 @@ down() {
 }
 
 case $what in
-  up) up "$@" ;;
+  up) network=ipv4 && up "$@" ;;
+  up6) network=ipv6 && up "$@" ;;
+  up2) network=second && up "$@" ;;
   run) run "$@" ;;
   cut) ip -n "$(switch)" link set "$(link "$1")" down ;;
   join) ip -n "$(switch)" link set "$(link "$1")" up ;;

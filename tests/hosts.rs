@@ -1,5 +1,6 @@
 //! Several hosts, each with an address, a name and an sshd of its own: a run loses one, goes on with
-//! those left, and takes it back at the next restart. The hosts are network namespaces of this machine
+//! those left, and takes it back at the next restart; workers find their launcher over IPv4, over IPv6, past
+//! a network that leads nowhere, and without knowing its name. The hosts are network namespaces of this machine
 //! (`launch/test-hosts.sh`); between them is the real mpirun over ssh.
 
 use std::fs::File;
@@ -24,6 +25,11 @@ impl Hosts {
     /// A head and two hosts for workers; none, with the reason printed, where the system has no such
     /// thing.
     fn up(folder: &Path) -> Option<Self> {
+        Self::with("up", folder)
+    }
+
+    /// The same, made by this command of the script.
+    fn with(up: &str, folder: &Path) -> Option<Self> {
         let missing = ["ip", "ssh", "sshd", "ssh-keygen"].into_iter().find(|program| {
             let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
             !folders.iter().any(|folder| Path::new(folder).join(program).is_file())
@@ -37,7 +43,7 @@ impl Hosts {
             return None;
         }
         let hosts = Self(folder.join("hosts"));
-        let (code, _, stderr) = run(&mut hosts.script("up", &["head", "h1", "h2"]));
+        let (code, _, stderr) = run(&mut hosts.script(up, &["head", "h1", "h2"]));
         if code != Some(0) {
             println!("skipped: no network namespaces here: {stderr}");
             return None;
@@ -61,6 +67,68 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         let _ = self.script("down", &[]).status();
     }
+}
+
+impl Hosts {
+    /// Takes the head's name from what the workers' hosts know.
+    fn forget_head(&self) {
+        let id = std::fs::read_to_string(self.0.join("id")).unwrap();
+        for host in ["h1", "h2"] {
+            let path = format!("/etc/netns/tessera-{}-{host}/hosts", id.trim());
+            let known = std::fs::read_to_string(&path).unwrap();
+            let known = known.lines().filter(|line| !line.ends_with(" head"));
+            let known: String = known.map(|line| format!("{line}\n")).collect();
+            // In place: the host has this file mounted.
+            std::fs::write(&path, known).unwrap();
+        }
+    }
+
+    /// A short run on these hosts from the head, which has to end well.
+    fn train(&self, hosts: &str, folder: &Path, options: &[&str], mca: &[(&str, &str)]) {
+        let program = tessera().get_program().to_str().unwrap().to_owned();
+        let mut command = self.script("run", &["head", &program, "launch", "--hosts", hosts]);
+        command.args(options).args(["--", "train", "--config", "configs/smoke.toml"]);
+        command.args(["--set", "train.steps=10", "--set", "eval.every=0", "--run-dir"]);
+        command.arg(folder.join("run"));
+        for (name, value) in mca {
+            command.env(format!("OMPI_MCA_{name}"), value);
+        }
+        let begun = Instant::now();
+        let (code, stdout, stderr) = run(&mut command);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        println!("trained on {hosts} within {:.1} s", begun.elapsed().as_secs_f64());
+    }
+}
+
+#[test]
+fn workers_that_do_not_know_the_launchers_name_reach_it_over_ipv4() {
+    let folder = TempDir::new().unwrap();
+    let Some(hosts) = Hosts::up(folder.path()) else { return };
+    hosts.forget_head();
+    hosts.train("h1:1,h2:1", folder.path(), &[], &[]);
+}
+
+#[test]
+fn workers_reach_the_launcher_where_there_is_ipv6_alone() {
+    let folder = TempDir::new().unwrap();
+    let Some(hosts) = Hosts::with("up6", folder.path()) else { return };
+    hosts.forget_head();
+    // Open MPI 4 has IPv6 and does not use it unless it is told.
+    let mca = [("oob_tcp_disable_ipv6_family", "0"), ("btl_tcp_disable_family", "4")];
+    hosts.train("head:1,h1:1", folder.path(), &[], &mca);
+}
+
+#[test]
+fn a_network_that_leads_nowhere_keeps_no_worker_from_its_launcher() {
+    let folder = TempDir::new().unwrap();
+    let Some(hosts) = Hosts::with("up2", folder.path()) else { return };
+    hosts.forget_head();
+    // Which of the networks MPI may use is the user's to say; the control connection finds out.
+    let networks = "10.77.0.0/24";
+    let mca = [("btl_tcp_if_include", networks), ("oob_tcp_if_include", networks)];
+    hosts.train("head:1,h1:1,h2:1", folder.path(), &[], &mca);
+    let again = TempDir::new().unwrap();
+    hosts.train("h1:1,h2:1", again.path(), &["--control-address", "10.77.0.1:4477"], &mca);
 }
 
 /// A launch that a failed test ends too.

@@ -13,6 +13,7 @@ mod hosts;
 mod image;
 mod matrix;
 mod nccl;
+mod network;
 mod outputs;
 mod pages;
 mod precision;

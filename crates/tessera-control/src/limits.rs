@@ -17,7 +17,7 @@ pub struct LimitsConfig {
     /// named, and the run goes on. Over MPI; what NCCL waits is not seen from the host.
     pub late_seconds: f64,
     /// From the launcher's start of mpirun to each worker's hello, and then until the workers have met over MPI
-    /// and NCCL; also how long a worker looks for its launcher. 5 to 604,800, as those below.
+    /// and NCCL; also how long a worker looks for its launcher. 5 to 604,800, as the limits of all phases.
     pub meet_seconds: f64,
     /// In one place of the set-up, which may read whole data sets.
     pub start_seconds: f64,

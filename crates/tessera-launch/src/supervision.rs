@@ -57,6 +57,11 @@ impl Worker {
     }
 }
 
+/// Whether it has not met its peers, as far as it has told.
+fn is_to_meet(worker: &Worker) -> bool {
+    matches!(worker.phase, None | Some(Phase::Meet))
+}
+
 fn sequence(call: Option<&Call>) -> Option<u64> {
     call.map(|call| call.sequence)
 }
@@ -169,6 +174,11 @@ impl Supervision {
                 connected: true,
                 broken: None,
             });
+            if self.all_ready() {
+                // Now they can meet; those that came early have waited for this one.
+                let others = self.workers.iter_mut().flatten();
+                others.filter(|w| is_to_meet(w)).for_each(|worker| worker.moved = now);
+            }
             return None;
         }
         let worker = self.workers.get_mut(rank).and_then(Option::as_mut)?;
@@ -263,8 +273,12 @@ impl Supervision {
 
     /// Who does not move although it speaks: the one that others wait for, where there is one.
     fn stuck(&self, now: Instant) -> Option<Fault> {
+        let all_ready = self.all_ready();
         let over = |worker: &Worker| {
             let phase = worker.phase.filter(|_| worker.connected && worker.outcome.is_none())?;
+            if phase == Phase::Meet && !all_ready {
+                return None; // who is missing has a limit of its own
+            }
             let floor = self.limits.stuck[phase as usize];
             // Workers meet once, so there is nothing to be learned from.
             let learned = if phase == Phase::Meet { 0 } else { LEARNED };
@@ -276,8 +290,7 @@ impl Supervision {
             self.workers.iter().map(|worker| worker.as_ref().and_then(over)).collect();
         let seconds = still.iter().flatten().copied().max()?;
         // Workers that meet wait for one another, as long as none has got further.
-        let meets = |worker: &Worker| matches!(worker.phase, None | Some(Phase::Meet));
-        let all_meet = self.workers.iter().flatten().all(meets);
+        let all_meet = self.workers.iter().flatten().all(is_to_meet);
         let waits =
             |rank: usize| all_meet || self.workers[rank].as_ref().is_some_and(Worker::waits);
         let culprit = (0..self.workers.len()).find(|&rank| still[rank].is_some() && !waits(rank));

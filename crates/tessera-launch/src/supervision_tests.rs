@@ -430,6 +430,25 @@ fn a_start_says_every_30_s_whom_it_waits_for_and_what_the_others_do() {
 }
 
 #[test]
+fn workers_that_came_early_have_as_long_to_meet_as_the_last_one() {
+    let start = Instant::now();
+    let mut run = Supervision::new(3, LIMITS, start);
+    let at = |second| start + Duration::from_secs(second);
+    [0, 1].into_iter().for_each(|rank| drop(run.hear(rank, &hello(rank), at(1))));
+    for second in 1..=38 {
+        if second == 19 {
+            run.hear(2, &hello(2), at(19));
+        }
+        beat(&mut run, &[0, 1, 2], Phase::Meet, 0, at(second));
+        run.check(at(second));
+    }
+    assert!(!run.failed(), "{:?}", run.verdict());
+    beat(&mut run, &[0, 1, 2], Phase::Meet, 0, at(40));
+    run.check(at(40));
+    assert!(run.failed());
+}
+
+#[test]
 fn workers_that_never_meet_wait_for_one_another_and_one_that_stays_behind_is_named() {
     let (mut run, start) = three();
     let at = |second| start + Duration::from_secs(second);

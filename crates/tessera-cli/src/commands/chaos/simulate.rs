@@ -104,7 +104,8 @@ fn line(row: &Row) -> String {
         What::Restarts => "restarts",
     };
     let (result, what) = match row.problem.as_str() {
-        "" => ("ok", row.said.as_str()),
+        // Where the folder was, nobody needs to know: it is gone.
+        "" => ("ok", row.said.split("; run folder").next().unwrap_or_default()),
         problem => ("FAILED", problem),
     };
     let what = what.replace(['\n', '|'], " ");
