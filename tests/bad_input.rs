@@ -8,8 +8,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::{
-    checkpoints, data_settings, errors, flip_bit, mounted, mpirun, packed, processes_of, rows, run,
-    tensors, tessera, train, write_idx,
+    checkpoints, data_settings, errors, flip_bit, mounted, mpirun, packed, processes_of, root,
+    rows, run, tensors, tessera, train, write_idx, write_program,
 };
 
 /// Runs what must be refused with code 2 and one error line that has these words.
@@ -106,6 +106,21 @@ fn ranks_of_a_bare_mpirun_tell_a_mistake_once() {
     with_training(&mut command, &run_dir, &["data.kind=packed", "data.path=/nowhere/shards"]);
     refused(&mut command, &run_dir, &["no data set at /nowhere/shards"]);
     assert!(!run_dir.exists());
+}
+
+/// Each host's own profile may set what the launcher has not.
+#[test]
+fn a_setting_of_nccl_that_ranks_do_not_share_is_named_before_the_first_step() {
+    let folder = TempDir::new().unwrap();
+    let (run_dir, profile) = (folder.path().join("run"), folder.path().join("worker"));
+    let program = tessera().get_program().to_str().unwrap().to_owned();
+    let sets = "[ \"$OMPI_COMM_WORLD_RANK\" != 1 ] || export NCCL_PROTO=Simple";
+    write_program(&profile, &format!("#!/bin/sh\n{sets}\nexec {program}-worker \"$@\"\n"));
+    let mut command = train(2, &run_dir, &["train.steps=3"]);
+    command.env("TESSERA_WORKER", &profile);
+    let words = ["rank 1 has another NCCL_PROTO in its environment than rank 0"];
+    let told = refused(&mut command, &run_dir, &words);
+    assert!(!told.contains("Simple"), "{told}");
 }
 
 #[test]

@@ -56,6 +56,10 @@ leave() {
 say "{\"type\":\"hello\",\"token\":\"$TESSERA_CONTROL_TOKEN\",\"rank\":$rank,\"world_size\":$TESSERA_WORLD_SIZE,\"host\":\"$(uname -n)\",\"pid\":$$}"
 say "$heartbeat"
 if ((rank == 0)); then
+  # The run folder is these workers'.
+  printf '{"attempt":"%s","process":{"host":"h","pid":1,"started":1,"place":"p"},"since":0,"beat":0,"released":false}' \
+    "$TESSERA_ATTEMPT" >"$FAKE_RUN/run.lock"
+  say "{\"type\":\"holds\",\"attempt\":\"$TESSERA_ATTEMPT\"}"
   say '{"type":"notice","text":"resumed from nothing"}'
   for step in 10 20; do
     say "{\"type\":\"progress\",\"step\":$step,\"steps\":30,\"loss\":0.5,\"perplexity\":9.5,\"samples_per_second\":100}"

@@ -84,7 +84,7 @@ fn a_run_folder_stands_for_its_newest_whole_checkpoint() {
 #[test]
 fn one_flipped_bit_one_lost_byte_and_one_lost_file_are_found() {
     let damages: [(&str, Damage); 3] = [
-        ("sha256 differs", |file| {
+        ("its SHA-256 is not the manifest's", |file| {
             let mut bytes = fs::read(file).unwrap();
             *bytes.last_mut().unwrap() ^= 1;
             fs::write(file, bytes).unwrap();
@@ -117,7 +117,7 @@ fn what_is_no_checkpoint_is_refused_in_one_line() {
         .unwrap();
     let later = folder.path().join("later");
     fs::create_dir(&later).unwrap();
-    let manifest = r#"{"format":"tessera-checkpoint","version":2}"#;
+    let manifest = r#"{"format":"tessera-checkpoint","version":9}"#;
     fs::write(later.join("manifest.json"), manifest).unwrap();
     let missing = folder.path().join("missing");
 
@@ -125,7 +125,7 @@ fn what_is_no_checkpoint_is_refused_in_one_line() {
         (folder.path(), "is no checkpoint and has none"),
         (missing.as_path(), "does not exist"),
         (dataset.as_path(), "tessera data inspect"),
-        (later.as_path(), "format version 2"),
+        (later.as_path(), "format version 9"),
     ];
     for (path, words) in said {
         let output = tessera(&["inspect", path.to_str().unwrap()]);
@@ -220,7 +220,7 @@ fn all_checkpoints_of_a_run_are_verified_and_two_are_compared() {
     assert_eq!(output.status.code(), Some(6));
     assert!(text(&output.stdout).contains("step-00000500  DAMAGED"), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("good: step 1000"), "the other is good all the same");
-    assert!(text(&output.stderr).contains("state-2.safetensors: sha256 differs"));
+    assert!(text(&output.stderr).contains("state-2.safetensors: its SHA-256 is not the manifest's"));
 
     let manifest = fs::read_to_string(first.join("manifest.json")).unwrap();
     let manifest = manifest.replace(&old, &sha256_of(&bytes));

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::net::sockopt::set_socket_linger;
@@ -195,11 +196,19 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Tests that count what this process has, and those that make it have much, one at a time.
+static COUNTED: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    COUNTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Other tests of this process may have some files open at the same time.
 const TOLERANCE: usize = 100;
 
 #[test]
 fn nothing_of_a_hundred_attempts_is_left() {
+    let _alone = alone();
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let (files, tasks) = (num_files(), threads());
     for _ in 0..100 {
@@ -215,6 +224,7 @@ fn nothing_of_a_hundred_attempts_is_left() {
 
 #[test]
 fn ten_thousand_strangers_leave_no_trace_and_keep_no_worker_out() {
+    let _alone = alone();
     let (listener, events) = open();
     let (mut worker, _) = Worker::meet(&listener, 0);
     let (files, memory) = (num_files(), resident_kib());
@@ -250,6 +260,7 @@ fn ten_thousand_strangers_leave_no_trace_and_keep_no_worker_out() {
 
 #[test]
 fn who_does_not_introduce_itself_is_hung_up_on_when_others_come() {
+    let _alone = alone();
     let (listener, _events) = open();
     // 4 workers and 64 more may knock at once.
     let mut strangers: Vec<TcpStream> = (0..69).map(|_| dial(&listener)).collect();

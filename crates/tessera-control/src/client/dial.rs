@@ -95,17 +95,10 @@ impl Introduction {
     ) -> Result<Line, NoAnswer> {
         let error = io::Error::other("it has no address");
         let mut problem = NoAnswer { refused: None, empty: Vec::new(), tried: 0, error };
-        let mut found: Vec<SocketAddr> = known.into_iter().collect();
-        for name in self.addresses.split(',') {
-            match name.trim().to_socket_addrs() {
-                Ok(addresses) => found.extend(addresses.filter(|&other| Some(other) != known)),
-                Err(error) => problem.error = error,
-            }
-        }
-        for address in found {
+        let mut tries = |address: SocketAddr| -> Option<Line> {
             problem.tried += 1;
             match self.introduce(address, answer.min(ANSWER)) {
-                Ok(Ok(line)) => return Ok(line),
+                Ok(Ok(line)) => return Some(line),
                 Ok(Err(why)) => problem.refused = Some(why),
                 Err(error) => {
                     if error.kind() == ErrorKind::ConnectionRefused {
@@ -114,6 +107,26 @@ impl Introduction {
                     problem.error = error;
                 }
             }
+            None
+        };
+        if let Some(line) = known.and_then(&mut tries) {
+            return Ok(line);
+        }
+        let mut unknown = None;
+        // A name is only asked for when it is its turn: that can take as long as a network that leads nowhere.
+        for name in self.addresses.split(',') {
+            match name.trim().to_socket_addrs() {
+                Ok(addresses) => {
+                    let mut others = addresses.filter(|&other| Some(other) != known);
+                    if let Some(line) = others.find_map(&mut tries) {
+                        return Ok(line);
+                    }
+                }
+                Err(error) => unknown = Some(error),
+            }
+        }
+        if let (0, Some(error)) = (problem.tried, unknown) {
+            problem.error = error;
         }
         Err(problem)
     }
