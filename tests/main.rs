@@ -13,7 +13,6 @@ mod hosts;
 mod image;
 mod matrix;
 mod nccl;
-mod network;
 mod outputs;
 mod pages;
 mod precision;

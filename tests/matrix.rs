@@ -34,7 +34,15 @@ fn workers_that_disagree_and_numbers_that_are_none() {
 
 #[test]
 fn saves_signals_and_surroundings() {
-    chaos(&["save-kill", "save-enospc", "bit-flip", "signal-usr1", "launcher-kill", "around-temp"]);
+    chaos(&[
+        "save-kill",
+        "save-enospc",
+        "bit-flip",
+        "signal-usr1",
+        "launcher-kill",
+        "around-temp",
+        "around-network",
+    ]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod disturb;
+mod network;
 pub(crate) mod players;
 mod rivals;
 mod simulate;

@@ -26,11 +26,14 @@ impl Worker {
 }
 
 impl Supervision {
-    /// Takes note that a worker which was here has said hello again: a line for a person, where it was missed.
+    /// Takes note that a worker which was here has said hello again: a line for a person.
     pub(super) fn come_back(&mut self, rank: usize, now: Instant) -> Option<String> {
         let worker = self.workers.get_mut(rank).and_then(Option::as_mut)?;
         (worker.connected, worker.heard, worker.moved) = (true, now, now);
-        let Break { since, reason } = worker.broken.take()?;
+        let Some(Break { since, reason }) = worker.broken.take() else {
+            let host = &worker.host; // it has noticed the break before us
+            return Some(format!("rank {rank} on host {host} is back, over another connection"));
+        };
         let away = now.saturating_duration_since(since).as_secs_f64();
         let host = &worker.host;
         Some(format!(

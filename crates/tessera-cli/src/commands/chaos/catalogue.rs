@@ -196,6 +196,11 @@ pub(super) const CASES: &[Case] = &[
         meaning: "another program uses all cores: the run goes on, to the same numbers",
         what: Around(Surroundings::BusyNeighbor),
     },
+    Case {
+        name: "around-network",
+        meaning: "all control connections break, twice: the workers come back, the run goes on",
+        what: Around(Surroundings::BrokenNetwork),
+    },
 ];
 
 /// Numbers that hang on seed, fault and round alone.

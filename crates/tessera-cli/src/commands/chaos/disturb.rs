@@ -20,6 +20,7 @@ pub(super) struct Run<'a> {
     shell: Option<&'static str>,
     temporary: Option<PathBuf>,
     unread: bool,
+    worker: Option<PathBuf>,
 }
 
 /// How a run has ended.
@@ -57,7 +58,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(setting: &'a Setting<'a>, folder: &Path) -> Self {
         let (launch, set) = (Vec::new(), Vec::new());
         let (folder, nproc) = (folder.to_owned(), setting.nproc);
-        let (shell, temporary, unread) = (None, None, false);
+        let (shell, temporary, unread, worker) = (None, None, false, None);
         Self {
             setting,
             folder,
@@ -68,6 +69,7 @@ impl<'a> Run<'a> {
             shell,
             temporary,
             unread,
+            worker,
         }
     }
 
@@ -103,6 +105,11 @@ impl<'a> Run<'a> {
         Self { temporary: Some(folder), ..self }
     }
 
+    /// With this program as its worker.
+    pub(super) fn with_worker(self, worker: PathBuf) -> Self {
+        Self { worker: Some(worker), ..self }
+    }
+
     /// With nobody who reads what it prints.
     pub(super) fn unread(self) -> Self {
         Self { unread: true, ..self }
@@ -133,6 +140,9 @@ impl<'a> Run<'a> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(open()?);
         if let Some(folder) = &self.temporary {
             command.env("TMPDIR", folder);
+        }
+        if let Some(worker) = &self.worker {
+            command.env(tessera_launch::WORKER, worker);
         }
         if self.unread {
             let (reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;

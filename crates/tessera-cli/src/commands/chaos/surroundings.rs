@@ -9,6 +9,7 @@ use tessera_control::{RunStatus, allowed_cores};
 
 use super::catalogue::expect;
 use super::disturb::Run;
+use super::network::Network;
 use super::{Setting, Undisturbed};
 
 /// What is not as usual.
@@ -26,6 +27,8 @@ pub(super) enum Surroundings {
     NoTemporary,
     /// Another program keeps all cores busy.
     BusyNeighbor,
+    /// The network between workers and launcher forgets their connections.
+    BrokenNetwork,
 }
 
 impl Surroundings {
@@ -51,6 +54,29 @@ impl Surroundings {
             Self::BusyNeighbor => {
                 let _busy = Busy::on_all_cores().map_err(error)?;
                 as_undisturbed(run())?;
+            }
+            Self::BrokenNetwork => {
+                let (target, script) =
+                    (folder.with_extension("launcher"), folder.with_extension("worker"));
+                let network = Network::to(target.clone()).map_err(error)?;
+                let worker = tessera_launch::find_worker().map_err(|error| error.to_string())?;
+                network.lead(&script, &worker).map_err(error)?;
+                let mut running = run().with_worker(script.clone()).start()?;
+                for step in [1, expected.steps / 2] {
+                    running.wait_for_step(step)?;
+                    network.cut();
+                }
+                let ended = running.end()?;
+                expect(&ended, 0, "")?;
+                let back = ended.stderr.lines().filter(|line| line.contains(" is back")).count();
+                if back < setting.nproc {
+                    return Err(format!("{back} of {} workers came back", setting.nproc));
+                }
+                for file in [target, script] {
+                    fs::remove_file(file).map_err(error)?;
+                }
+                expected.check(folder)?;
+                return Ok(format!("workers came back {back} times, and ended undisturbed"));
             }
             Self::LinkToNowhere => {
                 let target = folder.with_extension("target");
