@@ -8,8 +8,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::{
-    checkpoints, data_settings, errors, flip_bit, mounted, mpirun, packed, processes_of, root,
-    rows, run, tensors, tessera, train, write_idx, write_program,
+    checkpoints, data_settings, errors, flip_bit, mounted, mpirun, packed, processes_of, rows, run,
+    tensors, tessera, train, write_idx, write_program,
 };
 
 /// Runs what must be refused with code 2 and one error line that has these words.

@@ -220,7 +220,9 @@ fn all_checkpoints_of_a_run_are_verified_and_two_are_compared() {
     assert_eq!(output.status.code(), Some(6));
     assert!(text(&output.stdout).contains("step-00000500  DAMAGED"), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("good: step 1000"), "the other is good all the same");
-    assert!(text(&output.stderr).contains("state-2.safetensors: its SHA-256 is not the manifest's"));
+    assert!(
+        text(&output.stderr).contains("state-2.safetensors: its SHA-256 is not the manifest's")
+    );
 
     let manifest = fs::read_to_string(first.join("manifest.json")).unwrap();
     let manifest = manifest.replace(&old, &sha256_of(&bytes));
