@@ -116,7 +116,8 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         // A start that fails after another one is the end of a run that its status calls running.
         let told = |error: LaunchError| {
             if let Some(files) = files.as_ref().filter(|_| restarts > 0) {
-                files.failed(&first, error.exit_code(), error.to_string());
+                let before = first.restarted(restarts - 1); // the last one that had the folder
+                files.failed(&before, error.exit_code(), error.to_string());
             }
             error
         };

@@ -225,6 +225,7 @@ impl Run<'_> {
             self.look_at(earlier)?;
             self.step += 1;
             self.clock.step_done(self.step);
+            self.still_ours()?;
             let is_last = self.step == train.steps;
             let is_stop = self.stop_seen || self.step == train.stop_at;
 
@@ -241,7 +242,6 @@ impl Run<'_> {
                 let activity = &self.worker.activity;
                 let figures = evaluate(self.comm, model, test, self.step, levels, activity)?;
                 self.look_at_figures(&figures)?;
-                self.still_ours()?;
                 if let Some(reporter) = &mut self.reporter {
                     reporter.evaluation(&figures);
                 }
@@ -276,9 +276,10 @@ impl Run<'_> {
         loader.next()
     }
 
-    /// Ends rank 0's part in a run whose folder another one has now, before it writes there.
+    /// Ends rank 0's part in a run whose folder another one has now, as soon as its reporter has seen that:
+    /// no step looks at the storage itself.
     fn still_ours(&self) -> Result<(), TrainError> {
-        if self.comm.rank() == 0 { self.tenure.check() } else { Ok(()) }
+        self.reporter.as_ref().map_or(Ok(()), Reporter::still_ours)
     }
 
     fn is_due(&self, every: u64) -> bool {

@@ -20,6 +20,9 @@ use crate::{logging, nccl};
 /// How long last words may take, all of them together. The process ends within two seconds.
 const LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long a run that ends well waits until it has given its folder back.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+
 /// What a thread needs to tell how the worker ends when the main thread cannot.
 #[derive(Debug, Default)]
 pub(crate) struct LastWords {
@@ -84,15 +87,21 @@ impl LastWords {
         logging::finish(left());
     }
 
-    /// Writes the run's status from a thread of its own, which hangs up when it is through. `None` where that
-    /// is not this worker's business.
+    /// Gives the run folder back, if it is this worker's and the storage answers.
+    pub(crate) fn give_folder_back(&self) {
+        let Some(tenure) = self.tenure.get().map(Arc::clone) else { return };
+        if let Some(through) = on_thread(move || tenure.release()) {
+            let _ = through.recv_timeout(GIVE_BACK);
+        }
+    }
+
+    /// Writes the run's status and gives the folder back, from a thread that hangs up when it is through. `None`
+    /// where that is not this worker's business.
     fn write_status(&self, code: ExitCode, message: &str, step: u64) -> Option<Receiver<()>> {
         let (rank, world_size) = self.rank.get().copied().unwrap_or((0, 1));
         let tenure = Arc::clone(self.tenure.get().filter(|_| rank == 0)?);
         let message = message.to_owned();
-        let (through, written) = channel();
-        let write = move || {
-            let _through: std::sync::mpsc::Sender<()> = through;
+        on_thread(move || {
             let run_dir = &tenure.folder.root;
             // A folder that is another run's now keeps that run's words.
             if tenure.check().is_ok()
@@ -109,8 +118,7 @@ impl LastWords {
                 let _ = status.write(run_dir);
             }
             tenure.release();
-        };
-        std::thread::Builder::new().name("status".into()).spawn(write).ok().map(|_| written)
+        })
     }
 
     /// Says that a wait has outlasted its deadline.
@@ -136,6 +144,17 @@ impl LastWords {
             nccl::log(says);
         });
     }
+}
+
+/// Does something on a thread of its own, which hangs up when it is through; `None` where there can be none.
+fn on_thread(run: impl FnOnce() + Send + 'static) -> Option<Receiver<()>> {
+    let (through, hangs_up) = channel::<()>();
+    let run = move || {
+        run();
+        drop(through);
+    };
+    let thread = std::thread::Builder::new().name("last-words".into()).spawn(run);
+    thread.ok().map(|_| hangs_up)
 }
 
 /// A panic of the main thread ends the process, after it has been told.

@@ -204,9 +204,7 @@ impl Session {
             control.send(Message::Outcome { code, message, step });
         }
         let finished = self.comm.finish();
-        if let Some(tenure) = self.last_words.tenure.get() {
-            tenure.release();
-        }
+        self.last_words.give_folder_back();
         if let Some(control) = &self.worker.control {
             control.close();
         }

@@ -55,6 +55,8 @@ struct State {
     /// When what was refused is tried again.
     again: Option<Instant>,
     has_told_loss: bool,
+    /// Another run has the folder, in these words: nothing more is written.
+    lost: Option<String>,
 }
 
 impl State {
@@ -92,6 +94,7 @@ impl Reporter {
             is_closed: false,
             again: None,
             has_told_loss: false,
+            lost: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -144,6 +147,15 @@ impl Reporter {
                 "more than {most} MiB wait to be written: the oldest pictures are given up, then events and rows"
             ));
         }
+    }
+
+    /// Whether the run folder was the run's when the thread last wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Lost`].
+    pub(crate) fn still_ours(&self) -> Result<(), TrainError> {
+        self.shared.lock().lost.clone().map_or(Ok(()), |lost| Err(TrainError::Lost(lost)))
     }
 
     /// What a checkpoint asks before it becomes visible.
@@ -226,6 +238,7 @@ impl Durable {
             TrainError::File { action, path, source } => {
                 CheckpointError::File { action, path, source }
             }
+            TrainError::Lost(lost) => CheckpointError::Lost(lost),
             other => CheckpointError::File {
                 action: "write the rows of",
                 path: shared.root.clone(),
@@ -245,6 +258,8 @@ fn serve(
     while let Some(asked) = next(shared) {
         let refused = check().err().or_else(|| write_all(shared, &mut sinks));
         match &refused {
+            // The run ends for it.
+            Some(TrainError::Lost(lost)) => shared.lock().lost = Some(lost.clone()),
             Some(error) if !is_in_trouble => tell(format!(
                 "{error}; rows, events, pictures and status are kept and tried again, and the training goes on"
             )),
@@ -452,6 +467,17 @@ mod tests {
         reporter.status(status(2));
         assert!(reporter.wait(PATIENCE));
         assert_eq!(RunStatus::read(run_dir.path()).unwrap(), Some(status(2)));
+    }
+
+    #[test]
+    fn a_run_that_has_lost_its_folder_tells_its_checkpoint_and_its_steps() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let lost = || Err(TrainError::Lost("it is another one's".to_owned()));
+        let mut reporter = Reporter::start(run_dir.path(), Vec::new(), None, lost, |_| ()).unwrap();
+        reporter.row(&row(1));
+        let error = reporter.durable().settle().unwrap_err();
+        assert!(matches!(error, CheckpointError::Lost(_)), "{error}");
+        assert!(matches!(reporter.still_ours(), Err(TrainError::Lost(_))));
     }
 
     #[test]
