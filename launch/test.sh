@@ -22,8 +22,13 @@ TESSERA_TESTS=$wanted ./launch/setup.sh
 . launch/env.sh
 nextest=$(tool cargo-nextest)
 
-# The tests that start processes take the programs from the target folder.
-cargo build --release --locked -p tessera-cli -p tessera-worker
+# The tests that start processes take the programs from the target folder. All at once, so that no core waits for the last
+# crate of the programs before it begins with the tests.
+if [[ $# == 0 || -n $full ]]; then
+  cargo build --release --locked --workspace --bins --tests
+else
+  cargo build --release --locked -p tessera-cli -p tessera-worker
+fi
 "$nextest" nextest run --workspace --release --locked "$@"
 # A filter asks for some tests, and examples in documentation have no names to go by.
 if [[ $# == 0 || -n $full ]]; then

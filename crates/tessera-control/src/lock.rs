@@ -97,7 +97,7 @@ impl RunLock {
     /// Takes a run folder, which must be there, for `attempt`.
     ///
     /// It is free if nobody holds it, if its holder has ended, or is an earlier attempt of the same launch. Where
-    /// it cannot be seen whether the holder lives, its beat is waited for, up to [`STALE`].
+    /// it cannot be seen whether the holder lives, its beat is waited for, up to 20 s.
     ///
     /// # Errors
     ///
