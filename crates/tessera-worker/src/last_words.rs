@@ -199,7 +199,8 @@ mod tests {
         words.tenure.set(Arc::new(tenure)).unwrap();
         let (begun, mut is_logged) = (Instant::now(), false);
         words.say(ExitCode::Failed, "a reason", false, || is_logged = true);
-        assert!(begun.elapsed() < Duration::from_secs(2) && is_logged);
+        // Not for ever; LIMIT and more, since the machine may be busy.
+        assert!(begun.elapsed() < Duration::from_secs(10) && is_logged);
         // The thread that waits for the pipe ends with it.
         drop(std::fs::File::options().write(true).open(&pipe));
         std::fs::remove_dir_all(&folder).unwrap();
