@@ -228,6 +228,7 @@ impl<'a> Watch<'a> {
             Message::Holds { attempt } => {
                 tracing::debug!(attempt, "the run folder is these workers'");
                 self.holds = true;
+                self.next_write = now; // what is known so far
             }
             Message::Notice { text } => self.display.say(&text),
             Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
