@@ -201,7 +201,7 @@ fn a_disk_that_is_full_for_a_while_ends_nothing() {
 #[test]
 fn a_slow_disk_costs_a_checkpoint_and_does_not_stop_the_run() {
     let folder = TempDir::new().unwrap();
-    let fault = "rank=1,at=write,step=20,nth=1,do=slow,ms=13000";
+    let fault = "rank=1,at=write,step=20,nth=1,do=slow,ms=22000";
     let (code, _, stderr) = run(train(2, folder.path(), &SETTINGS).env("TESSERA_FAULTS", fault));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("storage is slow"), "{stderr}");
