@@ -15,6 +15,9 @@ use crate::run::Attempted;
 pub struct WorkerReport {
     /// Its rank.
     pub rank: usize,
+    /// Which start of the workers it is of; older versions did not say.
+    #[serde(default)]
+    pub attempt: String,
     /// Name of its host; empty before it has said hello.
     pub host: String,
     /// Process id on that host.

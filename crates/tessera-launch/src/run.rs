@@ -284,7 +284,8 @@ impl Start<'_> {
         let records = Records::make(&self.name);
         let mut session = self.session(&listener, &records, resolved, restarts, sender)?;
         let steps = resolved.map(|resolved| resolved.steps);
-        let places = Places { records: &records.folder, ways: self.ways };
+        let attempt = self.name.to_string();
+        let places = Places { attempt: &attempt, records: &records.folder, ways: self.ways };
         let supervision = Supervision::new(self.world_size, self.limits, Instant::now());
         let mut watch = Watch::new(self.options, supervision, steps, events, &mut session, places);
         watch.until_over();

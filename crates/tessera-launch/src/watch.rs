@@ -34,6 +34,8 @@ const AFTER_MPIRUN: Duration = Duration::from_secs(2);
 /// Where what is known of a run comes from and goes to.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
+    /// Which start of the workers this is.
+    pub(crate) attempt: &'a str,
     /// Folder where workers of this host keep what they are doing.
     pub(crate) records: &'a Path,
     pub(crate) ways: Ways<'a>,
@@ -162,7 +164,7 @@ impl<'a> Watch<'a> {
                 self.display.say(line);
             }
         }
-        let workers = self.supervision.report(Instant::now());
+        let workers = self.report(Instant::now());
         (verdict, self.session.status().and_then(|status| status.code()), workers)
     }
 
@@ -172,7 +174,7 @@ impl<'a> Watch<'a> {
             return;
         }
         self.next_write = now + WRITE;
-        let workers = self.supervision.report(now);
+        let workers = self.report(now);
         let Ways { exporter, files, .. } = self.places.ways;
         if let Some(files) = files.filter(|_| self.holds) {
             files.workers(workers.clone());
@@ -191,6 +193,12 @@ impl<'a> Watch<'a> {
                 Err(_) => return,
             }
         }
+    }
+
+    fn report(&self, now: Instant) -> Vec<WorkerReport> {
+        let mut workers = self.supervision.report(now);
+        workers.iter_mut().for_each(|worker| self.places.attempt.clone_into(&mut worker.attempt));
+        workers
     }
 
     fn take(&mut self, event: Event, now: Instant) {

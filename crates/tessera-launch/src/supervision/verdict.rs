@@ -198,6 +198,7 @@ impl Supervision {
             let Some(worker) = worker else { return WorkerReport { rank, ..Default::default() } };
             WorkerReport {
                 rank,
+                attempt: String::new(), // who writes this down knows it
                 host: worker.host.clone(),
                 pid: worker.pid,
                 phase: worker.phase,
