@@ -17,7 +17,7 @@ const SHORT_MS: u64 = 1_000;
 /// What happens to a run of which somebody else wants the folder.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// A second launcher while it lives: refused by the holder's name.
+    /// A second launcher while it lives: one has the folder, the other is refused by the holder's name.
     Rival,
     /// Its launcher is killed, and started again.
     Killed,
@@ -40,34 +40,69 @@ pub(super) fn fight(
         let step = running.last_step() + ahead;
         running.wait_for_step(step.min(expected.steps))?;
         if running.has_ended()? {
-            fight.finish(running)?;
+            let end = running.end()?;
+            expect(&end, 0, "")?;
+            fight.compare()?;
             ended += 1;
             running = fight.start(draws)?;
             running.wait_for_step(1)?;
         }
-        match [Event::Rival, Event::Killed, Event::Race][draws.below(3) as usize] {
-            Event::Rival => refused += fight.rival(&mut running)?,
-            Event::Killed => {
-                running.signal(Signal::KILL);
-                running.end()?;
-                killed += 1;
-                running = fight.start(draws)?;
-            }
-            Event::Race => {
-                running.signal(Signal::KILL);
-                running.end()?;
-                killed += 1;
-                let (winner, lost) = fight.race(draws)?;
-                refused += lost;
-                running = winner;
-            }
+        let event = [Event::Rival, Event::Killed, Event::Race][draws.below(3) as usize];
+        if !matches!(event, Event::Rival) {
+            running.signal(Signal::KILL);
+            running.end()?;
+            killed += 1;
+            running = fight.start(draws)?;
         }
+        if matches!(event, Event::Killed) {
+            continue;
+        }
+        let other = fight.start(draws)?;
+        let (winner, lost) = between(running, other)?;
+        refused += lost;
+        running = match winner {
+            Some(winner) => winner,
+            None => {
+                fight.compare()?;
+                ended += 1;
+                fight.start(draws)?
+            }
+        };
     }
-    fight.finish(running)?;
+    let end = running.end()?;
+    expect(&end, 0, "")?;
+    fight.compare()?;
     Ok(format!(
         "{killed} launchers killed, {refused} refused, {} runs ended like the undisturbed one",
         ended + 1
     ))
+}
+
+/// Of two launchers in one folder the one that has it, and how many were refused; no winner where the run came to its
+/// end meanwhile.
+fn between(mut first: Running, mut second: Running) -> Result<(Option<Running>, u64), String> {
+    loop {
+        if first.has_ended()? {
+            std::mem::swap(&mut first, &mut second);
+        }
+        if second.has_ended()? {
+            break;
+        }
+        first.pause()?;
+    }
+    let ended = second.end_alone()?;
+    match ended.code {
+        Some(2) => expect(&ended, 2, "is in use by process ").map(|()| (Some(first), 1)),
+        // The run is done. The other one finds nothing to do, or came while this one was at work.
+        Some(0) => {
+            let other = first.end()?;
+            match other.code {
+                Some(2) => expect(&other, 2, "is in use by process ").map(|()| (None, 1)),
+                _ => expect(&other, 0, "").map(|()| (None, 0)),
+            }
+        }
+        code => Err(format!("one of two ended with {code:?}: {}", ended.last_line())),
+    }
 }
 
 struct Fight<'a> {
@@ -97,40 +132,8 @@ impl Fight<'_> {
         Run::new(self.setting, &self.folder()).with_faults(faults).start()
     }
 
-    /// A second launcher: refused, unless the first one has ended meanwhile.
-    fn rival(&self, running: &mut Running) -> Result<u64, String> {
-        let rival = Run::new(self.setting, &self.folder()).start()?.end_alone()?;
-        match rival.code {
-            Some(2) => expect(&rival, 2, "is in use by process ").map(|()| 1),
-            Some(0) if running.has_ended()? => Ok(0),
-            code => Err(format!("the rival ended with {code:?}: {}", rival.last_line())),
-        }
-    }
-
-    /// Two launchers at once: the one that has the folder, and how many were refused.
-    fn race(&self, draws: &mut Draws) -> Result<(Running, u64), String> {
-        let (mut first, mut second) = (self.start(draws)?, self.start(draws)?);
-        loop {
-            if first.has_ended()? {
-                std::mem::swap(&mut first, &mut second);
-            }
-            if second.has_ended()? {
-                let loser = second.end_alone()?;
-                return match loser.code {
-                    Some(2) => expect(&loser, 2, "is in use by process ").map(|()| (first, 1)),
-                    // It had won, and was done before the other one came.
-                    Some(0) => Ok((first, 0)),
-                    code => Err(format!("one of two ended with {code:?}: {}", loser.last_line())),
-                };
-            }
-            first.pause()?;
-        }
-    }
-
-    /// Sees a run to its end, and compares it.
-    fn finish(&mut self, running: Running) -> Result<(), String> {
-        let ended = running.end()?;
-        expect(&ended, 0, "")?;
+    /// Compares a run that has come to its end.
+    fn compare(&mut self) -> Result<(), String> {
         self.expected.check(&self.folder())?;
         let _ = fs::remove_dir_all(self.folder());
         self.number += 1;
