@@ -45,6 +45,12 @@ pub struct Holder {
     pub released: bool,
 }
 
+impl Holder {
+    fn is_of_launch_of(&self, attempt: &Attempt) -> bool {
+        self.attempt.parse::<Attempt>().is_ok_and(|theirs| theirs.is_of_same_launch(attempt))
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Process { host, pid, .. } = &self.process;
@@ -117,16 +123,12 @@ impl RunLock {
             .open(&path)
             .map_err(refused)?;
         let before = read(&file).map_err(refused)?;
-        let earlier = |holder: &Holder| {
-            let theirs = holder.attempt.parse::<Attempt>();
-            theirs.is_ok_and(|theirs| theirs.is_of_same_launch(attempt))
-        };
         let held = |holder: Holder| {
             let (run_dir, holder) = (run_dir.to_owned(), Box::new(holder));
             Err(LockError::Held { run_dir, holder })
         };
         let locked = lock(&file).map_err(refused)?;
-        let others = before.filter(|holder| !holder.released && !earlier(holder));
+        let others = before.filter(|holder| !holder.released && !holder.is_of_launch_of(attempt));
         match (locked, others) {
             (Locked::ByOther, None) => {
                 // Taken by somebody who has not yet written who it is, or by an earlier attempt
@@ -266,9 +268,7 @@ pub fn holder(run_dir: &Path) -> io::Result<Option<Holder>> {
 /// [`LockError::Held`].
 pub fn refuse_held(run_dir: &Path, attempt: Option<&Attempt>) -> Result<(), LockError> {
     let Ok(Some(holder)) = holder(run_dir) else { return Ok(()) };
-    let own = attempt.is_some_and(|attempt| {
-        holder.attempt.parse::<Attempt>().is_ok_and(|theirs| theirs.is_of_same_launch(attempt))
-    });
+    let own = attempt.is_some_and(|attempt| holder.is_of_launch_of(attempt));
     if holder.released || own || holder.process.lives() != Some(true) {
         return Ok(());
     }

@@ -68,13 +68,7 @@ impl<J: Send + 'static> Writer<J> {
             queue.left_out += 1;
             return;
         }
-        if queue.left_out > 0 {
-            let left_out = std::mem::take(&mut queue.left_out);
-            queue.jobs.push_back((self.gap)(left_out));
-        }
-        queue.jobs.push_back(job);
-        drop(queue);
-        self.shared.changed.notify_all();
+        self.push(queue, job);
     }
 
     /// Hands over a job that takes the place of those that wait and are older ones of its kind; it is never
@@ -82,6 +76,10 @@ impl<J: Send + 'static> Writer<J> {
     pub fn put_newest(&self, job: J, is_older: impl Fn(&J) -> bool) {
         let mut queue = self.shared.lock();
         queue.jobs.retain(|waiting| !is_older(waiting));
+        self.push(queue, job);
+    }
+
+    fn push(&self, mut queue: MutexGuard<'_, Queue<J>>, job: J) {
         if queue.left_out > 0 {
             let left_out = std::mem::take(&mut queue.left_out);
             queue.jobs.push_back((self.gap)(left_out));

@@ -91,8 +91,6 @@ mod tests {
         // As left by a launcher that was killed, and by something else of this name.
         let left = make(1);
         let killed = left.folder.clone();
-        let Records { _lock: lock, .. } = &left;
-        drop(lock.as_ref().unwrap().try_clone().unwrap());
         std::mem::forget(left);
         let unknown = above.path().join("tessera-unknown");
         fs::create_dir(&unknown).unwrap();

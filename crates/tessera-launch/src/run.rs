@@ -104,7 +104,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let start = Start {
             options,
             forwarded: &forwarded,
-            name,
+            name: name.clone(),
             mpirun,
             worker,
             world_size,
@@ -126,7 +126,6 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
             let Verdict { code, message, .. } = attempt.verdict;
             return Ok(Ending { code, message, run_dir: None }.once_read(&results, &events));
         };
-        let name = first.restarted(restarts);
         let report = FailureReport::of(&attempt, &name, restarts, world_size);
         let asked_to_stop = attempt.asked_to_stop;
         let (had_folder, verdict, mpirun_code) =

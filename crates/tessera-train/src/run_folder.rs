@@ -176,8 +176,14 @@ impl Tenure {
 
     /// The same as [`Self::check`], for a thread that outlives this.
     pub(crate) fn checker(&self) -> impl Fn() -> Result<(), TrainError> + Send + use<> {
+        let look = self.look();
+        move || Ok(look()?)
+    }
+
+    /// Looks whether the folder is still this run's, wherever it is called.
+    fn look(&self) -> impl Fn() -> Result<(), Lost> + Send + Sync + use<> {
         let (root, attempt) = (self.folder.root.clone(), self.attempt.clone());
-        move || Ok(holds(&root, &attempt)?)
+        move || holds(&root, &attempt)
     }
 
     /// Gives the folder back, for a process that ends without dropping this.
@@ -189,8 +195,8 @@ impl Tenure {
 
     /// A file system that changes the folder as long as it is this run's.
     pub(crate) fn guard(&self, storage: Storage) -> Storage {
-        let (root, attempt) = (self.folder.root.clone(), self.attempt.clone());
-        storage.guarded(move || holds(&root, &attempt).map_err(|lost| lost.to_string()))
+        let look = self.look();
+        storage.guarded(move || look().map_err(|lost| lost.to_string()))
     }
 }
 

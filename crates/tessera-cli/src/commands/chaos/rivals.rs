@@ -32,7 +32,7 @@ pub(super) fn fight(
     folder: &Path,
     draws: &mut Draws,
 ) -> Result<String, String> {
-    let (mut refused, mut killed, mut ended) = (0u64, 0u64, 0u64);
+    let (mut refused, mut killed) = (0u64, 0u64);
     let mut fight = Fight { setting, expected, folder: folder.to_owned(), number: 0 };
     let mut running = fight.start(draws)?;
     for _ in 0..setting.kills.max(1) {
@@ -40,10 +40,7 @@ pub(super) fn fight(
         let step = running.last_step() + ahead;
         running.wait_for_step(step.min(expected.steps))?;
         if running.has_ended()? {
-            let end = running.end()?;
-            expect(&end, 0, "")?;
-            fight.compare()?;
-            ended += 1;
+            fight.finish(running)?;
             running = fight.start(draws)?;
             running.wait_for_step(1)?;
         }
@@ -64,17 +61,14 @@ pub(super) fn fight(
             Some(winner) => winner,
             None => {
                 fight.compare()?;
-                ended += 1;
                 fight.start(draws)?
             }
         };
     }
-    let end = running.end()?;
-    expect(&end, 0, "")?;
-    fight.compare()?;
+    fight.finish(running)?;
     Ok(format!(
         "{killed} launchers killed, {refused} refused, {} runs ended like the undisturbed one",
-        ended + 1
+        fight.number
     ))
 }
 
@@ -130,6 +124,12 @@ impl Fight<'_> {
             _ => String::new(),
         };
         Run::new(self.setting, &self.folder()).with_faults(faults).start()
+    }
+
+    /// Sees a run to its end, and compares it.
+    fn finish(&mut self, running: Running) -> Result<(), String> {
+        expect(&running.end()?, 0, "")?;
+        self.compare()
     }
 
     /// Compares a run that has come to its end.
