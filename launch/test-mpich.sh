@@ -63,23 +63,32 @@ runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
 train=(train --config configs/smoke.toml --resume never)
 tessera=$CARGO_TARGET_DIR/release/tessera
-say "over Open MPI, by the launcher"
-LD_LIBRARY_PATH='' "$tessera" launch --nproc 2 -- "${train[@]}" --run-dir "$runs/openmpi" >/dev/null
-say "over MPICH, by the launcher"
-TESSERA_WORKER=$target/release/tessera-worker "$tessera" launch --mpirun "$mpich/usr/bin/mpirun.mpich" --nproc 2 -- \
-  "${train[@]}" --run-dir "$runs/mpich" >/dev/null
-say "over MPICH, by its mpirun alone"
-"$mpich/usr/bin/mpirun.mpich" -n 2 "$target/release/tessera-worker" "${train[@]}" --run-dir "$runs/bare"
-grep -q 'started_by=.*PMI_SIZE' "$runs/bare/logs/rank-0.log" 2>/dev/null ||
-  grep -rq 'PMI_SIZE' "$runs/bare/logs" || die "the log does not say that MPICH has started it"
+# Three runs side by side. Each writes what it says to a file, which is shown if it fails.
+over_open_mpi() {
+  LD_LIBRARY_PATH='' "$tessera" launch --nproc 2 -- "${train[@]}" --run-dir "$runs/openmpi"
+}
+over_mpich_by_its_mpirun_alone() {
+  "$mpich/usr/bin/mpirun.mpich" -n 2 "$target/release/tessera-worker" "${train[@]}" --run-dir "$runs/bare"
+}
 # The launcher names who was killed here too, and goes on.
-say "over MPICH, a worker killed"
-TESSERA_FAULTS=rank=1,step=30,at=backward,do=kill TESSERA_WORKER=$target/release/tessera-worker \
-  "$tessera" launch --mpirun "$mpich/usr/bin/mpirun.mpich" --nproc 2 --max-restarts 1 -- \
-  "${train[@]/never/auto}" --run-dir "$runs/killed" >"$runs/killed.log" 2>&1 || die "$(cat "$runs/killed.log")"
+over_mpich_by_the_launcher_a_worker_killed() {
+  TESSERA_FAULTS=rank=1,step=30,at=backward,do=kill TESSERA_WORKER=$target/release/tessera-worker \
+    "$tessera" launch --mpirun "$mpich/usr/bin/mpirun.mpich" --nproc 2 --max-restarts 1 -- \
+    "${train[@]/never/auto}" --run-dir "$runs/killed"
+}
+declare -A running
+for name in over_open_mpi over_mpich_by_its_mpirun_alone over_mpich_by_the_launcher_a_worker_killed; do
+  say "${name//_/ }"
+  $name >"$runs/$name.log" 2>&1 &
+  running[$name]=$!
+done
+for name in "${!running[@]}"; do
+  wait "${running[$name]}" || die "${name//_/ }: $(cat "$runs/$name.log")"
+done
+grep -rq 'PMI_SIZE' "$runs/bare/logs" || die "the log does not say that MPICH has started it"
 grep -q 'rank 1' "$runs/killed"/failures/*.json || grep -q '"rank": *1' "$runs/killed"/failures/*.json ||
-  die "rank 1 was not named: $(cat "$runs/killed.log")"
-for run in mpich bare killed; do
+  die "rank 1 was not named: $(cat "$runs/over_mpich_by_the_launcher_a_worker_killed.log")"
+for run in bare killed; do
   cmp "$runs/openmpi/eval.jsonl" "$runs/$run/eval.jsonl" || die "$run differs from the run over Open MPI"
 done
 say "the same figures over MPICH as over Open MPI"

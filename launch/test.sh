@@ -29,10 +29,14 @@ if [[ $# == 0 || -n $full ]]; then
 else
   cargo build --release --locked -p tessera-cli -p tessera-worker
 fi
-"$nextest" nextest run --workspace --release --locked "$@"
-# A filter asks for some tests, and examples in documentation have no names to go by.
 if [[ $# == 0 || -n $full ]]; then
+  # Nextest gives each test a process of its own, and libtorch takes a quarter of a second to load: unit tests, which need
+  # no process, share one a crate. --lib asks for those of tessera-resample too, which has none.
+  timeout 600 cargo test --lib --workspace --exclude tessera-resample --release --locked --no-fail-fast -- --test-threads 6
+  "$nextest" nextest run --workspace --release --locked --filterset 'not kind(lib)' "$@"
   cargo test --doc --workspace --release --locked
+else # What a filter names; examples in documentation have no names to go by.
+  "$nextest" nextest run --workspace --release --locked "$@"
 fi
 
 if [[ -n $full ]]; then

@@ -1,7 +1,7 @@
 //! The promises that only the whole program can keep: one module each.
 //!
-//! One binary, declared by `tessera-cli`: everything that links libtorch takes long to link.
-//! Processes under test are the release binaries beside this one; `launch/test.sh` builds them.
+//! One binary, declared by `tessera-cli`, without libtorch (`exact.rs` has what needs it). Processes under test are the
+//! release binaries beside this one; `launch/test.sh` builds them.
 // Clippy takes helpers outside a test function for no test; what is printed is shown on failure.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -16,8 +16,7 @@ mod nccl;
 mod outputs;
 mod pages;
 mod precision;
-mod quantizers;
-mod ranks;
+mod quantized_runs;
 mod resume;
 mod slurm;
 mod storage;

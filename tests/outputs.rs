@@ -1,17 +1,15 @@
 //! What a run leaves, read by others than those that wrote it: TensorBoard, Python's safetensors,
-//! a PNG decoder, a second implementation of SSIM.
+//! a PNG decoder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::BufReader;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
-use tch::Tensor;
 use tempfile::TempDir;
 use tessera_control::{ExitCode, RunState, RunStatus};
-use tessera_nn::loss;
-use tessera_train::{Resolved, resolve};
 
 use crate::support::{
     checkpoints, errors, flip_bit, packed, python, root, rows, run, tensors, tessera, train,
@@ -59,15 +57,37 @@ fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// What one run leaves.
 #[test]
-fn the_configuration_in_the_run_folder_reads_back_and_names_its_origins() {
+fn all_that_a_run_leaves_is_as_documented_and_others_read_it() {
     let folder = smoke();
-    let file = root().join("configs/smoke.toml");
-    let set = ["optimizer.learning_rate=0.002", "checkpoint.file_mib=0"].map(str::to_owned);
-    let expected = resolve(Some(&file), [], &set, None).unwrap().config;
-    assert_eq!(Resolved::of_run(folder.path()).unwrap().config, expected);
+    let run_dir = folder.path();
+    the_configuration_reads_back_and_names_its_origins(run_dir);
+    rows_and_logs_and_status_are_as_documented(run_dir);
+    tensorboard_reads_the_rows_and_the_pictures(run_dir);
+    python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes(run_dir);
+    an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(run_dir);
+}
 
-    let text = fs::read_to_string(folder.path().join("config.toml")).unwrap();
+/// All keys that the worker finds in a configuration file with these settings.
+fn resolved(config: &Path, settings: &[&str]) -> Value {
+    let worker = Path::new(tessera().get_program()).with_file_name("tessera-worker");
+    let mut command = Command::new(worker);
+    command.current_dir(root()).args(["resolve", "--config"]).arg(config);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    let (code, stdout, stderr) = run(&mut command);
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str::<Value>(&stdout).unwrap()["config"].take()
+}
+
+fn the_configuration_reads_back_and_names_its_origins(run_dir: &Path) {
+    let file = root().join("configs/smoke.toml");
+    let expected = resolved(&file, &["optimizer.learning_rate=0.002", "checkpoint.file_mib=0"]);
+    assert_eq!(resolved(&run_dir.join("config.toml"), &[]), expected);
+
+    let text = fs::read_to_string(run_dir.join("config.toml")).unwrap();
     let smoke = fs::read_to_string(file).unwrap();
     let line = 1 + smoke.lines().position(|line| line == "num_codes = 64").unwrap();
     assert!(text.contains(&format!("num_codes = 64 # configs/smoke.toml:{line}\n")), "{text}");
@@ -78,10 +98,8 @@ fn the_configuration_in_the_run_folder_reads_back_and_names_its_origins() {
     }
 }
 
-#[test]
-fn rows_and_logs_and_status_are_as_documented() {
-    let folder = smoke();
-    let metrics = lines(&folder.path().join("metrics.jsonl"));
+fn rows_and_logs_and_status_are_as_documented(run_dir: &Path) {
+    let metrics = lines(&run_dir.join("metrics.jsonl"));
     let steps: Vec<u64> = metrics.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60]);
     for row in &metrics {
@@ -105,21 +123,27 @@ fn rows_and_logs_and_status_are_as_documented() {
     let (first, last) = (metrics[0]["loss"].as_f64(), metrics[11]["loss"].as_f64());
     assert!(last < first, "nothing was learned: {first:?} {last:?}");
 
-    let evaluations = lines(&folder.path().join("eval.jsonl"));
+    let evaluations = lines(&run_dir.join("eval.jsonl"));
     let seen: Vec<_> = evaluations.iter().map(|row| (&row["step"], &row["samples"])).collect();
     assert_eq!(seen, [(&30.into(), &64.into()), (&60.into(), &64.into())]);
+    // A sweep has the names of the figures once more, by which it refuses one before any trial.
+    let numbers = evaluations[0].as_object().unwrap().iter().filter(|(_, value)| value.is_number());
+    let mut names: BTreeSet<&str> = numbers.map(|(name, _)| name.as_str()).collect();
+    assert!(names.remove("step") && names.remove("samples"));
+    names.insert("parameters");
+    assert_eq!(names, BTreeSet::from(tessera_sweep::FIGURES));
 
     for rank in 0..2 {
-        let log = lines(&folder.path().join(format!("logs/rank-{rank}.jsonl")));
+        let log = lines(&run_dir.join(format!("logs/rank-{rank}.jsonl")));
         let rows = log.iter().filter(|line| line["message"] == "step done").count();
         assert_eq!(rows, if rank == 0 { 12 } else { 0 }, "all ranks have the same rows");
         assert!(log.iter().all(|line| line["rank"] == rank));
     }
-    let status = RunStatus::read(folder.path()).unwrap().unwrap();
+    let status = RunStatus::read(run_dir).unwrap().unwrap();
     assert_eq!((status.state, status.exit_code), (RunState::Done, Some(ExitCode::Done)));
     assert_eq!((status.step, status.world_size), (60, 2));
-    assert_eq!(checkpoints(folder.path()), [20, 40, 60]);
-    let left: Vec<_> = fs::read_dir(folder.path())
+    assert_eq!(checkpoints(run_dir), [20, 40, 60]);
+    let left: Vec<_> = fs::read_dir(run_dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with('.') || name.ends_with(".tmp"))
@@ -127,12 +151,10 @@ fn rows_and_logs_and_status_are_as_documented() {
     assert_eq!(left, [""; 0], "a temporary file is left");
 }
 
-#[test]
-fn tensorboard_reads_the_rows_and_the_pictures() {
-    let folder = smoke();
-    let read = python("read_events.py", &folder.path().join("tensorboard"));
-    let metrics = lines(&folder.path().join("metrics.jsonl"));
-    let evaluations = lines(&folder.path().join("eval.jsonl"));
+fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
+    let read = python("read_events.py", &run_dir.join("tensorboard"));
+    let metrics = lines(&run_dir.join("metrics.jsonl"));
+    let evaluations = lines(&run_dir.join("eval.jsonl"));
     let mut compared = 0;
     for (tag, points) in read["scalars"].as_object().unwrap() {
         let (group, key) = tag.split_once('/').unwrap();
@@ -155,7 +177,7 @@ fn tensorboard_reads_the_rows_and_the_pictures() {
     let pictures = read["images"]["reconstructions"].as_array().unwrap();
     assert_eq!(pictures.len(), 2);
     for (picture, step) in pictures.iter().zip([30, 60]) {
-        let path = folder.path().join(format!("reconstructions/step-{step}.png"));
+        let path = run_dir.join(format!("reconstructions/step-{step}.png"));
         let bytes = fs::read(&path).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((&picture["step"], &picture["png"]), (&step.into(), &hex.into()));
@@ -171,10 +193,8 @@ fn tensorboard_reads_the_rows_and_the_pictures() {
     }
 }
 
-#[test]
-fn python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes() {
-    let folder = smoke();
-    let checkpoint = folder.path().join("checkpoints/step-00000060");
+fn python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes(run_dir: &Path) {
+    let checkpoint = run_dir.join("checkpoints/step-00000060");
     let read = python("read_checkpoint.py", &checkpoint);
     let files = read["files"].as_object().unwrap();
     assert_eq!(files.len(), 2, "one file a rank");
@@ -224,7 +244,7 @@ fn python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes() {
     assert_eq!(others, ["metrics.window_counts", "metrics.window_sums", "optimizer.updates"]);
 
     // The values are the same for both readers, so neither transposes.
-    let ours = &tensors(folder.path(), 60)["encoder.down2.weight"].2;
+    let ours = &tensors(run_dir, 60)["encoder.down2.weight"].2;
     let sum: f64 = ours
         .chunks_exact(4)
         .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
@@ -254,10 +274,8 @@ fn a_checkpoint_has_the_same_tensors_for_every_number_of_ranks() {
     assert_eq!(one, shapes(3));
 }
 
-#[test]
-fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once() {
-    let folder = smoke();
-    let of_training = rows(folder.path(), "eval.jsonl").pop().unwrap();
+fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(run_dir: &Path) {
+    let of_training = rows(run_dir, "eval.jsonl").pop().unwrap();
     let mut commands = vec![tessera()];
     for nproc in ["2", "3"] {
         let mut command = tessera();
@@ -265,8 +283,7 @@ fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(
         commands.push(command);
     }
     for mut command in commands {
-        let (code, stdout, stderr) =
-            run(command.args(["eval", "--json", "--run"]).arg(folder.path()));
+        let (code, stdout, stderr) = run(command.args(["eval", "--json", "--run"]).arg(run_dir));
         assert_eq!(code, Some(0), "{stderr}");
         let figures: Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!((&figures["samples"], &figures["step"]), (&64.into(), &60.into()));
@@ -281,7 +298,7 @@ fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(
         assert!((figures["psnr"].as_f64().unwrap() + 10.0 * mse.log10()).abs() < 1e-9);
     }
     let (code, stdout, stderr) =
-        run(tessera().args(["eval", "--checkpoint", "20", "--run"]).arg(folder.path()));
+        run(tessera().args(["eval", "--checkpoint", "20", "--run"]).arg(run_dir));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("step        20\n") && stdout.contains("samples     64\n"), "{stdout}");
 }
@@ -329,42 +346,6 @@ fn the_doctor_finds_this_machine_healthy() {
     let findings = report["findings"].as_array().unwrap();
     let worker = findings.iter().find(|finding| finding["name"] == "worker").unwrap();
     assert_eq!(worker["state"], "ok");
-}
-
-/// The images of `tests/python/ssim.py`, `[2, 1, side, side]` each.
-fn ssim_images(side: i64) -> (Tensor, Tensor) {
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    for phase in [0, 5] {
-        for row in 0..side {
-            for column in 0..side {
-                let x = ((7 * row + 13 * column + 3 * row * column + phase) % 31) as f64 / 30.0;
-                let noise = ((5 * row + 11 * column + 2 * phase) % 17) as f64 / 16.0;
-                first.push(x);
-                second.push(0.75 * x + 0.25 * noise);
-            }
-        }
-    }
-    let images = |pixels: &[f64]| Tensor::from_slice(pixels).view([2, 1, side, side]);
-    (images(&first), images(&second))
-}
-
-#[test]
-fn ssim_and_mse_are_those_of_a_second_implementation() {
-    // Printed by tests/python/ssim.py: for both images (SSIM, mean squared error). The window is
-    // 11 x 11, and 7 x 7 for the images of 8 x 8.
-    let printed = [
-        (16, [0.9015391351001826, 0.9019441442043372], [0.0114970948961046, 0.010592384338378908]),
-        (28, [0.9125353929530222, 0.926282199384143], [0.011324157022835178, 0.010508784080038266]),
-        (8, [0.9345749110839, 0.9288201666160181], [0.00955842759874132, 0.011659528944227433]),
-    ];
-    for (side, ssim, mse) in printed {
-        let (x, y) = ssim_images(side);
-        let found = loss::ssim_sum(&y, &x).double_value(&[]);
-        // E[x^2] - E[x]^2 loses a few of 16 digits against variances about the mean.
-        assert!((found - (ssim[0] + ssim[1])).abs() < 1e-11, "{side}: {found}");
-        let found = loss::squared_error(&y, &x).double_value(&[]) / (side * side) as f64;
-        assert!((found - (mse[0] + mse[1])).abs() < 1e-13, "{side}: {found}");
-    }
 }
 
 /// Rank 1 sleeps 10 ms in every step, which is longer than a step of the smoke configuration takes.

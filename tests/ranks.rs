@@ -17,7 +17,7 @@ use tessera_train::{
     checkpoint, read_scalars, resolve, start_from, training_batches,
 };
 
-use crate::support::root;
+use crate::root;
 
 const STEPS: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(100);

@@ -13,11 +13,11 @@ use crate::support::{
     checkpoints, processes_of, rows, run, start, steps_logged, tensors, train, wait_until,
 };
 
-const STEPS: u64 = 400;
-/// Long enough to be stopped in the middle, with a checkpoint every 37 steps that no interval of
+const STEPS: u64 = 240;
+/// Long enough to be stopped in the middle, with a checkpoint every 23 steps that no interval of
 /// the metrics divides.
 const LONG: [&str; 4] =
-    ["train.steps=400", "checkpoint.every=37", "eval.every=150", "metrics.images_every=0"];
+    ["train.steps=240", "checkpoint.every=23", "eval.every=90", "metrics.images_every=0"];
 
 /// Runs to the end, which must come with `code`.
 fn train_to(code: i32, nproc: usize, run_dir: &Path, settings: &[&str]) -> String {
@@ -47,10 +47,10 @@ fn assert_same_run(expected: &Path, found: &Path, last_step: u64) {
     }
 }
 
-/// One of the 90 steps from here, that no one chose.
+/// One of the 45 steps from here, that no one chose.
 fn any_step(from: u64) -> u64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let step = from + u64::from(nanoseconds) % 90;
+    let step = from + u64::from(nanoseconds) % 45;
     println!("disturbed when step {step} is logged");
     step
 }
@@ -86,7 +86,7 @@ fn stopped_twice_by_stop_at_and_resumed_is_bitwise_the_undisturbed_run() {
 fn stopped_by_signals_and_killed_at_any_moment_and_resumed_is_bitwise_the_undisturbed_run() {
     let expected = undisturbed(&LONG);
     let folder = TempDir::new().unwrap();
-    for (sent, from) in [(Signal::USR1, 20), (Signal::TERM, 130), (Signal::KILL, 240)] {
+    for (sent, from) in [(Signal::USR1, 15), (Signal::TERM, 70), (Signal::KILL, 130)] {
         let mut launcher = start(&mut train(2, folder.path(), &LONG));
         let step = any_step(from);
         wait_until("the step is logged, and a checkpoint there", || {

@@ -266,8 +266,9 @@ fn code_that_is_not_checked_stands_only_where_system_libraries_are_and_says_why_
     assert!(blocks >= 5, "the search went astray: {blocks} blocks");
 }
 
+/// `configurations.rs` resolves them.
 #[test]
-fn every_configuration_resolves_and_begins_with_its_command() {
+fn every_configuration_begins_with_its_command() {
     let all = files(&root().join("configs"), &["toml"]);
     assert!(all.len() >= 2, "{all:?}");
     for path in all {
@@ -280,8 +281,6 @@ fn every_configuration_resolves_and_begins_with_its_command() {
             assert_eq!(first, format!("# tessera sweep --config {name}"));
             continue;
         }
-        let resolved = tessera_train::resolve(Some(&path), [], &[], None);
-        resolved.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(first.starts_with("# tessera launch "), "{name}: {first}");
         assert!(first.ends_with(&format!("train --config {name}")), "{name}: {first}");
     }

@@ -117,7 +117,7 @@ def worker_of(run_dir: pathlib.Path, rank: int):
 def faults(m: Machine, table: Table):
     """A killed and a stopped peer, under the launcher: the other rank leaves, the culprit is named."""
     endless = {"train__steps": 10**6, "metrics__every": 1, "eval__every": 0,
-               "checkpoint__every": 0, "comm__timeout_seconds": 20}
+               "checkpoint__every": 0, "comm__timeout_seconds": 8 if m.dry else 20}
     for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
         try:
             fault(m, table, name, number, endless)

@@ -1,4 +1,4 @@
-"""The figures that `tests/outputs.rs` compares SSIM and MSE with.
+"""The figures that `tests/figures.rs` compares SSIM and MSE with.
 
 Written from Wang et al. 2004, equation 13, window by window: weighted means, then weighted
 variances about those means. It shares no formula with tessera_nn::loss, which uses convolutions

@@ -19,7 +19,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Where NCCL answers on each host.
@@ -33,9 +33,11 @@ pub const ENABLE_VARIABLE: &str = "NCCL_RAS_ENABLE";
 
 /// The version of the protocol that all releases so far speak.
 const PROTOCOL: u32 = 2;
-/// What one process of the job is given to greet back. All of a host share the port, and the system
-/// may pick one that stands still; another try finds another one.
-const GREETING: Duration = Duration::from_millis(300);
+/// How long one process of the job is waited for before another is greeted as well. All of a host
+/// share the port, and the system may pick one that stands still, again and again.
+const GREETING: Duration = Duration::from_millis(50);
+/// How many are greeted at most: where every second process stands still, one answers all but surely.
+const GREETINGS: usize = 32;
 /// Longest line of an answer to anything but the question itself.
 const LINE_BYTES: u64 = 1024;
 /// Longest answer that is read.
@@ -171,13 +173,7 @@ fn converse(
     end: Instant,
     told: &Sender<Event>,
 ) -> Result<(), Error> {
-    let mut from = loop {
-        let limit = end.min(Instant::now() + GREETING);
-        match greet(address, limit) {
-            Err(Error::Deadline { .. }) if Instant::now() < end => {}
-            greeted => break greeted?,
-        }
-    };
+    let mut from = first_to_greet(address, end)?;
     // NCCL takes whole seconds, and none of them for no limit.
     let seconds = end.saturating_duration_since(Instant::now()).as_secs().max(1);
     say(&mut from, &format!("TIMEOUT {seconds}\n"), end)?;
@@ -201,6 +197,52 @@ fn converse(
         }
     }
     Ok(())
+}
+
+/// The first process that greets back, of several that are greeted one after another.
+fn first_to_greet(address: &str, end: Instant) -> Result<BufReader<TcpStream>, Error> {
+    let (sender, greeted) = channel();
+    let mut pending = 0;
+    let mut failed = None;
+    for _ in 0..GREETINGS {
+        let (to, sender) = (address.to_owned(), sender.clone());
+        std::thread::Builder::new()
+            .name("nccl-ras-greets".into())
+            .spawn(move || {
+                let _ = sender.send(greet(&to, end)); // another may have been first
+            })
+            .map_err(broken)?;
+        pending += 1;
+        let next = end.min(Instant::now() + GREETING);
+        if let Some(from) = await_greeting(&greeted, next, &mut pending, &mut failed) {
+            return Ok(from);
+        }
+        if pending == 0 || Instant::now() >= end {
+            break;
+        }
+    }
+    let last = await_greeting(&greeted, end, &mut pending, &mut failed);
+    last.ok_or_else(|| failed.unwrap_or(Error::Deadline { waited: Duration::ZERO }))
+}
+
+/// Waits until one has greeted or none of those that are pending can; keeps why the first failed.
+fn await_greeting(
+    greeted: &Receiver<Result<BufReader<TcpStream>, Error>>,
+    until: Instant,
+    pending: &mut usize,
+    failed: &mut Option<Error>,
+) -> Option<BufReader<TcpStream>> {
+    while *pending > 0 {
+        let left = until.saturating_duration_since(Instant::now());
+        match greeted.recv_timeout(left).ok()? {
+            Ok(from) => return Some(from),
+            Err(error) => {
+                *pending -= 1;
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    None
 }
 
 fn greet(address: &str, end: Instant) -> Result<BufReader<TcpStream>, Error> {

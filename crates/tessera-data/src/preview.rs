@@ -4,7 +4,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::codecs::png::PngEncoder;
+use image::{Rgb, RgbImage};
 
 use crate::config::OnCorrupt;
 use crate::decode::Modality;
@@ -64,7 +65,9 @@ pub fn preview(
         draw(shape, &sample, &mut |x, y, color| sheet.put_pixel(left + x, top + y, color));
     }
     let mut png = Cursor::new(Vec::new());
-    sheet.write_to(&mut png, ImageFormat::Png).expect("a picture in memory can be written");
+    // Not by its name, which would bring in the writers of all formats.
+    let written = sheet.write_with_encoder(PngEncoder::new(&mut png));
+    written.expect("a picture in memory can be written");
     file::write_synced(path, &[png.get_ref()])?;
     Ok(num_drawn)
 }

@@ -78,7 +78,7 @@ fn every_world_sees_the_same_global_batches() {
         let options = |prefetch, threads| LoadOptions { prefetch, threads, ..Default::default() };
         let expected = steps(&config, (0, 12), 1, options(1, 1));
         assert!(expected.iter().all(|(ids, _)| ids.len() as u64 == GLOBAL_BATCH));
-        for world_size in 1..=64 {
+        for world_size in (1..=16).chain([23, 32, 63, 64]) {
             // Any depth and any number of threads, varied with the world.
             let options = options(1 + world_size % 5, 1 + world_size % 3);
             assert!(

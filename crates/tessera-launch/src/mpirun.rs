@@ -93,16 +93,19 @@ impl Mpirun {
     /// Open MPI refuses an option that a user's arguments have, too.
     pub(crate) fn settings(&self, hosts: &[Host]) -> Vec<(&'static str, OsString)> {
         match self.vendor {
-            Vendor::OpenMpi { major: ..5 } => {
-                // openib warns wherever there is InfiniBand; only this regx takes colons in names.
-                let has_ipv6 = hosts.iter().any(Host::is_ipv6);
-                let regx = has_ipv6.then_some(("OMPI_MCA_regx", "naive"));
-                let settings = [("OMPI_MCA_btl", "^openib")].into_iter().chain(regx);
-                let unset = settings.filter(|(name, _)| std::env::var_os(name).is_none());
-                unset.map(|(name, value)| (name, value.into())).collect()
-            }
-            Vendor::OpenMpi { .. } => {
-                agent_for_5(|name| std::env::var_os(name)).into_iter().collect()
+            Vendor::OpenMpi { major } => {
+                let mut settings = vec![YIELDS];
+                if major < 5 {
+                    // openib warns wherever there is InfiniBand.
+                    settings.push(("OMPI_MCA_btl", "^openib"));
+                    if hosts.iter().any(Host::is_ipv6) {
+                        settings.push(("OMPI_MCA_regx", "naive")); // only this one takes colons in names
+                    }
+                }
+                settings.retain(|(name, _)| std::env::var_os(name).is_none());
+                let agent = (major >= 5).then(|| agent_for_5(|name| std::env::var_os(name)));
+                let settings = settings.into_iter().map(|(name, value)| (name, value.into()));
+                settings.chain(agent.flatten()).collect()
             }
             Vendor::Mpich => Vec::new(),
         }
@@ -135,6 +138,11 @@ impl Mpirun {
         arguments
     }
 }
+
+/// A rank of Open MPI that waits for another lets others have its core, which it would do by itself only where
+/// there are more ranks than cores: with as many it burns what another program, or another run, needs. On a quiet
+/// machine it costs nothing that can be measured (docs/results/2026-11-26-ranks.md). MPICH's ranks do so anyway.
+const YIELDS: (&str, &str) = ("OMPI_MCA_mpi_yield_when_idle", "1");
 
 /// Variables without which Open MPI refuses to run as root, as it would in any container.
 pub(crate) fn as_root() -> Vec<(&'static str, &'static str)> {
@@ -269,8 +277,9 @@ mod tests {
             mpirun.settings(&[Host::new(host, 1)]).into_iter().map(|(name, _)| name).collect()
         };
         let is = |found: Vec<&str>, expected: &[&str]| assert_eq!(found, expected);
-        is(names(open(4), "fd00::1"), &["OMPI_MCA_btl", "OMPI_MCA_regx"]);
-        is(names(open(4), "n1"), &["OMPI_MCA_btl"]);
-        is(names(open(5), "fd00::1"), &[]);
+        is(names(open(4), "fd00::1"), &[YIELDS.0, "OMPI_MCA_btl", "OMPI_MCA_regx"]);
+        is(names(open(4), "n1"), &[YIELDS.0, "OMPI_MCA_btl"]);
+        is(names(open(5), "fd00::1"), &[YIELDS.0]);
+        is(names(Vendor::Mpich, "n1"), &[]);
     }
 }

@@ -222,26 +222,3 @@ fn refused(error: SweepError) -> Failure {
         error => Failure::new(error.exit_code(), error.to_string()),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use tessera_sweep::FIGURES;
-    use tessera_train::Evaluation;
-
-    /// The sweep links no torch, so it has the names once more, by which it refuses one before any trial.
-    #[test]
-    fn figures_of_a_sweep_are_the_numbers_of_an_evaluation_and_the_parameters() {
-        let line = r#"{"step":9,"split":"test","samples":4,"mse":0.5,"psnr":3.0,"ssim":0.5,"perplexity":2.0,
-            "codes_used":2,"bits_per_token":1.0,"level_perplexity":[2.0],"level_codes_used":[2]}"#;
-        let evaluation: Evaluation =
-            serde_json::from_str(line).expect("all that it has, and no more");
-        let row = serde_json::to_value(&evaluation).unwrap();
-        let numbers = row.as_object().unwrap().iter().filter(|(_, value)| value.is_number());
-        let mut names: BTreeSet<&str> = numbers.map(|(name, _)| name.as_str()).collect();
-        assert!(names.remove("step") && names.remove("samples"));
-        names.insert("parameters");
-        assert_eq!(names, BTreeSet::from(FIGURES));
-    }
-}
