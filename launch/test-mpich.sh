@@ -45,7 +45,7 @@ mkdir -p "$target/release/deps"
 cp -a "$release/.fingerprint" "$release/build" "$target/release"
 # Folders in there are those of compilers that were stopped.
 find "$release/deps" -maxdepth 1 -name '*.d' -exec cp -a -t "$target/release/deps" {} +
-find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name 'tessera-*' \) \
+find "$release/deps" -maxdepth 1 \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.a' -o -name '*.so' -o -name 'tessera-*' \) \
   -not -name '*.d' -exec ln -t "$target/release/deps" {} +
 cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
 # Both, as above: the worker alone would be built with other features of what they share. What it computes is

@@ -119,6 +119,14 @@ impl TrainError {
         }
     }
 
+    /// Whether it is a wait over NCCL that took too long.
+    pub fn is_hang_over_nccl(&self) -> bool {
+        match self {
+            Self::Begun(error) => error.is_hang_over_nccl(),
+            error => matches!(error, Self::Comm(error) if error.is_hang_over_nccl()),
+        }
+    }
+
     /// The exit code of a process that ends with this error.
     pub fn code(&self) -> ExitCode {
         use tessera_comm::{CommError, NcclError};
@@ -231,5 +239,9 @@ mod tests {
         assert!(peer.is_of_peer() && peer.code() == ExitCode::Failed);
         let hang = TrainError::Mismatch(String::new()).once_begun();
         assert_eq!(hang.code(), ExitCode::Hang, "other codes stay");
+        let waited = std::time::Duration::from_secs(8);
+        let device = tessera_comm::CommError::DeviceDeadline { waited };
+        let waits = TrainError::from(device).once_begun();
+        assert!(waits.is_hang_over_nccl() && !hang.is_hang_over_nccl());
     }
 }

@@ -19,8 +19,7 @@ pub(crate) fn ask_about_hang(hang: &Hang) -> Option<NcclSays> {
 
 /// What NCCL says of an error, if that is a wait over NCCL that took too long.
 pub(crate) fn ask_about_error(error: &TrainError) -> Option<NcclSays> {
-    let is_hang = matches!(error, TrainError::Comm(error) if error.is_hang_over_nccl());
-    is_hang.then(ask_nccl).flatten()
+    error.is_hang_over_nccl().then(ask_nccl).flatten()
 }
 
 /// A message, and behind it what NCCL finds wrong.
