@@ -57,7 +57,8 @@ done
 MPICC=$mpich/mpicc cargo build --release --locked "${fast[@]}" -p tessera-cli -p tessera-worker --target-dir "$target"
 # libmpich's own, and those that it needs.
 export LD_LIBRARY_PATH=$libraries
-ldd "$target/release/tessera-worker" | grep -q libmpich || die "the worker is not linked to MPICH"
+# Not through a pipe to grep -q, which hangs up as soon as it has found what it looks for.
+[[ $(ldd "$target/release/tessera-worker") == *libmpich* ]] || die "the worker is not linked to MPICH"
 
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
