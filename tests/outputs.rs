@@ -300,7 +300,10 @@ fn an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(
     let (code, stdout, stderr) =
         run(tessera().args(["eval", "--checkpoint", "20", "--run"]).arg(run_dir));
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.contains("step        20\n") && stdout.contains("samples     64\n"), "{stdout}");
+    assert!(
+        stdout.contains("step            20\n") && stdout.contains("samples         64\n"),
+        "{stdout}"
+    );
 }
 
 #[test]

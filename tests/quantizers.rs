@@ -102,7 +102,7 @@ fn assert_close(what: &str, one: &Outcome, other: &Outcome) {
 /// are in use.
 fn train_world(world_size: usize, config: &TrainConfig, steps: u64) -> Vec<Outcome> {
     let spread = |training: &Training| {
-        let parameters = &training.model.parameters;
+        let parameters = training.task.parameters();
         for (name, mut weight) in parameters.named_views(parameters.flat()) {
             if name.starts_with("encoder.") && name.ends_with(".weight") {
                 weight *= 4.0;
@@ -125,9 +125,14 @@ fn assert_resumes(name: &str, world_size: usize, config: &TrainConfig, whole: &O
     assert_eq!(resumed.metrics, whole.metrics[rest..], "{name}, resumed");
 }
 
-/// Worlds of these sizes and of 1 on a batch that none of 2, 3 and 4 divides, the first resumed; then one that
-/// leaves a rank without samples; then float32 and bfloat16.
-fn exact_over_ranks(name: &str, mut config: TrainConfig, world_sizes: &[usize]) {
+/// Worlds of these sizes and of 1 on a batch that none of 2, 3 and 4 divides, the first resumed, in one part and in
+/// micro-batches of these sizes; then one that leaves a rank without samples; then float32 and bfloat16.
+fn exact_over_ranks(
+    name: &str,
+    mut config: TrainConfig,
+    world_sizes: &[usize],
+    micro_batches: &[u64],
+) {
     let one = train_world(1, &config, STEPS).remove(0);
     let used = one.metrics.iter().map(|metrics| metrics[4]).fold(0.0, f64::max);
     println!("{name}: {used} codes in use, {} replaced", one.codes_replaced);
@@ -140,6 +145,19 @@ fn exact_over_ranks(name: &str, mut config: TrainConfig, world_sizes: &[usize]) 
             assert_resumes(name, world_size, &config, &ranks[0]);
         }
     }
+    for &micro_batch in micro_batches {
+        config.train.micro_batch = micro_batch;
+        for &world_size in &[&[1], world_sizes].concat() {
+            let ranks = train_world(world_size, &config, STEPS);
+            assert_bitwise_equal(&ranks);
+            let what = format!("{name}, {world_size} ranks, {micro_batch} samples at once");
+            assert_close(&what, &one, &ranks[0]);
+            if world_size == world_sizes[0] {
+                assert_resumes(name, world_size, &config, &ranks[0]);
+            }
+        }
+    }
+    config.train.micro_batch = 0;
     let whole = std::mem::replace(&mut config.train.global_batch, 3);
     let (one, four) = (train_world(1, &config, 6).remove(0), train_world(4, &config, 6));
     assert_bitwise_equal(&four);
@@ -159,8 +177,10 @@ fn exact_over_ranks(name: &str, mut config: TrainConfig, world_sizes: &[usize]) 
 }
 
 fn all_exact(names: &[&str]) {
-    for name in names {
-        exact_over_ranks(name, config(name), &[3]);
+    for (number, name) in names.iter().enumerate() {
+        // A third of them in micro-batches, too.
+        let micro_batches: &[u64] = if number % 3 == 0 { &[5] } else { &[] };
+        exact_over_ranks(name, config(name), &[3], micro_batches);
     }
 }
 
@@ -205,7 +225,7 @@ mod full {
     #[test]
     fn all_are_exact_over_one_to_four_ranks() {
         for name in [&AVERAGES[..], &OTHER_CODEBOOKS, &COMPOSED, &WITHOUT_CODEBOOK].concat() {
-            exact_over_ranks(name, config(name), &[2, 3, 4]);
+            exact_over_ranks(name, config(name), &[2, 3, 4], &[1, 5, 7]);
         }
     }
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{CommError, Communicator, RankDevice, Solo, Threads};
 use tessera_nn::quantize::VectorConfig;
-use tessera_nn::{QuantizerConfig, VqVae, to_vectors};
+use tessera_nn::{QuantizerConfig, images_from_bytes, to_vectors};
 use tessera_train::{
-    AdamW, Clock, Precision, StepInput, Stepped, TrainConfig, TrainError, Training, batch_images,
-    checkpoint, read_scalars, resolve, start_from, training_batches,
+    Autoencoder, Clock, Precision, Row, StepInput, Stepped, TrainConfig, TrainError, Training,
+    checkpoint, part_of, read_scalars, resolve, training_batches,
 };
 
 use crate::root;
@@ -54,13 +54,6 @@ fn config(precision: Precision, global_batch: u64) -> TrainConfig {
     config
 }
 
-fn new_training(config: &TrainConfig) -> Training {
-    let kinds = config.train.precision.kinds();
-    let model = VqVae::new(&config.model, 1, config.seed, kinds, Device::Cpu);
-    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
-    Training::new(model, optimizer)
-}
-
 /// Trains one rank from a state that `prepare` may have changed; `disturb` may do so before each
 /// step.
 fn train_rank(
@@ -76,15 +69,15 @@ fn train_rank(
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let mine = batches(comm)?;
     let mut whole = if rank == 0 { Some(batches(&Solo::default())?) } else { None };
-    let mut training = new_training(config);
+    let mut training = Training::new(config, source.shape(), Device::Cpu);
     prepare(&training);
-    let mut clock = Clock::start(Arc::default());
+    let mut clock = Clock::start(Arc::default(), &*training.task);
     let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
     let num_steps = (steps.end - steps.start) as usize;
     for batch in mine.take(num_steps) {
         let mut batch = batch?;
         if batch.step == 0 {
-            start_from(comm, &mut training.model, &batch, config.seed)?;
+            training.begin(comm, &batch)?;
         }
         disturb(rank, batch.step, &training);
         let step = batch.step;
@@ -100,22 +93,24 @@ fn train_rank(
         let Stepped::Done(scalars) = training.step(comm, &mut batch, input, &mut clock)? else {
             unreachable!("nothing looks")
         };
-        read_scalars(step, &scalars, world_size)?;
+        read_scalars(step, &scalars, training.task.losses(), world_size)?;
         let means = training.window.take();
-        codes_replaced += means.codes_replaced;
+        let row = Row { step, figures: training.task.figures(&means.numbers, &means.vector) };
+        codes_replaced += row.number("codes_replaced") as u64;
         metrics.push([
-            means.recon_mse,
-            means.quantizer_loss,
+            means.losses[0],
+            means.losses[1],
             means.grad_norm,
-            means.usage.perplexity,
-            means.usage.codes_used as f64,
+            row.number("perplexity"),
+            row.number("codes_used"),
         ]);
         let Some(whole) = whole.as_mut().and_then(Iterator::next) else { continue };
         let whole = whole?;
         let _no_grad = tch::no_grad_guard();
-        let images = batch_images(&whole, config.train.precision.kinds().master, Device::Cpu);
-        let latents_nd = to_vectors(&training.model.encode(&images));
-        let model = &training.model;
+        let model = &training.task.of::<Autoencoder>().unwrap().model;
+        let bytes_nhwc = part_of(&whole, Device::Cpu).bytes_nhwc;
+        let images_nchw = images_from_bytes(&bytes_nhwc, model.kind());
+        let latents_nd = to_vectors(&model.encode(&images_nchw));
         let indices_nl = model.quantizer.tokenize(&model.parameters, &latents_nd);
         indices.push(Vec::try_from(indices_nl.flatten(0, 1))?);
     }
@@ -159,7 +154,7 @@ pub(crate) fn resume_world(
             assert_eq!(name, *saved_name);
             tensor.copy_(value);
         }
-        training.model.parameters.refresh();
+        training.task.parameters().refresh();
     };
     train_world_from(restore, world_size, config, steps)
 }
@@ -254,7 +249,7 @@ fn a_rank_whose_state_has_drifted_stops_the_run_on_every_rank() {
     let ranks = Threads::run(3, DEADLINE, |comm| {
         Ok::<_, CommError>(train_rank(&comm, &config, 0..STEPS, &|_| {}, |rank, step, training| {
             if (rank, step) == (1, 4) {
-                let mut first = training.model.parameters.flat().narrow(0, 0, 1);
+                let mut first = training.task.parameters().flat().narrow(0, 0, 1);
                 let bits = first.double_value(&[0]) as f32;
                 let next = f32::from_bits(bits.to_bits() ^ 1);
                 first.copy_(&Tensor::from_slice(&[next]));

@@ -60,6 +60,7 @@ def losses(m: Machine, table: Table):
     one = rows(m.train("one", 1, **short))
     two = rows(m.train("two", 2, **short))
     half = rows(m.train("bf16", 1, train__precision="bf16", **short))
+    parts = rows(m.train("parts-of-5", 2, train__micro_batch=5, **short))
     # TF32 rounds what goes into a convolution to 10 bits: emulated on a CPU, that moved this loss by 8e-7 to
     # 1.2e-6 of itself, and the order of sums by 1e-7.
     off = worst(one[:1], cpu[:1])
@@ -68,7 +69,7 @@ def losses(m: Machine, table: Table):
     # Rounding flips an assignment now and then.
     for name, found, against, limit in [
             ("training, device against CPU", one, cpu, 0.02), ("2 ranks against 1", two, one, 0.02),
-            ("bf16 against fp32", half, one, 0.05)]:
+            ("micro-batches of 5 against whole parts", parts, two, 0.02), ("bf16 against fp32", half, one, 0.05)]:
         off = worst(found, against)
         table.add(name, f"losses of 20 steps differ by at most {off:.2e} (limit {limit})",
                   OK if off <= limit else BAD, worst=off)

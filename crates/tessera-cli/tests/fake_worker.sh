@@ -62,7 +62,7 @@ if ((rank == 0)); then
   say "{\"type\":\"holds\",\"attempt\":\"$TESSERA_ATTEMPT\"}"
   say '{"type":"notice","text":"resumed from nothing"}'
   for step in 10 20; do
-    say "{\"type\":\"progress\",\"step\":$step,\"steps\":30,\"loss\":0.5,\"perplexity\":9.5,\"samples_per_second\":100}"
+    say "{\"type\":\"progress\",\"step\":$step,\"steps\":30,\"words\":\"loss 0.50000 perplexity 9.5\",\"figures\":{\"loss\":0.5},\"samples_per_second\":100}"
   done
 fi
 echo "a line of rank $rank" >&2

@@ -92,10 +92,13 @@ impl Reducer {
         self.offsets[self.index(first)]..self.offsets[last] + self.pieces[last].len
     }
 
-    /// Sets everything from the start of one piece to the end of another to zero.
-    pub fn clear(&self, first: &str, last: &str) {
-        let span = self.span(first, last);
-        let _ = self.flat.narrow(0, span.start, span.end - span.start).zero_();
+    /// Sets everything before a piece to zero.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such piece.
+    pub fn clear_before(&self, name: &str) {
+        let _ = self.flat.narrow(0, 0, self.offsets[self.index(name)]).zero_();
     }
 
     /// Begins to sum these elements of the buffer, which are ready, where that pays: nothing may
@@ -207,7 +210,7 @@ mod tests {
             let mut reducer = Reducer::new(pieces(), Kind::Double, Device::Cpu);
             let mut early = Vec::new();
             for _ in 0..2 {
-                reducer.clear("a", "b");
+                reducer.clear_before("b");
                 let _ = reducer.piece("a").fill_(1.0 + comm.rank() as f64);
                 let _ = reducer.piece("b").fill_(10.0);
                 reducer.finish(&comm, "a")?;

@@ -1,5 +1,6 @@
 //! One line of JSON on the control connection, in either direction.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -56,10 +57,10 @@ pub enum Message {
         step: u64,
         /// Optimiser steps of the whole schedule.
         steps: u64,
-        /// Training loss, mean of the logging interval.
-        loss: f64,
-        /// Codebook perplexity of the logging interval.
-        perplexity: f64,
+        /// Figures of the logging interval for a person, such as `loss 0.04200 perplexity 13.0`.
+        words: String,
+        /// The same by name.
+        figures: BTreeMap<String, f64>,
         /// Samples a second over all ranks.
         samples_per_second: f64,
     },

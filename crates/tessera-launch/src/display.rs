@@ -3,6 +3,7 @@
 //! Nothing here waits for a terminal or a pipe: threads write, stderr's ([`tell_above`]) and that of the
 //! results.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,12 +17,14 @@ use crate::LaunchError;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Rank 0's progress, as it tells it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub(crate) step: u64,
     pub(crate) steps: u64,
-    pub(crate) loss: f64,
-    pub(crate) perplexity: f64,
+    /// Figures of the last interval, for a person.
+    pub(crate) words: String,
+    /// The same by name.
+    pub(crate) figures: BTreeMap<String, f64>,
     pub(crate) samples_per_second: f64,
 }
 
@@ -99,7 +102,7 @@ impl<'a> Display<'a> {
         let left = time_left(now - start, first_step, progress.step, progress.steps);
         let text = describe(progress, left);
         if let Some(bar) = self.bar.clone() {
-            let Progress { step, steps, .. } = *progress;
+            let Progress { step, steps, .. } = progress.clone();
             return draw_newest(move || {
                 bar.set_length(steps);
                 bar.set_position(step);
@@ -172,11 +175,9 @@ fn time_left(elapsed: Duration, first: u64, step: u64, steps: u64) -> Option<Dur
 }
 
 fn describe(progress: &Progress, left: Option<Duration>) -> String {
-    let Progress { loss, perplexity, samples_per_second, .. } = progress;
+    let Progress { words, samples_per_second, .. } = progress;
     let left = left.map_or_else(|| "?".into(), clock);
-    format!(
-        "loss {loss:.5} perplexity {perplexity:.1} {samples_per_second:.0} samples/s ETA {left}"
-    )
+    format!("{words} {samples_per_second:.0} samples/s ETA {left}")
 }
 
 fn clock(time: Duration) -> String {
@@ -202,8 +203,9 @@ mod tests {
 
     #[test]
     fn a_line_names_every_figure() {
-        let progress =
-            Progress { step: 1, steps: 2, loss: 0.5, perplexity: 12.34, samples_per_second: 987.6 };
+        let words = "loss 0.50000 perplexity 12.3".to_owned();
+        let figures = BTreeMap::new();
+        let progress = Progress { step: 1, steps: 2, words, figures, samples_per_second: 987.6 };
         assert_eq!(
             describe(&progress, Some(Duration::from_secs(3725))),
             "loss 0.50000 perplexity 12.3 988 samples/s ETA 1h02m"

@@ -117,11 +117,12 @@ fn render(figures: &Figures) -> String {
     };
     let single = |value: f64| vec![(String::new(), value)];
     if let Some(progress) = &figures.progress {
-        let Progress { step, steps, loss, perplexity, samples_per_second } = progress;
+        let Progress { step, steps, figures, samples_per_second, words: _ } = progress;
         one("step", "gauge", "Optimiser steps done.", &single(*step as f64));
         one("steps", "gauge", "Optimiser steps of the whole run.", &single(*steps as f64));
-        one("loss", "gauge", "Training loss, mean of the last interval.", &single(*loss));
-        one("perplexity", "gauge", "Codebook perplexity of it.", &single(*perplexity));
+        for (name, value) in figures {
+            one(name, "gauge", "Figure of the last interval.", &single(*value));
+        }
         let speed = single(*samples_per_second);
         one("samples_per_second", "gauge", "Samples a second over all workers.", &speed);
     }
@@ -171,8 +172,8 @@ mod tests {
         exporter.set_progress(Progress {
             step: 30,
             steps: 60,
-            loss: 0.25,
-            perplexity: 7.5,
+            words: String::new(),
+            figures: [("loss".to_owned(), 0.25)].into(),
             samples_per_second: 1000.0,
         });
         let worker = WorkerReport {

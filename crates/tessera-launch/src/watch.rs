@@ -239,8 +239,8 @@ impl<'a> Watch<'a> {
                 self.next_write = now; // what is known so far
             }
             Message::Notice { text } => self.display.say(&text),
-            Message::Progress { step, steps, loss, perplexity, samples_per_second } => {
-                let progress = Progress { step, steps, loss, perplexity, samples_per_second };
+            Message::Progress { step, steps, words, figures, samples_per_second } => {
+                let progress = Progress { step, steps, words, figures, samples_per_second };
                 self.display.progress(&progress, now);
                 if let Some(exporter) = self.places.ways.exporter {
                     exporter.set_progress(progress);

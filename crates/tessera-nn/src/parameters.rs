@@ -250,6 +250,21 @@ impl Parameters {
         }
     }
 
+    /// Adds the gradients of a stage, as [`Self::store_gradients`] stores them.
+    ///
+    /// # Panics
+    ///
+    /// If the number of gradients is not that of the stage's parameters.
+    pub fn add_gradients(&self, stage: Stage, gradients: &[Tensor], flat: &Tensor) {
+        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.stage == stage).collect();
+        assert_eq!(entries.len(), gradients.len(), "one gradient a parameter of {stage:?}");
+        for (entry, gradient) in entries.into_iter().zip(gradients) {
+            if gradient.defined() {
+                let _ = view(flat, entry).g_add_(gradient);
+            }
+        }
+    }
+
     /// Canonical name and logical view of each parameter in `flat`, a buffer laid out like
     /// [`Self::flat`] (that itself, gradients, moments), in order of declaration.
     pub fn named_views<'a>(&'a self, flat: &'a Tensor) -> impl Iterator<Item = (&'a str, Tensor)> {

@@ -12,9 +12,9 @@ use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
 use tessera_nn::{Kinds, ModelConfig};
 
+use crate::engine::optim::OptimizerConfig;
+use crate::engine::schedule::ScheduleConfig;
 use crate::error::TrainError;
-use crate::optim::OptimizerConfig;
-use crate::schedule::ScheduleConfig;
 
 /// The whole configuration of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +57,9 @@ pub struct LoopConfig {
     pub stop_at: u64,
     /// Samples a step, over all ranks together, 1 to 2^40. Ranks may hold unequal or empty parts.
     pub global_batch: u64,
+    /// Most samples of a rank's part that are computed at once, up to 2^40; 0: all of them. Fewer take less memory and more
+    /// time, and the step is that of the whole part up to rounding.
+    pub micro_batch: u64,
     /// Steps in a row that may be left out because loss or gradient are not finite; the next one
     /// ends the run with 5. On a GPU a value above 0 costs a wait in each step.
     pub max_skipped_steps: u64,
@@ -75,6 +78,7 @@ impl Default for LoopConfig {
             steps: 2000,
             stop_at: 0,
             global_batch: 256,
+            micro_batch: 0,
             max_skipped_steps: 0,
             precision: Precision::Fp32,
             device: DeviceConfig::Auto,
@@ -210,6 +214,12 @@ impl TrainConfig {
                     "{key} should be from 1 to 2^40, found {value}"
                 )));
             }
+        }
+        if self.train.micro_batch > 1 << 40 {
+            return Err(TrainError::BadInput(format!(
+                "train.micro_batch should be from 0 (a rank's whole part) to 2^40, found {}",
+                self.train.micro_batch
+            )));
         }
         if self.checkpoint.file_mib > 1 << 20 {
             return Err(TrainError::BadInput(format!(

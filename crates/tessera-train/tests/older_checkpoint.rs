@@ -10,9 +10,8 @@ use tch::{Device, Kind, Tensor};
 use tessera_checkpoint::upgrade::{Upgraded, upgrade};
 use tessera_checkpoint::{Checkpoint, Storage, diff};
 use tessera_comm::{RankDevice, Solo};
-use tessera_nn::VqVae;
 use tessera_train::{
-    AdamW, Clock, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
+    Clock, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -43,9 +42,9 @@ fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
 
     let config: TrainConfig = serde_json::from_value(saved.manifest.config.clone()).unwrap();
     config.validate().unwrap();
-    let model = VqVae::new(&config.model, 1, 99, config.train.precision.kinds(), Device::Cpu);
-    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
-    let mut training = Training::new(model, optimizer);
+    let source = tessera_data::source::open(&config.data, "train").unwrap();
+    let elsewhere = TrainConfig { seed: 99, ..config.clone() };
+    let mut training = Training::new(&elsewhere, source.shape(), Device::Cpu);
     checkpoint::restore(&saved, &training).unwrap();
     let updates = &training.optimizer.updates;
     assert_eq!(*updates, updates.full_like(3.0), "each step counted for each parameter");
@@ -62,7 +61,6 @@ fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
         assert_eq!(state[&name], expected, "{name}");
     }
 
-    let source = tessera_data::source::open(&config.data, "train").unwrap();
     let comm = Solo::default();
     // The plan of the run ends with its third step; this one is as if it had begun there.
     let mut batch = training_batches(source, &config, 2, &comm, RankDevice::cpu())
@@ -79,7 +77,7 @@ fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
         check_finite: true,
         saves: [0.0; 4],
     };
-    let mut clock = Clock::start(Arc::default());
+    let mut clock = Clock::start(Arc::default(), &*training.task);
     assert!(training.optimizer.has_begun());
     let stepped = training.step(&comm, &mut batch, input, &mut clock).unwrap();
     assert!(matches!(stepped, Stepped::Done(_)), "{stepped:?}");

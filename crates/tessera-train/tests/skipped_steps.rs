@@ -8,10 +8,13 @@ use std::sync::Arc;
 use tch::Tensor;
 use tessera_comm::{RankDevice, Solo};
 use tessera_control::{Activity, ExitCode};
+use tessera_data::SampleShape;
 use tessera_nn::QuantizerConfig;
+use tessera_train::engine::evaluate::check_finite;
+use tessera_train::task::Asked;
 use tessera_train::{
-    AdamW, Clock, Split, StepInput, Stepped, TrainConfig, Training, checkpoint, evaluate, resolve,
-    start_from, training_batches,
+    Clock, Split, StepInput, Stepped, TrainConfig, Training, checkpoint, evaluate, resolve,
+    training_batches,
 };
 
 /// What makes an experiment tiny: four samples of four tokens a step.
@@ -61,15 +64,12 @@ fn config(file: &Path) -> TrainConfig {
 }
 
 fn new_training(config: &TrainConfig) -> Training {
-    let kinds = config.train.precision.kinds();
-    let model = tessera_nn::VqVae::new(&config.model, 1, config.seed, kinds, tch::Device::Cpu);
-    let optimizer = AdamW::new(&config.optimizer, &model.parameters);
-    Training::new(model, optimizer)
+    Training::new(config, SampleShape::image(1, 8, 8), tch::Device::Cpu)
 }
 
 /// Adds to the bias of the encoder's last layer, and so to every latent.
 fn shift_latents(training: &Training, by: &Tensor) {
-    let parameters = &training.model.parameters;
+    let parameters = training.task.parameters();
     let mut views = parameters.named_views(parameters.flat());
     let (_, mut bias) = views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap();
     bias.copy_(&(by.to_kind(bias.kind()) + &bias));
@@ -77,13 +77,13 @@ fn shift_latents(training: &Training, by: &Tensor) {
 }
 
 fn latent_bias(training: &Training) -> Tensor {
-    let parameters = &training.model.parameters;
+    let parameters = training.task.parameters();
     let mut views = parameters.named_views(parameters.flat());
     views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap().1.copy()
 }
 
 fn set_latent_bias(training: &Training, bias: &Tensor) {
-    let parameters = &training.model.parameters;
+    let parameters = training.task.parameters();
     let mut views = parameters.named_views(parameters.flat());
     views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap().1.copy_(bias);
     parameters.refresh();
@@ -105,7 +105,6 @@ fn assert_same_state(what: &str, found: &Training, expected: &[(String, Tensor)]
 struct Run {
     training: Training,
     batches: tessera_data::Loader<tessera_comm::HostBytes>,
-    seed: u64,
     clock: Clock,
 }
 
@@ -115,15 +114,16 @@ impl Run {
         let comm = Solo::default();
         let batches =
             training_batches(source, config, first_step, &comm, RankDevice::cpu()).unwrap();
-        let clock = Clock::start(Arc::default());
-        Self { training: new_training(config), batches, seed: config.seed, clock }
+        let training = new_training(config);
+        let clock = Clock::start(Arc::default(), &*training.task);
+        Self { training, batches, clock }
     }
 
     fn step(&mut self) -> Stepped {
         let mut batch = self.batches.next().unwrap().unwrap();
         let comm = Solo::default();
         if !self.training.optimizer.has_begun() {
-            start_from(&comm, &mut self.training.model, &batch, self.seed).unwrap();
+            self.training.begin(&comm, &batch).unwrap();
         }
         let input = StepInput {
             step: batch.step,
@@ -191,13 +191,13 @@ fn an_evaluation_with_latents_that_are_not_finite_is_refused() {
         let source = tessera_data::source::open(&config.data, "test").unwrap();
         let load = config.data.load_options();
         let split = Split { name: "test".into(), source, batch: config.eval.batch, load };
-        let levels = training.model.quantizer.num_residual_levels();
         let comm = Solo::default();
         for (bad, refused) in [(0.0, false), (f64::NAN, true), (f64::NEG_INFINITY, true)] {
             shift_latents(&training, &Tensor::from(bad));
             let activity = Activity::default();
-            let figures = evaluate(&comm, &training.model, &split, 7, levels, &activity).unwrap();
-            let checked = figures.check_finite();
+            let (task, all) = (&*training.task, Asked::default());
+            let figures = evaluate(&comm, task, &split, 7, all, &activity).unwrap();
+            let checked = check_finite(task, &figures);
             assert_eq!(checked.is_err(), refused, "{name}: {bad}");
             if let Err(error) = checked {
                 assert_eq!(error.code(), ExitCode::Numeric);

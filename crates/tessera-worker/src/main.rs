@@ -21,7 +21,10 @@ use tessera_control::{
     unread, variables, write_result,
 };
 use tessera_train::bench::{self, Calls, QuantizerSize};
-use tessera_train::{Evaluation, Resolved, RunFolder, TrainError, agree_on, evaluate_run, train};
+use tessera_train::task::Asked;
+use tessera_train::{
+    Figure, Resolved, Row, RunFolder, TrainError, Value, agree_on, evaluate_run, train,
+};
 
 use arguments::{
     Arguments, BenchArguments, BenchPart, Command, EvalArguments, Reference, TrainArguments,
@@ -199,7 +202,7 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
     let EvalArguments { run, checkpoint, levels, part, .. } = arguments;
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     let evaluated: Result<_, TrainError> =
-        evaluate_run(comm, device, run, *checkpoint, *levels, *part, activity);
+        evaluate_run(comm, device, run, *checkpoint, Asked { levels: *levels }, *part, activity);
     match evaluated {
         Ok(figures) => {
             let text = if arguments.json {
@@ -214,19 +217,18 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
 }
 
 /// The figures of an evaluation, a line each.
-fn table(figures: &Evaluation) -> String {
-    let Evaluation { split, step, samples, mse, psnr, ssim, usage, .. } = figures;
-    [
-        format!("split       {split}"),
-        format!("step        {step}"),
-        format!("samples     {samples}"),
-        format!("mse         {mse:.6}"),
-        format!("psnr        {psnr:.3} dB"),
-        format!("ssim        {ssim:.4}"),
-        format!("perplexity  {:.1}", usage.perplexity),
-        format!("codes used  {}", usage.codes_used),
-        format!("bits/token  {:.2}", usage.bits_per_token),
-        String::new(),
-    ]
-    .join("\n")
+fn table(figures: &Row) -> String {
+    let mut lines = Vec::new();
+    for Figure { name, value, unit, digits, .. } in &figures.figures {
+        let text = match (value, digits) {
+            (Value::Text(text), _) => text.clone(),
+            (Value::Count(count), _) => count.to_string(),
+            (Value::Number(number), Some(digits)) => format!("{number:.digits$} {unit}"),
+            (Value::Number(_) | Value::Numbers(_) | Value::Counts(_), _) => continue,
+        };
+        lines.push((name.replace('_', " "), text));
+    }
+    lines.insert(1, ("step".to_owned(), figures.step.to_string()));
+    let width = 2 + lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    lines.iter().map(|(name, text)| format!("{name:<width$}{}\n", text.trim_end())).collect()
 }

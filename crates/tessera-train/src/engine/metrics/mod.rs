@@ -1,0 +1,70 @@
+//! What a run writes down while it goes, and where to.
+
+mod append;
+pub mod image_grid;
+pub mod jsonl;
+mod kept;
+mod line_file;
+pub(crate) mod replace_file;
+pub(crate) mod reporter;
+mod sinks;
+pub mod tensorboard;
+
+pub use self::append::Appended;
+use self::image_grid::EncodedPng;
+pub use self::line_file::LineFile;
+pub(crate) use self::sinks::{Launcher, Sink, open, write_config};
+use super::figures::Row;
+use crate::error::TrainError;
+
+/// Somewhere that rank 0 reports to. What it is given it takes as a whole or not at all, so that it can be
+/// given again.
+pub trait MetricSink: Send {
+    /// A logging interval has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn row(&mut self, _row: &Row) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// An evaluation has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn evaluation(&mut self, _evaluation: &Row) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// A picture of reconstructions was made after `step` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn picture(&mut self, _step: u64, _picture: &EncodedPng) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Sees to it that what was taken survives a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if that cannot be.
+    fn sync(&mut self) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::engine::figures::Figure;
+
+    /// A row of a step.
+    pub(crate) fn row(step: u64) -> Row {
+        let figures = vec![Figure::number("loss", 0.5).charted("train").shown(5)];
+        Row { step, figures }
+    }
+}

@@ -1,0 +1,493 @@
+//! Rank 0's rows, evaluations, pictures and status, written by a thread that no step waits for.
+//!
+//! Storage that is full, read-only or stands still ends no run: what it does not take is kept in order, tried
+//! again every second, and told once. Past a bound on memory the oldest pictures are given up first, and counted.
+//! A checkpoint asks by [`Durable`] whether everything before it is written and synced; the end of a run asks by
+//! [`Reporter::wait`].
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tessera_checkpoint::CheckpointError;
+use tessera_control::RunStatus;
+
+use super::image_grid::EncodedPng;
+use super::kept::{Entry, Kept};
+use super::{Launcher, MetricSink, Sink};
+use crate::engine::figures::Row;
+use crate::error::TrainError;
+
+/// Time between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// What may wait to be written.
+const MOST_BYTES: usize = 64 << 20;
+/// How long a run that fails waits for its last rows.
+const AT_FAILURE: Duration = Duration::from_millis(300);
+
+/// Says a line to whoever watches the run.
+type Tell = dyn Fn(String) + Send + Sync;
+
+/// Rank 0's reports on their way.
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+    launcher: Option<Launcher>,
+    tell: Arc<Tell>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// What each sink holds.
+    units: Vec<&'static str>,
+    root: PathBuf,
+}
+
+struct State {
+    kept: Kept,
+    /// The newest status that is not written yet.
+    status: Option<RunStatus>,
+    /// Who wants to know whether all is written and synced.
+    asked: Option<Sender<Result<(), TrainError>>>,
+    is_busy: bool,
+    is_closed: bool,
+    /// When what was refused is tried again.
+    again: Option<Instant>,
+    has_told_loss: bool,
+    /// Another run has the folder, in these words: nothing more is written.
+    lost: Option<String>,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.status.is_some() || !self.kept.is_empty()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reporter {
+    /// Starts the thread that writes to `sinks` and the status of the run in `root`, as long as `check` finds
+    /// the folder to be this run's; `tell` says what people have to know.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if there can be no thread.
+    pub(crate) fn start(
+        root: &Path,
+        sinks: Vec<Sink>,
+        launcher: Option<Launcher>,
+        check: impl Fn() -> Result<(), TrainError> + Send + 'static,
+        tell: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Self, TrainError> {
+        let kept = Kept::new(sinks.iter().map(|sink| sink.takes).collect(), MOST_BYTES);
+        let state = State {
+            kept,
+            status: None,
+            asked: None,
+            is_busy: false,
+            is_closed: false,
+            again: None,
+            has_told_loss: false,
+            lost: None,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            units: sinks.iter().map(|sink| sink.unit).collect(),
+            root: root.to_owned(),
+        });
+        let tell: Arc<Tell> = Arc::new(tell);
+        let (theirs, told) = (Arc::clone(&shared), Arc::clone(&tell));
+        let targets = sinks.into_iter().map(|sink| sink.target).collect();
+        std::thread::Builder::new()
+            .name("reporter".into())
+            .spawn(move || serve(&theirs, targets, &check, &*told))
+            .map_err(TrainError::file("start a thread for", root))?;
+        Ok(Self { shared, launcher, tell })
+    }
+
+    /// A logging interval has ended.
+    pub(crate) fn row(&mut self, row: &Row) {
+        let _ = self.launcher.as_mut().map(|launcher| launcher.row(row)); // it never fails
+        self.keep(Entry::Row(Arc::new(row.clone())));
+    }
+
+    /// An evaluation has ended.
+    pub(crate) fn evaluation(&mut self, figures: &Row) {
+        let _ = self.launcher.as_mut().map(|launcher| launcher.evaluation(figures));
+        self.keep(Entry::Evaluation(Arc::new(figures.clone())));
+    }
+
+    /// A picture of reconstructions was made after `step` steps.
+    pub(crate) fn picture(&mut self, step: u64, picture: EncodedPng) {
+        self.keep(Entry::Picture(step, Arc::new(picture)));
+    }
+
+    /// How the run stands now.
+    pub(crate) fn status(&self, status: RunStatus) {
+        self.shared.lock().status = Some(status);
+        self.shared.changed.notify_all();
+    }
+
+    fn keep(&self, entry: Entry) {
+        let mut state = self.shared.lock();
+        let is_first_loss = state.kept.push(&entry) && !state.has_told_loss;
+        state.has_told_loss |= is_first_loss;
+        drop(state);
+        self.shared.changed.notify_all();
+        if is_first_loss {
+            let most = MOST_BYTES >> 20;
+            (self.tell)(format!(
+                "more than {most} MiB wait to be written: the oldest pictures are given up, then events and rows"
+            ));
+        }
+    }
+
+    /// Whether the run folder was the run's when the thread last wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Lost`].
+    pub(crate) fn still_ours(&self) -> Result<(), TrainError> {
+        self.shared.lock().lost.clone().map_or(Ok(()), |lost| Err(TrainError::Lost(lost)))
+    }
+
+    /// What a checkpoint asks before it becomes visible.
+    pub(crate) fn durable(&self) -> Durable {
+        Durable(Arc::clone(&self.shared))
+    }
+
+    /// Waits until all is written, for so long at most; whether it is.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.shared.lock();
+        while state.has_work() || state.is_busy {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// What is not written, and will not be when the run ends now; `None` where there is nothing.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let state = self.shared.lock();
+        let waiting = state.kept.waiting();
+        let numbers = waiting.iter().zip(state.kept.lost()).map(|(waiting, lost)| waiting + lost);
+        let named = numbers.zip(&self.shared.units).filter(|(number, _)| *number > 0);
+        let mut missing: Vec<String> =
+            named.map(|(number, unit)| format!("{unit}: {number}")).collect();
+        if state.status.is_some() {
+            missing.push("status.json".to_owned());
+        }
+        if missing.is_empty() && state.is_busy {
+            missing.push("what is being written".to_owned());
+        }
+        (!missing.is_empty()).then(|| missing.join(", "))
+    }
+}
+
+impl Drop for Reporter {
+    /// A run that fails leaves its last rows where they belong, if that is a matter of a moment.
+    fn drop(&mut self) {
+        if self.shared.lock().again.is_none() {
+            self.wait(AT_FAILURE);
+        }
+        self.shared.lock().is_closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Knows whether the rows of a run survive a loss of power.
+#[derive(Clone)]
+pub(crate) struct Durable(Arc<Shared>);
+
+impl std::fmt::Debug for Durable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Durable")
+    }
+}
+
+impl Durable {
+    /// Waits until everything that was reported so far is written and synced; tries once, if it was refused
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// What the storage does not take.
+    pub(crate) fn settle(&self) -> Result<(), CheckpointError> {
+        let Self(shared) = self;
+        let (answer, answered) = channel();
+        let mut state = shared.lock();
+        state.asked = (!state.is_closed).then_some(answer);
+        drop(state);
+        shared.changed.notify_all();
+        let settled = answered.recv().unwrap_or_else(|_| {
+            Err(TrainError::Storage("the thread that writes rows has ended".to_owned()))
+        });
+        settled.map_err(|error| match error {
+            TrainError::File { action, path, source } => {
+                CheckpointError::File { action, path, source }
+            }
+            TrainError::Lost(lost) => CheckpointError::Lost(lost),
+            other => CheckpointError::File {
+                action: "write the rows of",
+                path: shared.root.clone(),
+                source: std::io::Error::other(other.to_string()),
+            },
+        })
+    }
+}
+
+fn serve(
+    shared: &Shared,
+    mut sinks: Vec<Box<dyn MetricSink>>,
+    check: &dyn Fn() -> Result<(), TrainError>,
+    tell: &Tell,
+) {
+    let mut is_in_trouble = false;
+    while let Some(asked) = next(shared) {
+        let refused = check().err().or_else(|| write_all(shared, &mut sinks));
+        match &refused {
+            // The run ends for it.
+            Some(TrainError::Lost(lost)) => shared.lock().lost = Some(lost.clone()),
+            Some(error) if !is_in_trouble => tell(format!(
+                "{error}; rows, events, pictures and status are kept and tried again, and the training goes on"
+            )),
+            None if is_in_trouble => {
+                tell("the storage takes rows again: what was kept is written".to_owned());
+            }
+            _ => {}
+        }
+        is_in_trouble = refused.is_some();
+        let mut state = shared.lock();
+        state.is_busy = false;
+        state.again = is_in_trouble.then(|| Instant::now() + BETWEEN_TRIES);
+        drop(state);
+        shared.changed.notify_all();
+        if let Some(asked) = asked {
+            let synced = || sinks.iter_mut().try_for_each(|sink| sink.sync());
+            let _ = asked.send(refused.map_or_else(synced, Err)); // who has asked may have left
+        }
+    }
+}
+
+/// Waits for something to do, and answers with whoever has asked for it; `None` at the end.
+fn next(shared: &Shared) -> Option<Option<Sender<Result<(), TrainError>>>> {
+    let mut state = shared.lock();
+    loop {
+        let now = Instant::now();
+        let may_try = state.again.is_none_or(|again| now >= again);
+        if state.asked.is_some() || (state.has_work() && may_try && !state.is_closed) {
+            state.is_busy = true;
+            return Some(state.asked.take());
+        }
+        if state.is_closed {
+            return None;
+        }
+        let left = match state.again {
+            Some(again) if state.has_work() => again - now,
+            _ => Duration::MAX,
+        };
+        let waited = shared.changed.wait_timeout(state, left.min(Duration::from_secs(3600)));
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Gives each sink what it takes, and the first error.
+fn write_all(shared: &Shared, sinks: &mut [Box<dyn MetricSink>]) -> Option<TrainError> {
+    let mut first = None;
+    for (number, sink) in sinks.iter_mut().enumerate() {
+        loop {
+            let Some(entry) = shared.lock().kept.pop(number) else { break };
+            let written = match &entry {
+                Entry::Row(row) => sink.row(row),
+                Entry::Evaluation(figures) => sink.evaluation(figures),
+                Entry::Picture(step, picture) => sink.picture(*step, picture),
+            };
+            if let Err(error) = written {
+                shared.lock().kept.put_back(number, entry);
+                first.get_or_insert(error);
+                break;
+            }
+        }
+    }
+    let status = shared.lock().status.take();
+    if let Some(status) = status
+        && let Err(error) = status.write(&shared.root)
+    {
+        shared.lock().status.get_or_insert(status); // unless there is a newer one
+        first.get_or_insert(TrainError::file("write the status of", &shared.root)(error));
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::Receiver;
+
+    use tempfile::TempDir;
+    use tessera_checkpoint::{Fate, Operation, Storage};
+
+    use super::*;
+    use crate::engine::metrics;
+    use crate::engine::metrics::tests::row;
+    use crate::engine::run_folder::{RunFolder, Tenure};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A reporter of a run whose appends and syncs fare as `judge` says, and what it tells.
+    fn reporter(
+        judge: impl Fn(Operation, &Path) -> Fate + Send + Sync + 'static,
+    ) -> (TempDir, Reporter, Receiver<String>) {
+        let run_dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder { root: run_dir.path().to_owned() };
+        fs::create_dir_all(folder.tensorboard()).unwrap();
+        fs::create_dir_all(folder.reconstructions()).unwrap();
+        let attempt = "9f3a07c2b1d4-0".parse().unwrap();
+        let tenure = Tenure::without_lock(folder, attempt);
+        let folder = &tenure.folder;
+        let sinks = metrics::open(&tenure, 0, &Storage::judged(judge)).unwrap();
+        let (told, hears) = channel();
+        let tell = move |text| told.send(text).unwrap_or(());
+        let reporter = Reporter::start(&folder.root, sinks, None, || Ok(()), tell);
+        (run_dir, reporter.unwrap(), hears)
+    }
+
+    fn steps(run_dir: &TempDir) -> Vec<u64> {
+        let text = fs::read_to_string(run_dir.path().join("metrics.jsonl")).unwrap();
+        let rows =
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        rows.map(|row| row["step"].as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn rows_that_a_full_disk_refuses_are_kept_in_order_and_told_once() {
+        let is_full = Arc::new(AtomicBool::new(true));
+        let judged = Arc::clone(&is_full);
+        let (run_dir, mut reporter, told) = reporter(move |operation, _| {
+            match operation == Operation::Append && judged.load(Ordering::Acquire) {
+                true => Fate::Short,
+                false => Fate::Done,
+            }
+        });
+        for step in 1..=50 {
+            reporter.row(&row(step));
+        }
+        let refused = reporter.durable().settle().unwrap_err().to_string();
+        assert!(refused.contains("metrics.jsonl"), "{refused}");
+        assert!(reporter.missing().unwrap().starts_with("rows: 50, events of TensorBoard: 50"));
+        assert_eq!(steps(&run_dir), [0; 0], "nothing half-written is left");
+        is_full.store(false, Ordering::Release);
+        reporter.row(&row(51));
+        reporter.durable().settle().unwrap();
+        assert_eq!(steps(&run_dir), (1..=51).collect::<Vec<_>>());
+        assert_eq!(reporter.missing(), None);
+        let told: Vec<String> = told.try_iter().collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].contains("are kept and tried again") && told[1].contains("takes rows again")
+        );
+    }
+
+    #[test]
+    fn no_step_waits_for_a_storage_that_stands_still() {
+        let (go, goes) = channel::<()>();
+        let goes = Mutex::new(goes);
+        let (run_dir, mut reporter, told) = reporter(move |operation, _| {
+            if operation == Operation::Append {
+                let _ = goes.lock().unwrap().recv();
+            }
+            Fate::Done
+        });
+        for step in 1..=50 {
+            reporter.row(&row(step));
+        }
+        assert!(!reporter.wait(Duration::from_millis(1)));
+        assert!(reporter.missing().is_some());
+        drop(go);
+        assert!(reporter.wait(PATIENCE));
+        assert_eq!((steps(&run_dir).len(), told.try_iter().count()), (50, 0));
+    }
+
+    #[test]
+    fn all_files_of_rows_are_synced_once_they_hold_what_was_reported() {
+        let (noted, notes) = channel();
+        let noted = Mutex::new(noted);
+        let (_run_dir, mut reporter, _told) = reporter(move |operation, path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let _ = noted.lock().unwrap().send((operation, name));
+            Fate::Done
+        });
+        reporter.row(&row(1));
+        reporter.durable().settle().unwrap();
+        let notes: Vec<(Operation, String)> = notes.try_iter().collect();
+        let of = |wanted, name: &str| {
+            let is_it =
+                |(operation, file): &(_, String)| *operation == wanted && file.starts_with(name);
+            notes.iter().position(is_it).unwrap()
+        };
+        for name in ["metrics.jsonl", "events.out"] {
+            assert!(of(Operation::Append, name) < of(Operation::Sync, name), "{notes:?}");
+        }
+        of(Operation::Sync, "eval.jsonl");
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_written_is_kept_and_the_newest_counts() {
+        let (run_dir, reporter, told) = reporter(|_, _| Fate::Done);
+        let status = |step| RunStatus {
+            state: tessera_control::RunState::Running,
+            exit_code: None,
+            step,
+            world_size: 1,
+            message: String::new(),
+            process: None,
+            attempt: None,
+        };
+        // A folder in the way of the file.
+        let file = RunStatus::file(run_dir.path());
+        fs::create_dir_all(file.join("in the way")).unwrap();
+        reporter.status(status(1));
+        let trouble = told.recv_timeout(PATIENCE).unwrap();
+        assert!(trouble.contains("the status of"), "{trouble}");
+        assert_eq!(reporter.missing().unwrap(), "status.json");
+        fs::remove_dir_all(&file).unwrap();
+        reporter.status(status(2));
+        assert!(reporter.wait(PATIENCE));
+        assert_eq!(RunStatus::read(run_dir.path()).unwrap(), Some(status(2)));
+    }
+
+    #[test]
+    fn a_run_that_has_lost_its_folder_tells_its_checkpoint_and_its_steps() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let lost = || Err(TrainError::Lost("it is another one's".to_owned()));
+        let mut reporter = Reporter::start(run_dir.path(), Vec::new(), None, lost, |_| ()).unwrap();
+        reporter.row(&row(1));
+        let error = reporter.durable().settle().unwrap_err();
+        assert!(matches!(error, CheckpointError::Lost(_)), "{error}");
+        assert!(matches!(reporter.still_ours(), Err(TrainError::Lost(_))));
+    }
+
+    #[test]
+    fn rows_of_a_file_that_was_removed_do_not_count_as_durable() {
+        let (run_dir, mut reporter, _told) = reporter(|_, _| Fate::Done);
+        fs::remove_file(run_dir.path().join("metrics.jsonl")).unwrap();
+        reporter.row(&row(1));
+        let error = reporter.durable().settle().unwrap_err();
+        let CheckpointError::File { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+}

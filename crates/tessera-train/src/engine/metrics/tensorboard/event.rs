@@ -1,0 +1,155 @@
+//! `Event` messages in protobuf's wire format, by hand.
+//!
+//! The messages are those of
+//! <https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/event.proto>
+//! and `summary.proto` beside it. Fields are written in the order of their numbers and zero
+//! steps are left out, as protobuf's own encoders do, so the bytes are equal to TensorBoard's.
+
+use crate::engine::metrics::image_grid::EncodedPng;
+
+// Protobuf wire types: the lower three bits of a field's key.
+const WIRE_VARINT: u8 = 0;
+const WIRE_64_BIT: u8 = 1;
+const WIRE_BYTES: u8 = 2;
+const WIRE_32_BIT: u8 = 5;
+
+/// The first event of a file, by which readers know the format.
+pub(super) fn version_event(wall_time: f64) -> Vec<u8> {
+    let mut event = event_header(wall_time, 0);
+    put_bytes(&mut event, 3, b"brain.Event:2"); // Event.file_version
+    event
+}
+
+/// One point of the curve `tag`; `wall_time` in seconds since 1970.
+pub(super) fn scalar_event(wall_time: f64, step: u64, tag: &str, value: f32) -> Vec<u8> {
+    let mut content = vec![2 << 3 | WIRE_32_BIT]; // Value.simple_value
+    content.extend_from_slice(&value.to_le_bytes());
+    summary_event(wall_time, step, tag, &content)
+}
+
+/// One picture of the series `tag`; `wall_time` in seconds since 1970.
+pub(super) fn image_event(wall_time: f64, step: u64, tag: &str, image: &EncodedPng) -> Vec<u8> {
+    let mut message = Vec::with_capacity(image.png.len() + 32);
+    put_varint(&mut message, 1, image.shape.height as u64); // Image.height
+    put_varint(&mut message, 2, image.shape.width as u64); // Image.width
+    put_varint(&mut message, 3, image.shape.channels as u64); // Image.colorspace: 1 gray, 3 RGB
+    put_bytes(&mut message, 4, &image.png); // Image.encoded_image_string
+    let mut content = Vec::with_capacity(message.len() + 8);
+    put_bytes(&mut content, 4, &message); // Value.image
+    summary_event(wall_time, step, tag, &content)
+}
+
+/// The step of an encoded event, 0 if it has none; `None` if it is no protobuf message.
+pub(super) fn event_step(mut event: &[u8]) -> Option<u64> {
+    let mut step = 0;
+    while !event.is_empty() {
+        let key = take_varint(&mut event)?;
+        let skipped = match key as u8 & 7 {
+            WIRE_VARINT => {
+                let value = take_varint(&mut event)?;
+                if key >> 3 == 2 {
+                    step = value;
+                }
+                0
+            }
+            WIRE_64_BIT => 8,
+            WIRE_BYTES => usize::try_from(take_varint(&mut event)?).ok()?,
+            WIRE_32_BIT => 4,
+            _ => return None,
+        };
+        event = event.get(skipped..)?;
+    }
+    Some(step)
+}
+
+/// An event with a summary of one value; `content` is the encoded field that carries it.
+fn summary_event(wall_time: f64, step: u64, tag: &str, content: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(tag.len() + content.len() + 8);
+    put_bytes(&mut value, 1, tag.as_bytes()); // Value.tag
+    value.extend_from_slice(content);
+    let mut summary = Vec::with_capacity(value.len() + 8);
+    put_bytes(&mut summary, 1, &value); // Summary.value
+    let mut event = event_header(wall_time, step);
+    put_bytes(&mut event, 5, &summary); // Event.summary
+    event
+}
+
+fn event_header(wall_time: f64, step: u64) -> Vec<u8> {
+    let mut event = vec![1 << 3 | WIRE_64_BIT]; // Event.wall_time
+    event.extend_from_slice(&wall_time.to_le_bytes());
+    if step != 0 {
+        put_varint(&mut event, 2, step); // Event.step; protobuf leaves out a zero
+    }
+    event
+}
+
+fn put_varint(message: &mut Vec<u8>, field: u8, value: u64) {
+    message.push(field << 3 | WIRE_VARINT);
+    push_varint(message, value);
+}
+
+fn put_bytes(message: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    message.push(field << 3 | WIRE_BYTES);
+    push_varint(message, bytes.len() as u64);
+    message.extend_from_slice(bytes);
+}
+
+fn push_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
+fn take_varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tfrecord::first_record;
+    use super::*;
+    use crate::engine::metrics::image_grid::ImageShape;
+
+    /// Written by TensorBoard's own writer: `tensorboard_events.py` beside it.
+    const FIXTURE: &[u8] = include_bytes!("../../../../tests/fixtures/tensorboard_events.bin");
+    const WALL_TIME: f64 = 1_500_000_000.25;
+
+    #[test]
+    fn events_have_the_bytes_of_tensorboards_own_writer() {
+        let shape = ImageShape { height: 300, width: 2, channels: 3 };
+        let image = EncodedPng { png: b"not looked into".repeat(10), shape };
+        let ours = [
+            version_event(WALL_TIME),
+            scalar_event(WALL_TIME, 0, "train/loss", 0.0),
+            scalar_event(WALL_TIME, 300, "train/loss", 0.125),
+            image_event(WALL_TIME, 70_000, "eval/reconstructions", &image),
+        ];
+        let mut rest = FIXTURE;
+        for (event, step) in ours.iter().zip([0, 0, 300, 70_000]) {
+            let (theirs, length) = first_record(rest).expect("sound fixture");
+            assert_eq!(event, theirs, "step {step}");
+            assert_eq!(event_step(theirs), Some(step));
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_have_no_step() {
+        // Field 2 without its value, a length past the end, a group (long gone), an endless varint.
+        for bytes in [&[0x10][..], &[0x2a, 9, 1], &[0x0b], &[0xff; 12]] {
+            assert_eq!(event_step(bytes), None, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What is trained.
+//!
+//! A [`Task`] knows its network, its losses and its figures, and what of them has to be summed over ranks. It never
+//! communicates: the engine hands it a [`Part`] of the global batch and the [`Sums`] to add to, sums those, and hands
+//! them back. So a step is the same for every number of ranks and of micro-batches, whatever is trained.
+
+pub mod autoencoder;
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use tch::{Device, Tensor};
+use tessera_comm::{Piece, Reducer};
+use tessera_data::{OnCorrupt, SampleShape, Source};
+use tessera_nn::Parameters;
+use tessera_nn::parameters::ParameterId;
+
+use crate::config::TrainConfig;
+use crate::engine::figures::Figure;
+use crate::engine::metrics::image_grid::EncodedPng;
+use crate::engine::step::Sums;
+use crate::error::TrainError;
+
+/// Samples on a device, and where they stand in the global batch.
+#[derive(Debug)]
+pub struct Part {
+    /// Optimiser step, from 0.
+    pub step: u64,
+    /// Bytes `[N, H, W, C]`; N may be 0.
+    pub bytes_nhwc: Tensor,
+    /// Their places in the global batch, from 0.
+    pub samples: Range<u64>,
+    /// Samples of the global batch.
+    pub num_global: u64,
+    /// Shape of a sample.
+    pub shape: SampleShape,
+}
+
+impl Part {
+    /// The same samples in parts of at most `most`, of which there is at least one; 0: in one.
+    pub(crate) fn split(&self, most: u64) -> Vec<Self> {
+        let num = self.samples.end - self.samples.start;
+        let most = if most == 0 { num.max(1) } else { most };
+        let starts = (0..num.max(1)).step_by(usize::try_from(most).unwrap_or(usize::MAX));
+        let part = |start: u64| {
+            let len = most.min(num - start);
+            let first = self.samples.start + start;
+            Self {
+                bytes_nhwc: self.bytes_nhwc.narrow(0, start as i64, len as i64),
+                samples: first..first + len,
+                ..*self
+            }
+        };
+        starts.map(part).collect()
+    }
+}
+
+/// A loss of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Its key in a row.
+    pub name: &'static str,
+    /// Its name in a sentence.
+    pub words: &'static str,
+}
+
+/// A phase of a pass, timed by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Phase {
+    /// What it does.
+    pub name: &'static str,
+    /// What of the pass ends with it.
+    pub ends: Option<Half>,
+}
+
+/// A half of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// From the samples to the losses.
+    Forward,
+    /// From the losses to the gradients.
+    Backward,
+}
+
+/// What a task adds up over a logging interval, beside its losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Single numbers of steps.
+    pub numbers: usize,
+    /// Length of one vector of them.
+    pub vector: i64,
+}
+
+/// What an update did beyond moving the state.
+#[derive(Debug)]
+pub struct Updated {
+    /// Rows `[K]` (bool) of parameters that were set anew: their moments should be zero.
+    pub resets: Vec<(ParameterId, Tensor)>,
+    /// What the step adds to [`Totals::numbers`]; none where that is nothing.
+    pub numbers: Vec<Option<Tensor>>,
+    /// What the step adds to [`Totals::vector`].
+    pub vector: Tensor,
+}
+
+/// What an evaluation is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Levels of codes that take part, from the first; none: all.
+    pub levels: Option<usize>,
+}
+
+/// A model with its losses, as far as the engine has to know them.
+///
+/// Everything that decides what ranks sum and in which order hangs on the configuration alone.
+pub trait Task: Any + Debug + Send {
+    /// All trainable tensors.
+    fn parameters(&self) -> &Parameters;
+
+    /// Its losses, in the order in which [`Self::pass`] returns them. Their sum is what is trained on.
+    fn losses(&self) -> &'static [Loss];
+
+    /// Phases of [`Self::pass`] in their order.
+    fn phases(&self) -> &'static [Phase];
+
+    /// The name of [`Self::update`] as a phase.
+    fn update_phase(&self) -> &'static str;
+
+    /// What it sums over ranks beside gradients and losses, in the order of the buffer.
+    fn pieces(&self) -> Vec<Piece>;
+
+    /// Pieces that have to be whole before a pass can end ([`Sums::whole`]).
+    fn surveyed(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Adds a part's share to the [surveyed](Self::surveyed) pieces, without a graph. Only where ranks pass over their
+    /// samples in several parts; in one part a pass does without.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`] if the device fails.
+    fn survey(&self, _part: &Part, _sums: &mut Sums<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Forward and backward over a part of this rank's samples: adds gradients and pieces to `sums`. Returns the part's
+    /// share of each loss, divided by counts of the *global* batch.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`] if the device fails.
+    fn pass(&self, part: &Part, sums: &mut Sums<'_>) -> Result<Vec<Tensor>, TrainError>;
+
+    /// Elements of the flat parameters that a step leaves as they are, momentum and decay included, in order.
+    fn at_rest(&self, _step: u64) -> Vec<Range<i64>> {
+        Vec::new()
+    }
+
+    /// Moves what no optimiser moves, from the sums over all ranks, after its step. `whole` is all of this rank's
+    /// samples.
+    fn update(&mut self, whole: &Part, sums: &Reducer) -> Updated;
+
+    /// What the first global batch has to tell before the first step, as pieces that are summed over ranks.
+    fn first_pieces(&self, whole: &Part) -> Vec<Piece>;
+
+    /// Adds a part's share to the [first pieces](Self::first_pieces).
+    fn first_look(&self, part: &Part, sums: &Reducer);
+
+    /// Begins from the summed [first pieces](Self::first_pieces).
+    fn begin(&mut self, whole: &Part, sums: &Reducer);
+
+    /// Canonical name and tensor of all state that is no parameter, in a fixed order. Writing to the tensors restores
+    /// it.
+    fn state(&self) -> Vec<(String, Tensor)>;
+
+    /// What it adds up over a logging interval.
+    fn totals(&self) -> Totals;
+
+    /// The figures of a logging interval, from its totals.
+    fn figures(&self, numbers: &[f64], vector: &[f64]) -> Vec<Figure>;
+
+    /// How the model is measured.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] where it has not what was asked for.
+    fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError>;
+
+    /// A picture of what the model does with samples of `source`; none where there can be none.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`] if samples cannot be read.
+    fn show(
+        &self,
+        source: &dyn Source,
+        on_corrupt: OnCorrupt,
+    ) -> Result<Option<EncodedPng>, TrainError>;
+}
+
+/// A model under measurement over a split.
+pub trait Measure {
+    /// Length of what is summed over samples and ranks, in float64.
+    fn len(&self) -> i64;
+
+    /// Whether nothing is summed.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds the samples of a part, of which there is at least one, to `sums`, without a graph.
+    fn add(&self, part: &Part, sums: &Tensor);
+
+    /// The figures of a split of `num_samples`, from its sums.
+    fn figures(&self, sums: &[f64], num_samples: u64, shape: SampleShape) -> Vec<Figure>;
+
+    /// Figures that are no number where the model computes none: name and words.
+    fn finite(&self) -> &'static [(&'static str, &'static str)];
+}
+
+impl dyn Task {
+    /// It as this kind of task, if it is one.
+    pub fn of<T: Task>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+/// Builds what the configuration trains, for samples of this shape.
+pub(crate) fn build(config: &TrainConfig, shape: SampleShape, device: Device) -> Box<dyn Task> {
+    Box::new(autoencoder::Autoencoder::new(config, shape, device))
+}
