@@ -1,7 +1,7 @@
 //! What is the same for every training: steps, sums over ranks, the optimiser, checkpoints, rows.
 //!
 //! What is trained is a [`Task`](crate::task::Task), of which nothing here knows more than that trait says. Every
-//! collective of a step is in [`step`].
+//! collective of a step is in `step.rs`.
 
 pub(crate) mod batch;
 pub mod checkpoint;
