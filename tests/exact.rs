@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 mod configurations;
+mod experiments;
 mod figures;
 mod quantizers;
 mod ranks;

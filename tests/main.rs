@@ -8,6 +8,7 @@
 mod bad_input;
 mod data;
 mod docs;
+mod experiments;
 mod faults;
 mod hosts;
 mod image;
@@ -23,3 +24,5 @@ mod storage;
 mod support;
 mod sweeps;
 mod tidy;
+
+use support::root;

@@ -2,41 +2,24 @@
 //! `./launch/test.sh --full`. `quantizers.rs` has all of them as threads.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::experiments::{SMALL, file};
 use crate::support::{root, run, tensors, tessera, train_file};
 
 const STEPS: u64 = 24;
 /// Where a resumed run was stopped: no multiple of the steps between two replacements.
 const STOP: u64 = 17;
 
-/// What makes an experiment small: the network, and synthetic data of 16 tokens a sample.
-const SMALL: [&str; 12] = [
-    "data.kind=synthetic",
-    "data.synthetic.height=16",
-    "data.synthetic.width=16",
-    "data.synthetic.num_train=512",
-    "data.synthetic.num_test=32",
-    "model.backbone.channels=16",
-    "model.backbone.residual_layers=1",
-    "model.backbone.residual_channels=8",
-    "train.precision=fp64",
-    "train.global_batch=101",
-    "train.steps=24",
-    "eval.every=0",
-];
-
-fn file(name: &str) -> PathBuf {
-    root().join(format!("configs/quantizers/{name}.toml"))
-}
-
 /// `tessera launch --nproc N -- train` of a small experiment.
 fn train(name: &str, nproc: usize, run_dir: &Path, more: &[&str]) -> Command {
-    let less = ["metrics.images_every=0", "checkpoint.every=0", "train.global_batch=25"];
+    let steps = format!("train.steps={STEPS}");
+    let less =
+        ["metrics.images_every=0", "checkpoint.every=0", "train.global_batch=25", steps.as_str()];
     let settings = [&SMALL[..], &less, more].concat();
     train_file(&file(name), nproc, run_dir, &settings)
 }

@@ -2,13 +2,13 @@
 //! `quantized_runs.rs` has them as processes.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use tch::Kind;
 use tessera_nn::QuantizerConfig;
 use tessera_nn::quantize::{CodebookInit, VectorConfig};
 use tessera_train::{Precision, TrainConfig, Training, resolve};
 
+use crate::experiments::{SMALL, file};
 use crate::ranks::{Outcome, assert_bitwise_equal, distance, resume_world, train_world_from};
 use crate::root;
 
@@ -36,26 +36,6 @@ const WITHOUT_CODEBOOK: [&str; 6] =
 
 /// Those that need more samples before many codes are in use: nothing replaces codes there.
 const TAKES_FEW: [&str; 5] = ["simvq", "fsq", "fsq_symmetric", "lfq", "bsq"];
-
-/// What makes an experiment small: the network, and synthetic data of 16 tokens a sample.
-const SMALL: [&str; 12] = [
-    "data.kind=synthetic",
-    "data.synthetic.height=16",
-    "data.synthetic.width=16",
-    "data.synthetic.num_train=512",
-    "data.synthetic.num_test=32",
-    "model.backbone.channels=16",
-    "model.backbone.residual_layers=1",
-    "model.backbone.residual_channels=8",
-    "train.precision=fp64",
-    "train.global_batch=101",
-    "train.steps=20",
-    "eval.every=0",
-];
-
-fn file(name: &str) -> PathBuf {
-    root().join(format!("configs/quantizers/{name}.toml"))
-}
 
 /// Calls `change` with each vector quantiser in a configuration.
 fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut VectorConfig)) {

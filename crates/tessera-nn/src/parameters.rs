@@ -238,10 +238,7 @@ impl Parameters {
     ///
     /// If the number of gradients is not that of the stage's parameters.
     pub fn store_gradients(&self, stage: Stage, gradients: &[Tensor], flat: &Tensor) {
-        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.stage == stage).collect();
-        assert_eq!(entries.len(), gradients.len(), "one gradient a parameter of {stage:?}");
-        for (entry, gradient) in entries.into_iter().zip(gradients) {
-            let mut place = view(flat, entry);
+        for (mut place, gradient) in self.places(stage, gradients, flat) {
             if gradient.defined() {
                 place.copy_(gradient);
             } else {
@@ -256,13 +253,23 @@ impl Parameters {
     ///
     /// If the number of gradients is not that of the stage's parameters.
     pub fn add_gradients(&self, stage: Stage, gradients: &[Tensor], flat: &Tensor) {
-        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.stage == stage).collect();
-        assert_eq!(entries.len(), gradients.len(), "one gradient a parameter of {stage:?}");
-        for (entry, gradient) in entries.into_iter().zip(gradients) {
+        for (mut place, gradient) in self.places(stage, gradients, flat) {
             if gradient.defined() {
-                let _ = view(flat, entry).g_add_(gradient);
+                place += gradient;
             }
         }
+    }
+
+    /// The places of a stage's gradients in `flat`, with each gradient.
+    fn places<'a>(
+        &'a self,
+        stage: Stage,
+        gradients: &'a [Tensor],
+        flat: &'a Tensor,
+    ) -> impl Iterator<Item = (Tensor, &'a Tensor)> {
+        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.stage == stage).collect();
+        assert_eq!(entries.len(), gradients.len(), "one gradient a parameter of {stage:?}");
+        entries.into_iter().map(move |entry| view(flat, entry)).zip(gradients)
     }
 
     /// Canonical name and logical view of each parameter in `flat`, a buffer laid out like

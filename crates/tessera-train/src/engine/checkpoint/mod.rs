@@ -17,7 +17,6 @@ use tessera_comm::{Communicator, broadcast_bytes};
 use crate::config::TrainConfig;
 use crate::engine::coordinator::agree_on;
 use crate::engine::optim::AdamW;
-use crate::engine::schedule::ScheduleKind;
 use crate::engine::training::Training;
 use crate::error::TrainError;
 
@@ -125,14 +124,14 @@ pub(crate) fn check_resumable(
         serde_json::to_value(config).expect("a configuration is plain data")
     };
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
-    let constant = config.schedule.kind == ScheduleKind::Constant;
+    let is_endless = !config.schedule.kind.knows_its_end();
     let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
     let mut keys = Vec::from_iter(keys);
     keys.sort_by_key(|key| !key.ends_with(".kind")); // what the others hang on comes first
     for key in keys {
         let may = MAY_CHANGE.contains(&of_whole_run(key))
             || key.starts_with("limits.")
-            || (key == "train.steps" && constant);
+            || (key == "train.steps" && is_endless);
         let value = |of: &BTreeMap<String, String>| {
             of.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
         };
