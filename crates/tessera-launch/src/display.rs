@@ -102,7 +102,7 @@ impl<'a> Display<'a> {
         let left = time_left(now - start, first_step, progress.step, progress.steps);
         let text = describe(progress, left);
         if let Some(bar) = self.bar.clone() {
-            let Progress { step, steps, .. } = progress.clone();
+            let Progress { step, steps, .. } = *progress;
             return draw_newest(move || {
                 bar.set_length(steps);
                 bar.set_position(step);
