@@ -5,18 +5,63 @@
 
 use tch::Tensor;
 
-use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::chain::Block;
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 
 /// Where a layer sits: its stage, and the dotted name in front of its tensors.
 #[derive(Debug, Clone)]
-pub(crate) struct Scope {
-    pub(crate) stage: Stage,
-    pub(crate) name: String,
+pub struct Scope {
+    /// The part of the model.
+    pub stage: Stage,
+    /// The name, without a dot at its end.
+    pub name: String,
 }
 
 impl Scope {
-    pub(crate) fn child(&self, name: &str) -> Self {
+    /// The outermost scope of a stage.
+    pub fn new(stage: Stage, name: &str) -> Self {
+        Self { stage, name: name.to_owned() }
+    }
+
+    /// A scope within this one.
+    pub fn child(&self, name: &str) -> Self {
         Self { stage: self.stage, name: format!("{}.{name}", self.name) }
+    }
+
+    /// Declares a tensor of this scope.
+    pub fn declare(
+        &self,
+        to: &mut Declarations,
+        name: &str,
+        shape: &[i64],
+        role: Role,
+        init: Init,
+    ) -> ParameterId {
+        to.declare(format!("{}.{name}", self.name), shape, self.stage, role, init)
+    }
+}
+
+/// A linear layer with a bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: ParameterId,
+    bias: ParameterId,
+}
+
+impl Linear {
+    pub(crate) fn new(to: &mut Declarations, scope: &Scope, inputs: i64, outputs: i64) -> Self {
+        let init = Init::Uniform(1.0 / (inputs as f64).sqrt());
+        let weight = scope.declare(to, "weight", &[outputs, inputs], Role::Weight, init);
+        let bias = scope.declare(to, "bias", &[outputs], Role::Bias, init);
+        Self { weight, bias }
+    }
+
+    pub(crate) fn bias(&self) -> ParameterId {
+        self.bias
+    }
+
+    pub(crate) fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        input.linear(parameters.get(self.weight), Some(parameters.get(self.bias)))
     }
 }
 
@@ -32,30 +77,30 @@ pub(crate) struct Geometry {
 
 /// A two-dimensional convolution, `[N, C, H, W]` to `[N, C', H', W']`.
 #[derive(Debug)]
-pub(crate) struct Conv2d {
+pub(crate) struct Conv {
     weight: ParameterId,
     bias: Option<ParameterId>,
     geometry: Geometry,
 }
 
-impl Conv2d {
+impl Conv {
     pub(crate) fn new(to: &mut Declarations, scope: &Scope, geometry: Geometry) -> Self {
         let mut this = Self::without_bias(to, scope, geometry);
         let bound = bound(geometry.inputs, geometry.kernel);
-        let name = format!("{}.bias", scope.name);
-        this.bias = Some(to.declare(name, &[geometry.outputs], scope.stage, bound));
+        this.bias = Some(scope.declare(to, "bias", &[geometry.outputs], Role::Bias, bound));
         this
     }
 
     pub(crate) fn without_bias(to: &mut Declarations, scope: &Scope, geometry: Geometry) -> Self {
         let Geometry { inputs, outputs, kernel, .. } = geometry;
-        let name = format!("{}.weight", scope.name);
         let shape = [outputs, inputs, kernel, kernel];
-        let weight = to.declare(name, &shape, scope.stage, bound(inputs, kernel));
+        let weight = scope.declare(to, "weight", &shape, Role::Weight, bound(inputs, kernel));
         Self { weight, bias: None, geometry }
     }
+}
 
-    pub(crate) fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+impl Block for Conv {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let Geometry { stride, padding, .. } = self.geometry;
         input.conv2d(
             parameters.get(self.weight),
@@ -70,27 +115,29 @@ impl Conv2d {
 
 /// A transposed two-dimensional convolution, `[N, C, H, W]` to `[N, C', H', W']`.
 #[derive(Debug)]
-pub(crate) struct ConvTranspose2d {
+pub(crate) struct ConvTranspose {
     weight: ParameterId,
     bias: ParameterId,
     geometry: Geometry,
 }
 
-impl ConvTranspose2d {
+impl ConvTranspose {
     pub(crate) fn new(to: &mut Declarations, scope: &Scope, geometry: Geometry) -> Self {
         let Geometry { inputs, outputs, kernel, .. } = geometry;
         let bound = bound(outputs, kernel);
         let shape = [inputs, outputs, kernel, kernel];
-        let weight = to.declare(format!("{}.weight", scope.name), &shape, scope.stage, bound);
-        let bias = to.declare(format!("{}.bias", scope.name), &[outputs], scope.stage, bound);
+        let weight = scope.declare(to, "weight", &shape, Role::Weight, bound);
+        let bias = scope.declare(to, "bias", &[outputs], Role::Bias, bound);
         Self { weight, bias, geometry }
     }
 
     pub(crate) fn bias(&self) -> ParameterId {
         self.bias
     }
+}
 
-    pub(crate) fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+impl Block for ConvTranspose {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let Geometry { stride, padding, .. } = self.geometry;
         input.conv_transpose2d(
             parameters.get(self.weight),
@@ -104,6 +151,6 @@ impl ConvTranspose2d {
     }
 }
 
-fn bound(inputs: i64, kernel: i64) -> f64 {
-    1.0 / ((inputs * kernel * kernel) as f64).sqrt()
+fn bound(inputs: i64, kernel: i64) -> Init {
+    Init::Uniform(1.0 / ((inputs * kernel * kernel) as f64).sqrt())
 }

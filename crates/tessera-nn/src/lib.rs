@@ -4,18 +4,22 @@
 //! [`Parameters`]. Nothing here knows of ranks, files, steps or clocks: statistics leave the
 //! quantiser, whoever trains sums them over ranks, and the update comes back in.
 //!
-//! Shape letters, used as name suffixes all over the crate: `n` images or vectors, `c` channels,
+//! Shape letters, used as name suffixes all over the crate: `n` samples or vectors, `c` channels,
 //! `h` and `w` height and width, `k` codes, `d` channels per code.
 
 pub mod backbone;
-mod layers;
+pub mod chain;
+pub mod layers;
 pub mod loss;
 pub mod parameters;
 pub mod quantize;
 pub mod random;
+pub mod recompute;
+pub mod signal;
 mod vqvae;
 
 pub use backbone::BackboneConfig;
 pub use parameters::{Kinds, Parameters};
 pub use quantize::{Quantizer, QuantizerConfig};
-pub use vqvae::{ModelConfig, VqVae, from_vectors, images_from_bytes, to_device, to_vectors};
+pub use signal::{Signal, from_vectors, images_from_bytes, to_vectors};
+pub use vqvae::{ModelConfig, VqVae, to_device};

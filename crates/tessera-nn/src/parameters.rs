@@ -44,10 +44,41 @@ pub enum Stage {
     Encoder,
     /// After the quantiser.
     Decoder,
+    /// A head on the features of a trained model.
+    Head,
+}
+
+/// What a parameter is to its layer, which decides whether weight decay shrinks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A layer's weight; the only one that decays.
+    Weight,
+    /// A layer's bias.
+    Bias,
+    /// The scale or the shift of a norm, or what else scales whole channels.
+    Norm,
+    /// What is added to, or stands for, a position.
+    Position,
+    /// Codes, or what makes them: decay would draw those that nothing takes to the origin.
+    Codebook,
+}
+
+/// What a parameter starts as.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Uniform in [-bound, bound).
+    Uniform(f64),
+    /// One value.
+    Constant(f64),
+    /// From the normal distribution with mean 0 and this deviation.
+    Normal(f64),
+    /// The length of each slice along axis 0 of a parameter declared earlier, as weight
+    /// normalisation starts.
+    LengthsOf(ParameterId),
 }
 
 /// Handle of a parameter, given out when it is declared.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParameterId(usize);
 
 /// What a layer asks for.
@@ -56,9 +87,9 @@ struct Declaration {
     name: String,
     shape: Vec<i64>,
     stage: Stage,
-    bound: f64,
+    role: Role,
+    init: Init,
     offset: i64,
-    decays: bool,
 }
 
 /// Collects the parameters of a model before there is memory for them.
@@ -69,9 +100,7 @@ pub struct Declarations {
 }
 
 impl Declarations {
-    /// Declares a tensor that starts uniform in [-bound, bound). With two axes or more it is a
-    /// layer's weight, which weight decay shrinks; with one a bias, or a norm's scale, which it
-    /// does not.
+    /// Declares a tensor.
     ///
     /// # Panics
     ///
@@ -81,33 +110,15 @@ impl Declarations {
         name: String,
         shape: &[i64],
         stage: Stage,
-        bound: f64,
-    ) -> ParameterId {
-        let id = self.declare_codes(name, shape, stage, bound);
-        self.entries[id.0].decays = shape.len() > 1;
-        id
-    }
-
-    /// The same for codes, or for what makes them: weight decay does not shrink them, which would
-    /// draw those that nothing takes to the origin.
-    ///
-    /// # Panics
-    ///
-    /// Those of [`Self::declare`].
-    pub fn declare_codes(
-        &mut self,
-        name: String,
-        shape: &[i64],
-        stage: Stage,
-        bound: f64,
+        role: Role,
+        init: Init,
     ) -> ParameterId {
         assert!(self.entries.iter().all(|entry| entry.name != name), "{name} is declared twice");
         let in_order = self.entries.last().is_none_or(|last| last.stage <= stage);
         assert!(in_order, "{name}: parameters of {stage:?} come earlier");
         let offset = self.len;
         self.len += (shape.iter().product::<i64>() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        let (shape, decays) = (shape.to_vec(), false);
-        self.entries.push(Declaration { name, shape, stage, bound, offset, decays });
+        self.entries.push(Declaration { name, shape: shape.to_vec(), stage, role, init, offset });
         ParameterId(self.entries.len() - 1)
     }
 
@@ -121,15 +132,21 @@ impl Declarations {
         let flat = Tensor::zeros([self.len], (kinds.master, device));
         let working = (kinds.compute != kinds.master).then(|| flat.to_kind(kinds.compute));
         let seen = |entry: &Declaration| match (entry.stage, &working) {
-            (Stage::Encoder | Stage::Decoder, Some(working)) => view(working, entry),
-            _ => view(&flat, entry),
+            (Stage::Quantizer, _) | (_, None) => view(&flat, entry),
+            (_, Some(working)) => view(working, entry),
         };
         let leaf = |entry| seen(entry).detach().set_requires_grad(true);
         let leaves = self.entries.iter().map(leaf).collect();
         for (id, entry) in self.entries.iter().enumerate() {
             let len = entry.shape.iter().product::<i64>() as usize;
-            let values = draws(seed, Purpose::Parameters, 0, id as u64).uniform(entry.bound, len);
-            view(&flat, entry).copy_(&Tensor::from_slice(&values).view(entry.shape.as_slice()));
+            let mut draws = draws(seed, Purpose::Parameters, 0, id as u64);
+            let values = match entry.init {
+                Init::Uniform(bound) => Tensor::from_slice(&draws.uniform(bound, len)),
+                Init::Normal(deviation) => Tensor::from_slice(&draws.normal(deviation, len)),
+                Init::Constant(value) => Tensor::from_slice(&vec![value; len]),
+                Init::LengthsOf(of) => lengths(&view(&flat, &self.entries[of.0])),
+            };
+            view(&flat, entry).copy_(&values.view(entry.shape.as_slice()));
         }
         let parameters = Parameters { flat, working, leaves, entries: self.entries };
         parameters.refresh();
@@ -195,7 +212,7 @@ impl Parameters {
     /// layers; 0 for biases, norms, codes and padding.
     pub fn decayed(&self) -> Tensor {
         let decayed = self.flat.zeros_like();
-        for entry in self.entries.iter().filter(|entry| entry.decays) {
+        for entry in self.entries.iter().filter(|entry| entry.role == Role::Weight) {
             let _ = view(&decayed, entry).fill_(1.0);
         }
         decayed
@@ -279,6 +296,12 @@ impl Parameters {
     }
 }
 
+/// The length of each slice along axis 0, `[axis 0]`.
+fn lengths(tensor: &Tensor) -> Tensor {
+    let slices = tensor.reshape([tensor.size()[0], -1]);
+    slices.square().sum_dim_intlist([1i64].as_slice(), false, slices.kind()).sqrt()
+}
+
 /// The place of a parameter in a flat buffer, in its logical shape.
 fn view(flat: &Tensor, entry: &Declaration) -> Tensor {
     let len = entry.shape.iter().product::<i64>();
@@ -293,10 +316,18 @@ fn view(flat: &Tensor, entry: &Declaration) -> Tensor {
 mod tests {
     use super::*;
 
+    const UNIFORM: Init = Init::Uniform(1.0);
+
     fn two() -> Parameters {
         let mut declarations = Declarations::default();
-        declarations.declare("encoder.a.weight".into(), &[2, 3, 2, 2], Stage::Encoder, 1.0);
-        declarations.declare("decoder.b.bias".into(), &[5], Stage::Decoder, 1.0);
+        declarations.declare(
+            "encoder.a.weight".into(),
+            &[2, 3, 2, 2],
+            Stage::Encoder,
+            Role::Weight,
+            UNIFORM,
+        );
+        declarations.declare("decoder.b.bias".into(), &[5], Stage::Decoder, Role::Bias, UNIFORM);
         declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu)
     }
 
@@ -312,9 +343,21 @@ mod tests {
     #[test]
     fn weights_of_layers_decay_and_nothing_else() {
         let mut declarations = Declarations::default();
-        declarations.declare_codes("quantizer.codebook".into(), &[2, 3], Stage::Quantizer, 1.0);
-        declarations.declare("encoder.a.weight".into(), &[2, 3, 2, 2], Stage::Encoder, 1.0);
-        declarations.declare("encoder.a.bias".into(), &[5], Stage::Encoder, 1.0);
+        declarations.declare(
+            "quantizer.codebook".into(),
+            &[2, 3],
+            Stage::Quantizer,
+            Role::Codebook,
+            UNIFORM,
+        );
+        declarations.declare(
+            "encoder.a.weight".into(),
+            &[2, 3, 2, 2],
+            Stage::Encoder,
+            Role::Weight,
+            UNIFORM,
+        );
+        declarations.declare("encoder.a.bias".into(), &[5], Stage::Encoder, Role::Bias, UNIFORM);
         let parameters = declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu);
         assert_eq!(parameters.ranges(), [0..16, 16..48, 48..64]);
         let decayed = parameters.decayed();
@@ -326,8 +369,20 @@ mod tests {
     #[test]
     fn layers_see_a_rounded_copy_where_they_compute_in_another_kind() {
         let mut declarations = Declarations::default();
-        declarations.declare("quantizer.codebook".into(), &[2, 3], Stage::Quantizer, 1.0);
-        let weight = declarations.declare("encoder.a.weight".into(), &[2, 3], Stage::Encoder, 1.0);
+        declarations.declare(
+            "quantizer.codebook".into(),
+            &[2, 3],
+            Stage::Quantizer,
+            Role::Codebook,
+            UNIFORM,
+        );
+        let weight = declarations.declare(
+            "encoder.a.weight".into(),
+            &[2, 3],
+            Stage::Encoder,
+            Role::Weight,
+            UNIFORM,
+        );
         let kinds = Kinds { master: Kind::Float, compute: Kind::BFloat16 };
         let parameters = declarations.allocate(7, kinds, Device::Cpu);
         let leaf = parameters.get(weight);
@@ -354,6 +409,27 @@ mod tests {
         let (first, again) = (two(), two());
         assert_eq!(first.flat(), again.flat());
         assert!(first.flat().abs().max().double_value(&[]) <= 1.0);
+    }
+
+    /// By hand: the lengths of (3, 4) and (0, 2).
+    #[test]
+    fn lengths_are_those_of_slices_along_the_first_axis() {
+        let tensor = Tensor::from_slice(&[3.0, 4.0, 0.0, 2.0]).view([2, 2, 1]);
+        assert_eq!(lengths(&tensor), Tensor::from_slice(&[5.0, 2.0]));
+    }
+
+    #[test]
+    fn parameters_start_as_they_are_declared_to() {
+        let mut to = Declarations::default();
+        let stage = Stage::Head;
+        let one = to.declare("one".into(), &[3], stage, Role::Norm, Init::Constant(1.0));
+        let drawn = to.declare("v".into(), &[2, 3], stage, Role::Weight, Init::Normal(0.02));
+        let length = to.declare("g".into(), &[2, 1], stage, Role::Norm, Init::LengthsOf(drawn));
+        let parameters = to.allocate(7, Kinds::same(Kind::Double), Device::Cpu);
+        assert_eq!(parameters.get(one), &Tensor::from_slice(&[1.0, 1.0, 1.0]));
+        let by_draws = draws(7, Purpose::Parameters, 0, 1).normal(0.02, 6);
+        assert_eq!(parameters.get(drawn).flatten(0, 1), Tensor::from_slice(&by_draws));
+        assert_eq!(parameters.get(length).flatten(0, 1), lengths(parameters.get(drawn)));
     }
 
     #[test]

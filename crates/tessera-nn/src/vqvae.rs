@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::backbone::{Backbone, BackboneConfig};
+use crate::chain::{Block, Chain};
 use crate::parameters::{Declarations, Kinds, Parameters};
 use crate::quantize::{self, Quantizer, QuantizerConfig, Slot};
+use crate::signal::Signal;
 
 /// The `[model]` table.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -19,13 +21,13 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// What is wrong with the values for images of `height` times `width`, if anything.
+    /// What is wrong with the values for samples of `signal`, if anything.
     ///
     /// # Errors
     ///
     /// One line that names the key and says what it may be.
-    pub fn validate(&self, height: i64, width: i64) -> Result<(), String> {
-        self.backbone.validate(height, width)?;
+    pub fn validate(&self, signal: &Signal) -> Result<(), String> {
+        self.backbone.validate(signal)?;
         self.quantizer.validate()
     }
 }
@@ -33,7 +35,10 @@ impl ModelConfig {
 /// A vector-quantised autoencoder.
 #[derive(Debug)]
 pub struct VqVae {
-    backbone: Backbone,
+    /// What its samples are.
+    pub signal: Signal,
+    /// Encoder and decoder.
+    pub backbone: Box<dyn Backbone>,
     /// All trainable tensors.
     pub parameters: Parameters,
     /// What maps latents to codes.
@@ -41,10 +46,10 @@ pub struct VqVae {
 }
 
 impl VqVae {
-    /// A model for images of `channels`, with the initial values that `seed` stands for.
+    /// A model for samples of `signal`, with the initial values that `seed` stands for.
     pub fn new(
         config: &ModelConfig,
-        channels: i64,
+        signal: &Signal,
         seed: u64,
         kinds: Kinds,
         device: Device,
@@ -52,12 +57,12 @@ impl VqVae {
         let slot = Slot::root(seed, kinds.master, device);
         let mut declarations = Declarations::default();
         let quantizer = quantize::build(&config.quantizer, &slot, &mut declarations);
-        let dim = quantizer.dim();
-        let backbone = Backbone::new(&config.backbone, channels, dim, &mut declarations);
-        Self { backbone, parameters: declarations.allocate(seed, kinds, device), quantizer }
+        let backbone = config.backbone.build(signal, quantizer.dim(), &mut declarations);
+        let parameters = declarations.allocate(seed, kinds, device);
+        Self { signal: *signal, backbone, parameters, quantizer }
     }
 
-    /// Kind of the parameters that the optimiser moves, of latents, images and losses.
+    /// Kind of the parameters that the optimiser moves, of latents, samples and losses.
     pub fn kind(&self) -> Kind {
         self.parameters.flat().kind()
     }
@@ -67,41 +72,37 @@ impl VqVae {
         self.parameters.flat().device()
     }
 
-    /// Images `[N, C, H, W]` to latents `[N, D, h, w]`, channels-last in memory. Both are of the
+    /// Samples `[N, C, ..]` to latents `[N, D, ..]`, channels-last in memory. Both are of the
     /// master kind, whatever the layers compute in.
-    pub fn encode(&self, images_nchw: &Tensor) -> Tensor {
-        let images_nchw = images_nchw.to_kind(self.parameters.compute_kind());
-        self.backbone.encode(&self.parameters, &images_nchw).to_kind(self.parameters.flat().kind())
+    pub fn encode(&self, samples_nc: &Tensor) -> Tensor {
+        self.through(self.backbone.encoder(), samples_nc)
     }
 
-    /// Quantised latents `[N, D, h, w]` to images `[N, C, H, W]`, both of the master kind.
-    pub fn decode(&self, latents_ndhw: &Tensor) -> Tensor {
-        let latents_ndhw = latents_ndhw.to_kind(self.parameters.compute_kind());
-        self.backbone.decode(&self.parameters, &latents_ndhw).to_kind(self.parameters.flat().kind())
+    /// Quantised latents `[N, D, ..]` to samples `[N, C, ..]`, both of the master kind.
+    pub fn decode(&self, latents_nd: &Tensor) -> Tensor {
+        self.through(self.backbone.decoder(), latents_nd)
     }
 
-    /// Sets the bias of the output, `[C]`.
-    pub fn set_output_bias(&self, bias_c: &Tensor) {
-        self.parameters.master(self.backbone.output_bias()).copy_(bias_c);
+    fn through(&self, chain: &Chain, input: &Tensor) -> Tensor {
+        let input = input.to_kind(self.parameters.compute_kind());
+        chain.forward(&self.parameters, &input).to_kind(self.kind())
+    }
+
+    /// Lets the output start at the mean of each channel, `[C]`.
+    pub fn set_output_mean(&self, means_c: &Tensor) {
+        self.backbone.set_output_mean(&self.parameters, means_c);
         self.parameters.refresh();
     }
 
-    /// Latent positions of one image of `height` times `width`.
-    pub fn num_positions(&self, height: i64, width: i64) -> i64 {
-        self.backbone.num_positions(height, width)
+    /// Sizes of the positional axes of one sample's latents.
+    pub fn latent_axes(&self) -> Vec<i64> {
+        self.backbone.latent_axes(&self.signal)
     }
-}
 
-/// `[N, D, h, w]` to `[N h w, D]`, tokens in row-major order; no copy where it is channels-last.
-pub fn to_vectors(latents_ndhw: &Tensor) -> Tensor {
-    let dim = latents_ndhw.size()[1];
-    latents_ndhw.permute([0, 2, 3, 1]).reshape([-1, dim])
-}
-
-/// `[N h w, D]` to the shape of `like`, `[N, D, h, w]`, channels-last in memory.
-pub fn from_vectors(vectors_nd: &Tensor, like: &Tensor) -> Tensor {
-    let (num, dim, height, width) = like.size4().expect("latents are [N, D, h, w]");
-    vectors_nd.view([num, height, width, dim]).permute([0, 3, 1, 2])
+    /// Latent positions of one sample.
+    pub fn num_positions(&self) -> i64 {
+        self.latent_axes().iter().product()
+    }
 }
 
 /// A small tensor of the host on a device, behind whatever the device was asked so far. The host
@@ -113,10 +114,4 @@ pub fn to_device(tensor: Tensor, device: Device) -> Tensor {
         return tensor.pin_memory(device).to_device_(device, kind, true, false);
     }
     tensor.to(device)
-}
-
-/// Bytes `[N, H, W, C]` of kind uint8 to images `[N, C, H, W]` in [0, 1] on the same device,
-/// channels-last in memory.
-pub fn images_from_bytes(bytes_nhwc: &Tensor, kind: Kind) -> Tensor {
-    (bytes_nhwc.to_kind(kind) / 255.0).permute([0, 3, 1, 2])
 }

@@ -10,11 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::layers::{Conv2d, ConvTranspose2d, Geometry, Scope};
+use super::Backbone;
+use crate::chain::{Block, Chain};
+use crate::layers::{Conv, ConvTranspose, Geometry, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::signal::Signal;
 
 /// Input pixels per latent position, along each axis.
-pub(super) const REDUCTION: i64 = 4;
+const REDUCTION: i64 = 4;
 
 /// Width and depth of the reference network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,7 +38,13 @@ impl Default for Conv2dConfig {
 }
 
 impl Conv2dConfig {
-    pub(super) fn validate(&self, height: i64, width: i64) -> Result<(), String> {
+    pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
+        let Signal::Image { height, width, .. } = *signal else {
+            return Err(format!(
+                "model.backbone.kind = \"conv2d\" takes pictures, these data are {signal}: set it \
+                 to \"dense\""
+            ));
+        };
         if self.channels < 2 || self.channels % 2 != 0 {
             return Err(format!(
                 "model.backbone.channels should be even and at least 2, found {}",
@@ -64,52 +73,15 @@ impl Conv2dConfig {
     }
 }
 
-/// ReLU, 3x3, ReLU, 1x1, added to the input.
-#[derive(Debug)]
-struct Residual {
-    wide: Conv2d,
-    narrow: Conv2d,
-}
-
-impl Residual {
-    fn stack(config: &Conv2dConfig, scope: &Scope, to: &mut Declarations) -> Vec<Self> {
-        let (channels, inner) = (config.channels, config.residual_channels);
-        (0..config.residual_layers)
-            .map(|layer| {
-                let scope = scope.child(&format!("residual.{layer}"));
-                let wide = square(channels, inner, 3);
-                let narrow = square(inner, channels, 1);
-                Self {
-                    wide: Conv2d::without_bias(to, &scope.child("conv1"), wide),
-                    narrow: Conv2d::without_bias(to, &scope.child("conv2"), narrow),
-                }
-            })
-            .collect()
-    }
-
-    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        let hidden = self.wide.forward(parameters, &input.relu()).relu_();
-        let mut output = self.narrow.forward(parameters, &hidden);
-        output += input;
-        output
-    }
-}
-
 /// The reference encoder and decoder.
 #[derive(Debug)]
-pub struct Conv2dBackbone {
-    down1: Conv2d,
-    down2: Conv2d,
-    encoder_in: Conv2d,
-    encoder_residuals: Vec<Residual>,
-    to_code: Conv2d,
-    decoder_in: Conv2d,
-    decoder_residuals: Vec<Residual>,
-    up1: ConvTranspose2d,
-    up2: ConvTranspose2d,
+pub struct Conv2d {
+    encoder: Chain,
+    decoder: Chain,
+    output_bias: ParameterId,
 }
 
-impl Conv2dBackbone {
+impl Conv2d {
     /// Declares the parameters for images of `image_channels` and codes of `dim` channels.
     pub fn new(
         config: &Conv2dConfig,
@@ -118,50 +90,96 @@ impl Conv2dBackbone {
         to: &mut Declarations,
     ) -> Self {
         let (wide, half) = (config.channels, config.channels / 2);
-        let encoder = Scope { stage: Stage::Encoder, name: "encoder".into() };
-        let decoder = Scope { stage: Stage::Decoder, name: "decoder".into() };
-        Self {
-            down1: Conv2d::new(to, &encoder.child("down1"), halving(image_channels, half)),
-            down2: Conv2d::new(to, &encoder.child("down2"), halving(half, wide)),
-            encoder_in: Conv2d::new(to, &encoder.child("conv"), square(wide, wide, 3)),
-            encoder_residuals: Residual::stack(config, &encoder, to),
-            to_code: Conv2d::new(to, &encoder.child("to_code"), square(wide, dim, 1)),
-            decoder_in: Conv2d::new(to, &decoder.child("conv"), square(dim, wide, 3)),
-            decoder_residuals: Residual::stack(config, &decoder, to),
-            up1: ConvTranspose2d::new(to, &decoder.child("up1"), halving(wide, half)),
-            up2: ConvTranspose2d::new(to, &decoder.child("up2"), halving(half, image_channels)),
-        }
-    }
 
-    /// The bias of the output, `[C]`.
-    pub fn output_bias(&self) -> ParameterId {
-        self.up2.bias()
-    }
+        let scope = Scope::new(Stage::Encoder, "encoder");
+        let mut encoder = Chain::default();
+        let down1 = Conv::new(to, &scope.child("down1"), halving(image_channels, half));
+        encoder.push(Relu(down1));
+        encoder.push(Relu(Conv::new(to, &scope.child("down2"), halving(half, wide))));
+        let first = Conv::new(to, &scope.child("conv"), square(wide, wide, 3));
+        push_residuals(&mut encoder, first, config, &scope, to);
+        encoder.push(Conv::new(to, &scope.child("to_code"), square(wide, dim, 1)));
 
-    /// Images `[N, C, H, W]` to latents `[N, D, H/4, W/4]`.
-    pub fn encode(&self, parameters: &Parameters, images_nchw: &Tensor) -> Tensor {
-        let hidden = self.down1.forward(parameters, images_nchw).relu_();
-        let hidden = self.down2.forward(parameters, &hidden).relu_();
-        let hidden = self.encoder_in.forward(parameters, &hidden);
-        let hidden = through(&self.encoder_residuals, parameters, hidden);
-        self.to_code.forward(parameters, &hidden)
-    }
-
-    /// Quantised latents `[N, D, h, w]` to images `[N, C, 4h, 4w]`.
-    pub fn decode(&self, parameters: &Parameters, latents_ndhw: &Tensor) -> Tensor {
-        let hidden = self.decoder_in.forward(parameters, latents_ndhw);
-        let hidden = through(&self.decoder_residuals, parameters, hidden);
-        let hidden = self.up1.forward(parameters, &hidden).relu_();
-        self.up2.forward(parameters, &hidden)
+        let scope = Scope::new(Stage::Decoder, "decoder");
+        let mut decoder = Chain::default();
+        let first = Conv::new(to, &scope.child("conv"), square(dim, wide, 3));
+        push_residuals(&mut decoder, first, config, &scope, to);
+        decoder.push(Relu(ConvTranspose::new(to, &scope.child("up1"), halving(wide, half))));
+        let up2 = ConvTranspose::new(to, &scope.child("up2"), halving(half, image_channels));
+        let output_bias = up2.bias();
+        decoder.push(up2);
+        Self { encoder, decoder, output_bias }
     }
 }
 
-/// The residual blocks and the ReLU behind them.
-fn through(residuals: &[Residual], parameters: &Parameters, mut hidden: Tensor) -> Tensor {
-    for residual in residuals {
-        hidden = residual.forward(parameters, &hidden);
+impl Backbone for Conv2d {
+    fn encoder(&self) -> &Chain {
+        &self.encoder
     }
-    hidden.relu_()
+
+    fn decoder(&self) -> &Chain {
+        &self.decoder
+    }
+
+    fn latent_axes(&self, signal: &Signal) -> Vec<i64> {
+        signal.axes().iter().map(|size| size / REDUCTION).collect()
+    }
+
+    fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor) {
+        parameters.master(self.output_bias).copy_(means_c);
+    }
+}
+
+/// The first convolution, the residual blocks, and a ReLU on the output of the last of them.
+fn push_residuals(
+    chain: &mut Chain,
+    first: Conv,
+    config: &Conv2dConfig,
+    scope: &Scope,
+    to: &mut Declarations,
+) {
+    let (channels, inner) = (config.channels, config.residual_channels);
+    if config.residual_layers == 0 {
+        return chain.push(Relu(first));
+    }
+    chain.push(first);
+    for layer in 0..config.residual_layers {
+        let scope = scope.child(&format!("residual.{layer}"));
+        let wide = Conv::without_bias(to, &scope.child("conv1"), square(channels, inner, 3));
+        let narrow = Conv::without_bias(to, &scope.child("conv2"), square(inner, channels, 1));
+        let residual = Residual { wide, narrow };
+        if layer + 1 == config.residual_layers {
+            chain.push(Relu(residual));
+        } else {
+            chain.push(residual);
+        }
+    }
+}
+
+/// ReLU, 3x3, ReLU, 1x1, added to the input.
+#[derive(Debug)]
+struct Residual {
+    wide: Conv,
+    narrow: Conv,
+}
+
+impl Block for Residual {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let hidden = self.wide.forward(parameters, &input.relu()).relu_();
+        let mut output = self.narrow.forward(parameters, &hidden);
+        output += input;
+        output
+    }
+}
+
+/// A block, and a ReLU in place on its output.
+#[derive(Debug)]
+struct Relu<B>(B);
+
+impl<B: Block> Block for Relu<B> {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        self.0.forward(parameters, input).relu_()
+    }
 }
 
 /// A convolution that keeps height and width.

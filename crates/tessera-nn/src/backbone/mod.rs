@@ -1,13 +1,19 @@
-//! The networks around the quantiser.
+//! The networks around the quantiser, one file each.
 
 mod conv2d;
+mod dense;
+
+use std::fmt::Debug;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-pub use self::conv2d::{Conv2dBackbone, Conv2dConfig};
-use crate::parameters::{Declarations, ParameterId, Parameters};
+pub use self::conv2d::{Conv2d, Conv2dConfig};
+pub use self::dense::{Dense, DenseConfig};
+use crate::chain::Chain;
+use crate::parameters::{Declarations, Parameters};
+use crate::signal::Signal;
 
 /// Which encoder and decoder, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +21,8 @@ use crate::parameters::{Declarations, ParameterId, Parameters};
 pub enum BackboneConfig {
     /// `kind = "conv2d"`: strided convolutions and residual blocks, for images.
     Conv2d(Conv2dConfig),
+    /// `kind = "dense"`: two linear layers on each side, for images, sound and video.
+    Dense(DenseConfig),
 }
 
 impl Default for BackboneConfig {
@@ -24,60 +32,42 @@ impl Default for BackboneConfig {
 }
 
 impl BackboneConfig {
-    /// What is wrong with the values for images of `height` times `width`, if anything.
+    /// What is wrong with the values for samples of `signal`, if anything.
     ///
     /// # Errors
     ///
     /// One line that names the key and says what it may be.
-    pub fn validate(&self, height: i64, width: i64) -> Result<(), String> {
+    pub fn validate(&self, signal: &Signal) -> Result<(), String> {
         match self {
-            Self::Conv2d(config) => config.validate(height, width),
+            Self::Conv2d(config) => config.validate(signal),
+            Self::Dense(config) => config.validate(signal),
+        }
+    }
+
+    /// Declares the network's parameters, the encoder's first, for samples of `signal` and codes
+    /// of `dim` channels.
+    pub fn build(&self, signal: &Signal, dim: i64, to: &mut Declarations) -> Box<dyn Backbone> {
+        match self {
+            Self::Conv2d(config) => Box::new(Conv2d::new(config, signal.channels(), dim, to)),
+            Self::Dense(config) => Box::new(Dense::new(config, signal, dim, to)),
         }
     }
 }
 
-/// An encoder and a decoder.
-#[derive(Debug)]
-pub enum Backbone {
-    /// See [`Conv2dBackbone`].
-    Conv2d(Conv2dBackbone),
-}
+/// An encoder and a decoder, without what is between them.
+///
+/// Both compute in the kind of their parameters; casts are the caller's.
+pub trait Backbone: Debug + Send {
+    /// Samples `[N, C, ..]` to latents `[N, D, ..]`, channels-last in memory.
+    fn encoder(&self) -> &Chain;
 
-impl Backbone {
-    /// Declares the network's parameters, the encoder's first.
-    pub fn new(config: &BackboneConfig, channels: i64, dim: i64, to: &mut Declarations) -> Self {
-        match config {
-            BackboneConfig::Conv2d(config) => {
-                Self::Conv2d(Conv2dBackbone::new(config, channels, dim, to))
-            }
-        }
-    }
+    /// Quantised latents `[N, D, ..]` to samples `[N, C, ..]`.
+    fn decoder(&self) -> &Chain;
 
-    /// Images `[N, C, H, W]` to latents `[N, D, h, w]`.
-    pub fn encode(&self, parameters: &Parameters, images_nchw: &Tensor) -> Tensor {
-        match self {
-            Self::Conv2d(network) => network.encode(parameters, images_nchw),
-        }
-    }
+    /// Sizes of the positional axes of the latents of one sample.
+    fn latent_axes(&self, signal: &Signal) -> Vec<i64>;
 
-    /// Quantised latents `[N, D, h, w]` to images `[N, C, H, W]`.
-    pub fn decode(&self, parameters: &Parameters, latents_ndhw: &Tensor) -> Tensor {
-        match self {
-            Self::Conv2d(network) => network.decode(parameters, latents_ndhw),
-        }
-    }
-
-    /// The bias of the output, `[C]`.
-    pub fn output_bias(&self) -> ParameterId {
-        match self {
-            Self::Conv2d(network) => network.output_bias(),
-        }
-    }
-
-    /// Latent positions of one image of `height` times `width`.
-    pub fn num_positions(&self, height: i64, width: i64) -> i64 {
-        match self {
-            Self::Conv2d(_) => (height / conv2d::REDUCTION) * (width / conv2d::REDUCTION),
-        }
-    }
+    /// Lets the output start at `means_c`, the mean of each channel `[C]`, by its bias in the
+    /// master parameters, which the caller refreshes.
+    fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor);
 }

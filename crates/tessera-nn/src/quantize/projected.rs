@@ -9,7 +9,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{Lens, Path, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
-use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 
 /// A quantiser of latents that have more, or fewer, channels than it.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ struct Linear {
 
 impl Linear {
     fn new(inputs: i64, outputs: i64, name: &str, to: &mut Declarations) -> Self {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let stage = Stage::Quantizer;
+        let init = Init::Uniform(1.0 / (inputs as f64).sqrt());
+        let (stage, weight) = (Stage::Quantizer, format!("{name}.weight"));
         Self {
-            weight: to.declare(format!("{name}.weight"), &[outputs, inputs], stage, bound),
-            bias: to.declare(format!("{name}.bias"), &[outputs], stage, bound),
+            weight: to.declare(weight, &[outputs, inputs], stage, Role::Weight, init),
+            bias: to.declare(format!("{name}.bias"), &[outputs], stage, Role::Bias, init),
         }
     }
 

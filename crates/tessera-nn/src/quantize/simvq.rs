@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::nearest::nearest_code;
 use super::{Lens, Place, Quantized, Quantizer, SimVqConfig, Slot, Sums};
-use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 use crate::random::{Purpose, draws};
 
 /// Vector quantiser whose codebook is a linear image of a frozen one.
@@ -31,11 +31,12 @@ impl SimVq {
         let values = generator.normal(deviation, (num_codes * dim) as usize);
         let frozen_kd = Tensor::from_slice(&values).view([num_codes, dim]);
         let name = format!("{}.transform.weight", slot.name);
+        let (stage, init) = (Stage::Quantizer, Init::Uniform(deviation));
         Self {
             config: config.clone(),
             name: format!("{}.frozen_codebook", slot.name),
             frozen_kd: frozen_kd.to_kind(slot.kind).to(slot.device),
-            weight: to.declare_codes(name, &[dim, dim], Stage::Quantizer, deviation),
+            weight: to.declare(name, &[dim, dim], stage, Role::Codebook, init),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     Codebook, Distance, LateLoss, Lens, Place, Quantized, Quantizer, ReplaceWith, Slot, Sums,
     Updated, VectorConfig,
 };
-use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 use crate::random::{Purpose, draws};
 
 /// Length below which a vector has no direction.
@@ -60,7 +60,9 @@ impl VectorQuantizer {
         let store = match config.codebook {
             Codebook::Gradient => {
                 let name = format!("{}.codebook", slot.name);
-                Store::Parameter(to.declare_codes(name, &[num_codes, dim], Stage::Quantizer, bound))
+                let (shape, init) = ([num_codes, dim], Init::Uniform(bound));
+                let (stage, role) = (Stage::Quantizer, Role::Codebook);
+                Store::Parameter(to.declare(name, &shape, stage, role, init))
             }
             Codebook::Ema => {
                 let mut generator = draws(slot.seed, Purpose::Codebook, 0, id(slot.level, 0));

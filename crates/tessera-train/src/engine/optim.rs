@@ -201,15 +201,15 @@ impl AdamW {
 mod tests {
     use super::*;
     use tessera_nn::Kinds;
-    use tessera_nn::parameters::{Declarations, Stage};
+    use tessera_nn::parameters::{Declarations, Init, Role, Stage};
 
     /// A weight `[3, 1]`, a bias and codes `[3, 1]`, all of these values.
     fn parameters(values: [f64; 3]) -> Parameters {
-        let mut to = Declarations::default();
+        let (mut to, init) = (Declarations::default(), Init::Uniform(1.0));
         let ids = [
-            to.declare_codes("codes".into(), &[3, 1], Stage::Quantizer, 1.0),
-            to.declare("weight".into(), &[3, 1], Stage::Encoder, 1.0),
-            to.declare("bias".into(), &[3], Stage::Encoder, 1.0),
+            to.declare("codes".into(), &[3, 1], Stage::Quantizer, Role::Codebook, init),
+            to.declare("weight".into(), &[3, 1], Stage::Encoder, Role::Weight, init),
+            to.declare("bias".into(), &[3], Stage::Encoder, Role::Bias, init),
         ];
         let parameters = to.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
         for id in ids {

@@ -19,6 +19,7 @@ use crate::engine::trace::Trace;
 use crate::error::TrainError;
 use crate::resolve::Resolved;
 use crate::task::Task;
+use crate::task::autoencoder::signal_of;
 
 /// What a worker brings to a run.
 #[derive(Debug)]
@@ -129,10 +130,7 @@ pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
                 .to_owned(),
         ));
     }
-    config
-        .model
-        .validate(i64::from(shape.height), i64::from(shape.width))
-        .map_err(TrainError::BadInput)?;
+    config.model.validate(&signal_of(shape)).map_err(TrainError::BadInput)?;
     Ok(Data { train, test })
 }
 

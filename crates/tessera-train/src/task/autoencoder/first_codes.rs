@@ -50,7 +50,7 @@ impl Autoencoder {
     }
 
     pub(super) fn start_from(&mut self, whole: &Part, sums: &Reducer) {
-        self.model.set_output_bias(&sums.piece(MEANS));
+        self.model.set_output_mean(&sums.piece(MEANS));
         let place = self.place(whole);
         if self.num_candidates(&place) > 0 {
             let candidates_cd = self.candidates(sums);

@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use tch::{Device, Tensor};
 use tessera_comm::{Piece, Reducer};
-use tessera_data::{OnCorrupt, SampleShape, Source};
+use tessera_data::{Modality, OnCorrupt, SampleShape, Source};
 use tessera_nn::quantize::{self, Place};
-use tessera_nn::{Parameters, VqVae, images_from_bytes};
+use tessera_nn::{Parameters, Signal, VqVae, images_from_bytes};
 
 use self::evaluate::Reconstruction;
 pub use self::evaluate::reconstruct;
@@ -35,9 +35,9 @@ pub struct Autoencoder {
 impl Autoencoder {
     /// The model of a configuration, for samples of this shape, with the initial values that its seed stands for.
     pub fn new(config: &TrainConfig, shape: SampleShape, device: Device) -> Self {
-        let channels = i64::from(shape.channels);
+        let signal = signal_of(shape);
         let kinds = config.train.precision.kinds();
-        let model = VqVae::new(&config.model, channels, config.seed, kinds, device);
+        let model = VqVae::new(&config.model, &signal, config.seed, kinds, device);
         Self { model, seed: config.seed }
     }
 
@@ -48,8 +48,7 @@ impl Autoencoder {
 
     /// Where a part's tokens stand among those of the global batch.
     fn place(&self, part: &Part) -> Place {
-        let (height, width) = (i64::from(part.shape.height), i64::from(part.shape.width));
-        let positions = self.model.num_positions(height, width) as usize;
+        let positions = self.model.num_positions() as usize;
         let Range { start, end } = part.samples;
         let all = part.num_global as usize * positions;
         Place::new(part.step, all, start as usize * positions..end as usize * positions)
@@ -153,6 +152,17 @@ impl Task for Autoencoder {
         on_corrupt: OnCorrupt,
     ) -> Result<Option<EncodedPng>, TrainError> {
         pictures::draw(&self.model, source, on_corrupt)
+    }
+}
+
+/// What a model knows of a sample's shape.
+pub(crate) fn signal_of(shape: SampleShape) -> Signal {
+    let SampleShape { modality, frames, channels, height, width, .. } = shape;
+    let [frames, channels, height, width] = [frames, channels, height, width].map(i64::from);
+    match modality {
+        Modality::Image => Signal::Image { channels, height, width },
+        Modality::Audio => Signal::Audio { channels, samples: frames },
+        Modality::Video => Signal::Video { channels, frames, height, width },
     }
 }
 

@@ -1,0 +1,149 @@
+//! The smallest network: a linear layer, ReLU and a linear layer on each side.
+//!
+//! A sample is one vector of all its values, whatever axes it had; its latents are `positions`
+//! vectors on one axis, which the encoder puts out one behind the other. So it takes pictures,
+//! sound and film of one size, and knows nothing of what is near what.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::Backbone;
+use crate::chain::{Block, Chain};
+use crate::layers::{Linear, Scope};
+use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
+use crate::signal::Signal;
+
+/// Width of the dense network, and how many latents it makes of a sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DenseConfig {
+    /// Width of the hidden layer on each side; 1 to 65536.
+    pub hidden: i64,
+    /// Latent positions of a sample; 1 to 65536.
+    pub positions: i64,
+}
+
+impl Default for DenseConfig {
+    fn default() -> Self {
+        Self { hidden: 512, positions: 16 }
+    }
+}
+
+impl DenseConfig {
+    pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
+        if matches!(signal, Signal::Tokens { .. }) {
+            return Err(format!(
+                "model.backbone.kind = \"dense\" takes pictures, sound and film, these data are \
+                 {signal}"
+            ));
+        }
+        for (key, value) in [("hidden", self.hidden), ("positions", self.positions)] {
+            if !(1..=65536).contains(&value) {
+                return Err(format!(
+                    "model.backbone.{key} should be from 1 to 65536, found {value}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Dense {
+    encoder: Chain,
+    decoder: Chain,
+    output_bias: ParameterId,
+    signal: Signal,
+    positions: i64,
+}
+
+impl Dense {
+    /// Declares the parameters for samples of `signal` and codes of `dim` channels.
+    pub fn new(config: &DenseConfig, signal: &Signal, dim: i64, to: &mut Declarations) -> Self {
+        let (hidden, positions) = (config.hidden, config.positions);
+        let (values, latents) = (signal.num_values(), positions * dim);
+        let scope = Scope::new(Stage::Encoder, "encoder");
+        let mut encoder = Chain::default();
+        encoder.push(First(Linear::new(to, &scope.child("hidden"), values, hidden)));
+        let to_code = Linear::new(to, &scope.child("to_code"), hidden, latents);
+        encoder.push(ToLatents { linear: to_code, positions, dim });
+        let scope = Scope::new(Stage::Decoder, "decoder");
+        let mut decoder = Chain::default();
+        decoder.push(FromLatents(Linear::new(to, &scope.child("hidden"), latents, hidden)));
+        let output = Linear::new(to, &scope.child("output"), hidden, values);
+        let output_bias = output.bias();
+        decoder.push(ToSignal { linear: output, signal: *signal });
+        Self { encoder, decoder, output_bias, signal: *signal, positions }
+    }
+}
+
+impl Backbone for Dense {
+    fn encoder(&self) -> &Chain {
+        &self.encoder
+    }
+
+    fn decoder(&self) -> &Chain {
+        &self.decoder
+    }
+
+    fn latent_axes(&self, _signal: &Signal) -> Vec<i64> {
+        vec![self.positions]
+    }
+
+    fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor) {
+        let mut bias = parameters.master(self.output_bias);
+        let bias_cp = bias.view([self.signal.channels(), -1]);
+        bias.copy_(&means_c.unsqueeze(1).expand_as(&bias_cp).reshape_as(&bias));
+    }
+}
+
+/// `[N, C, ..]` to `[N, hidden]`.
+#[derive(Debug)]
+struct First(Linear);
+
+impl Block for First {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        self.0.forward(parameters, &input.flatten(1, -1)).relu_()
+    }
+}
+
+/// `[N, hidden]` to `[N, D, positions]`.
+#[derive(Debug)]
+struct ToLatents {
+    linear: Linear,
+    positions: i64,
+    dim: i64,
+}
+
+impl Block for ToLatents {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let latents = self.linear.forward(parameters, input);
+        latents.view([input.size()[0], self.positions, self.dim]).transpose(1, 2)
+    }
+}
+
+/// `[N, D, positions]` to `[N, hidden]`.
+#[derive(Debug)]
+struct FromLatents(Linear);
+
+impl Block for FromLatents {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        self.0.forward(parameters, &input.transpose(1, 2).flatten(1, 2)).relu_()
+    }
+}
+
+/// `[N, hidden]` to `[N, C, ..]`.
+#[derive(Debug)]
+struct ToSignal {
+    linear: Linear,
+    signal: Signal,
+}
+
+impl Block for ToSignal {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let shape = self.signal.shape(input.size()[0]);
+        self.linear.forward(parameters, input).view(shape.as_slice())
+    }
+}

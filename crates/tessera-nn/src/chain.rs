@@ -1,0 +1,41 @@
+//! Networks as chains of blocks, one behind the other.
+//!
+//! A block is the unit of recomputation ([`crate::recompute`]): what lies between two blocks is
+//! kept, what lies within one may be computed twice.
+
+use std::fmt::Debug;
+
+use tch::Tensor;
+
+use crate::parameters::Parameters;
+
+/// A part of a network with one input and one output.
+pub trait Block: Debug + Send {
+    /// Output of the block. It never writes into `input`, which whoever calls may keep; writing
+    /// into its own intermediate results is its own affair.
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor;
+}
+
+/// Blocks in the order in which they are computed.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// The blocks.
+    pub blocks: Vec<Box<dyn Block>>,
+}
+
+impl Chain {
+    /// Puts a block behind the others.
+    pub fn push(&mut self, block: impl Block + 'static) {
+        self.blocks.push(Box::new(block));
+    }
+}
+
+impl Block for Chain {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let mut hidden = input.shallow_clone();
+        for block in &self.blocks {
+            hidden = block.forward(parameters, &hidden);
+        }
+        hidden
+    }
+}
