@@ -12,7 +12,7 @@ use tch::Tensor;
 
 use super::Backbone;
 use crate::chain::{Block, Chain};
-use crate::layers::{Conv, ConvTranspose, Geometry, Scope};
+use crate::layers::{Conv, ConvConfig, ConvTranspose, ConvTransposeConfig, Pad, Scope, Trim};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 use crate::signal::Signal;
 
@@ -104,9 +104,9 @@ impl Conv2d {
         let mut decoder = Chain::default();
         let first = Conv::new(to, &scope.child("conv"), square(dim, wide, 3));
         push_residuals(&mut decoder, first, config, &scope, to);
-        decoder.push(Relu(ConvTranspose::new(to, &scope.child("up1"), halving(wide, half))));
-        let up2 = ConvTranspose::new(to, &scope.child("up2"), halving(half, image_channels));
-        let output_bias = up2.bias();
+        decoder.push(Relu(ConvTranspose::new(to, &scope.child("up1"), doubling(wide, half))));
+        let up2 = ConvTranspose::new(to, &scope.child("up2"), doubling(half, image_channels));
+        let output_bias = up2.bias().expect("declared with a bias");
         decoder.push(up2);
         Self { encoder, decoder, output_bias }
     }
@@ -145,8 +145,10 @@ fn push_residuals(
     chain.push(first);
     for layer in 0..config.residual_layers {
         let scope = scope.child(&format!("residual.{layer}"));
-        let wide = Conv::without_bias(to, &scope.child("conv1"), square(channels, inner, 3));
-        let narrow = Conv::without_bias(to, &scope.child("conv2"), square(inner, channels, 1));
+        let without_bias = |config| ConvConfig { has_bias: false, ..config };
+        let (wide, narrow) = (square(channels, inner, 3), square(inner, channels, 1));
+        let wide = Conv::new(to, &scope.child("conv1"), without_bias(wide));
+        let narrow = Conv::new(to, &scope.child("conv2"), without_bias(narrow));
         let residual = Residual { wide, narrow };
         if layer + 1 == config.residual_layers {
             chain.push(Relu(residual));
@@ -183,11 +185,18 @@ impl<B: Block> Block for Relu<B> {
 }
 
 /// A convolution that keeps height and width.
-fn square(inputs: i64, outputs: i64, kernel: i64) -> Geometry {
-    Geometry { inputs, outputs, kernel, stride: 1, padding: kernel / 2 }
+fn square(inputs: i64, outputs: i64, kernel: i64) -> ConvConfig {
+    ConvConfig::same_size(inputs, outputs, &[kernel, kernel])
 }
 
-/// A 4x4 convolution that halves height and width; transposed, it doubles them.
-fn halving(inputs: i64, outputs: i64) -> Geometry {
-    Geometry { inputs, outputs, kernel: 4, stride: 2, padding: 1 }
+/// A 4x4 convolution that halves height and width.
+fn halving(inputs: i64, outputs: i64) -> ConvConfig {
+    let padding = vec![Pad::zeros(1, 1); 2];
+    ConvConfig { stride: vec![2, 2], padding, ..ConvConfig::new(inputs, outputs, &[4, 4]) }
+}
+
+/// A transposed 4x4 convolution that doubles height and width.
+fn doubling(inputs: i64, outputs: i64) -> ConvTransposeConfig {
+    let trim = vec![Trim::Fixed(1, 1); 2];
+    ConvTransposeConfig { trim, ..ConvTransposeConfig::new(inputs, outputs, &[4, 4], &[2, 2]) }
 }

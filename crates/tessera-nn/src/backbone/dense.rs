@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::Backbone;
 use crate::chain::{Block, Chain};
-use crate::layers::{Linear, Scope};
+use crate::layers::{Linear, LinearConfig, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 use crate::signal::Signal;
 
@@ -64,16 +64,19 @@ impl Dense {
     pub fn new(config: &DenseConfig, signal: &Signal, dim: i64, to: &mut Declarations) -> Self {
         let (hidden, positions) = (config.hidden, config.positions);
         let (values, latents) = (signal.num_values(), positions * dim);
+        let linear = |to: &mut Declarations, scope: &Scope, name, inputs, outputs| {
+            Linear::new(to, &scope.child(name), LinearConfig::new(inputs, outputs))
+        };
         let scope = Scope::new(Stage::Encoder, "encoder");
         let mut encoder = Chain::default();
-        encoder.push(First(Linear::new(to, &scope.child("hidden"), values, hidden)));
-        let to_code = Linear::new(to, &scope.child("to_code"), hidden, latents);
+        encoder.push(First(linear(to, &scope, "hidden", values, hidden)));
+        let to_code = linear(to, &scope, "to_code", hidden, latents);
         encoder.push(ToLatents { linear: to_code, positions, dim });
         let scope = Scope::new(Stage::Decoder, "decoder");
         let mut decoder = Chain::default();
-        decoder.push(FromLatents(Linear::new(to, &scope.child("hidden"), latents, hidden)));
-        let output = Linear::new(to, &scope.child("output"), hidden, values);
-        let output_bias = output.bias();
+        decoder.push(FromLatents(linear(to, &scope, "hidden", latents, hidden)));
+        let output = linear(to, &scope, "output", hidden, values);
+        let output_bias = output.bias().expect("declared with a bias");
         decoder.push(ToSignal { linear: output, signal: *signal });
         Self { encoder, decoder, output_bias, signal: *signal, positions }
     }

@@ -9,7 +9,9 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{Lens, Path, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
-use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
+use crate::chain::Block;
+use crate::layers::{Linear, LinearConfig, Scope};
+use crate::parameters::{Declarations, Parameters, Stage};
 
 /// A quantiser of latents that have more, or fewer, channels than it.
 #[derive(Debug)]
@@ -18,28 +20,6 @@ pub struct Projected {
     latent_dim: i64,
     into: Linear,
     out: Linear,
-}
-
-/// A linear layer with a bias, in PyTorch's layout and with its initial values.
-#[derive(Debug)]
-struct Linear {
-    weight: ParameterId,
-    bias: ParameterId,
-}
-
-impl Linear {
-    fn new(inputs: i64, outputs: i64, name: &str, to: &mut Declarations) -> Self {
-        let init = Init::Uniform(1.0 / (inputs as f64).sqrt());
-        let (stage, weight) = (Stage::Quantizer, format!("{name}.weight"));
-        Self {
-            weight: to.declare(weight, &[outputs, inputs], stage, Role::Weight, init),
-            bias: to.declare(format!("{name}.bias"), &[outputs], stage, Role::Bias, init),
-        }
-    }
-
-    fn forward(&self, parameters: &Parameters, rows: &Tensor) -> Tensor {
-        rows.linear(parameters.get(self.weight), Some(parameters.get(self.bias)))
-    }
 }
 
 impl Projected {
@@ -51,11 +31,13 @@ impl Projected {
         to: &mut Declarations,
     ) -> Self {
         let inner = bare(config, slot, to);
-        let (dim, name) = (inner.dim(), &slot.name);
+        let dim = inner.dim();
+        let scope = Scope::new(Stage::Quantizer, &slot.name);
+        let [project_in, project_out] = ["project_in", "project_out"].map(|name| scope.child(name));
         Self {
             latent_dim,
-            into: Linear::new(latent_dim, dim, &format!("{name}.project_in"), to),
-            out: Linear::new(dim, latent_dim, &format!("{name}.project_out"), to),
+            into: Linear::new(to, &project_in, LinearConfig::new(latent_dim, dim)),
+            out: Linear::new(to, &project_out, LinearConfig::new(dim, latent_dim)),
             inner,
         }
     }

@@ -1,0 +1,70 @@
+//! Activations: functions of each number, and Snake, which learns a frequency for each channel.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::Scope;
+use crate::chain::Block;
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
+
+/// A function of each number by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// max(x, 0).
+    Relu,
+    /// x / (1 + exp(-x)), also called swish.
+    Silu,
+    /// x above 0, exp(x) - 1 below.
+    Elu,
+    /// x times the normal distribution function at x, exactly, not by tanh.
+    Gelu,
+}
+
+impl Activation {
+    /// The function of each number of `input`.
+    pub fn of(self, input: &Tensor) -> Tensor {
+        match self {
+            Self::Relu => input.relu(),
+            Self::Silu => input.silu(),
+            Self::Elu => input.elu(),
+            Self::Gelu => input.gelu("none"),
+        }
+    }
+}
+
+impl Block for Activation {
+    fn forward(&self, _parameters: &Parameters, input: &Tensor) -> Tensor {
+        self.of(input)
+    }
+}
+
+/// Keeps the quotient finite where a frequency is 0.
+const SNAKE_EPS: f64 = 1e-9;
+
+/// `[N, C, ..]` to the same shape: x + sin^2(a x) / (a + 1e-9), with a frequency a for each
+/// channel, from 1.
+///
+/// Follows Ziyin et al. 2020 (<https://arxiv.org/abs/2006.08195>), equation 3, in the form of the
+/// Descript codec (<https://arxiv.org/abs/2306.06546>). The tensor is `alpha`, `[1, C, 1]` for one
+/// axis.
+#[derive(Debug)]
+pub struct Snake {
+    alpha: ParameterId,
+}
+
+impl Snake {
+    /// Declares the frequencies of `channels` for inputs with `num_axes` positional axes.
+    pub fn new(to: &mut Declarations, scope: &Scope, channels: i64, num_axes: usize) -> Self {
+        let shape = [vec![1, channels], vec![1; num_axes]].concat();
+        Self { alpha: scope.declare(to, "alpha", &shape, Role::Norm, Init::Constant(1.0)) }
+    }
+}
+
+impl Block for Snake {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let alpha = parameters.get(self.alpha);
+        input + (input * alpha).sin().square() / (alpha + SNAKE_EPS)
+    }
+}

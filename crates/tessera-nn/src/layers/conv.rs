@@ -1,0 +1,107 @@
+//! Convolutions over one, two or three positional axes.
+
+use tch::Tensor;
+
+use super::Scope;
+use super::padding::{Pad, pad};
+use super::weight::Weight;
+use crate::chain::Block;
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
+
+/// Size of a convolution; the lists have an entry for each positional axis.
+#[derive(Debug, Clone)]
+pub struct ConvConfig {
+    /// Channels of the input.
+    pub inputs: i64,
+    /// Channels of the output.
+    pub outputs: i64,
+    /// Taps along each axis.
+    pub kernel: Vec<i64>,
+    /// Input positions from one output to the next.
+    pub stride: Vec<i64>,
+    /// Input positions from one tap to the next.
+    pub dilation: Vec<i64>,
+    /// Groups of channels that see one another; divides inputs and outputs.
+    pub groups: i64,
+    /// What lies beyond the ends.
+    pub padding: Vec<Pad>,
+    /// Whether a bias is added.
+    pub has_bias: bool,
+    /// Whether the weight is normalised: `weight_g` and `weight_v` in the place of `weight`.
+    pub has_weight_norm: bool,
+}
+
+impl ConvConfig {
+    /// Stride and dilation 1, one group, no padding, a bias, no weight normalisation.
+    pub fn new(inputs: i64, outputs: i64, kernel: &[i64]) -> Self {
+        let ones = vec![1; kernel.len()];
+        Self {
+            inputs,
+            outputs,
+            kernel: kernel.to_vec(),
+            stride: ones.clone(),
+            dilation: ones,
+            groups: 1,
+            padding: vec![Pad::NONE; kernel.len()],
+            has_bias: true,
+            has_weight_norm: false,
+        }
+    }
+
+    /// The same with as many zeros on both sides as keep the size of an axis with an odd kernel.
+    pub fn same_size(inputs: i64, outputs: i64, kernel: &[i64]) -> Self {
+        let padding = kernel.iter().map(|taps| Pad::zeros(taps / 2, taps / 2)).collect();
+        Self { padding, ..Self::new(inputs, outputs, kernel) }
+    }
+}
+
+/// `[N, C, ..]` to `[N, C', ..]`: each output is the sum over taps and input channels of weight
+/// times input, and a bias. The weight is `[C', C / groups, kernel..]`.
+///
+/// An axis of L becomes floor((L + padding - dilation (kernel - 1) - 1) / stride) + 1.
+#[derive(Debug)]
+pub struct Conv {
+    config: ConvConfig,
+    weight: Weight,
+    bias: Option<ParameterId>,
+    reach: Vec<i64>,
+}
+
+impl Conv {
+    /// Declares weight and bias.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration names different numbers of axes, none, or more than three.
+    pub fn new(to: &mut Declarations, scope: &Scope, config: ConvConfig) -> Self {
+        let ConvConfig { inputs, outputs, kernel, stride, dilation, groups, padding, .. } = &config;
+        let num_axes = kernel.len();
+        assert!((1..=3).contains(&num_axes), "a convolution has 1 to 3 axes");
+        assert_eq!([stride.len(), dilation.len(), padding.len()], [num_axes; 3]);
+        let shape = [&[*outputs, inputs / groups], kernel.as_slice()].concat();
+        let fan_in: i64 = shape[1..].iter().product();
+        let init = Init::Uniform(1.0 / (fan_in as f64).sqrt());
+        let weight = Weight::new(to, scope, &shape, init, config.has_weight_norm);
+        let bias =
+            config.has_bias.then(|| scope.declare(to, "bias", &[*outputs], Role::Bias, init));
+        let reach = kernel.iter().zip(dilation).map(|(taps, step)| (taps - 1) * step + 1).collect();
+        Self { config, weight, bias, reach }
+    }
+}
+
+impl Block for Conv {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let ConvConfig { stride, dilation, groups, padding, .. } = &self.config;
+        let (input, zeros) = pad(input, padding, &self.reach, stride);
+        input.convolution(
+            &self.weight.get(parameters),
+            self.bias.map(|bias| parameters.get(bias)),
+            stride.as_slice(),
+            zeros,
+            dilation.as_slice(),
+            false,
+            vec![0; stride.len()],
+            *groups,
+        )
+    }
+}
