@@ -135,7 +135,7 @@ fn the_fixtures_can_be_made_anew() {
         );
         return;
     };
-    for name in ["fsq", "lfq", "quantizers"] {
+    for name in ["fsq", "layers", "lfq", "quantizers"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let script = folder.join(format!("{name}.py"));
         let made = Command::new(&python).arg(script).output().unwrap();
