@@ -210,7 +210,7 @@ fn channels_last(tensor: &Tensor) -> Tensor {
 }
 
 /// `[N, .., C]` to `[N, C, ..]`, a view.
-fn channels_first(tensor: &Tensor) -> Tensor {
+pub(crate) fn channels_first(tensor: &Tensor) -> Tensor {
     let last = tensor.dim() as i64 - 1;
     let axes: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
     tensor.permute(axes)

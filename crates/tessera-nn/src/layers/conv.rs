@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::Scope;
 use super::padding::{Pad, pad};
+use super::steps::Steps;
 use super::weight::Weight;
 use crate::chain::Block;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
@@ -93,15 +94,8 @@ impl Block for Conv {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let ConvConfig { stride, dilation, groups, padding, .. } = &self.config;
         let (input, zeros) = pad(input, padding, &self.reach, stride);
-        input.convolution(
-            &self.weight.get(parameters),
-            self.bias.map(|bias| parameters.get(bias)),
-            stride.as_slice(),
-            zeros,
-            dilation.as_slice(),
-            false,
-            vec![0; stride.len()],
-            *groups,
-        )
+        let steps = Steps { stride, padding: &zeros, dilation, groups: *groups };
+        let weight = self.weight.get(parameters);
+        steps.convolve(&input, &weight, self.bias.map(|bias| parameters.get(bias)), None)
     }
 }

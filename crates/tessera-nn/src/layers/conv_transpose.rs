@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::Scope;
+use super::steps::Steps;
 use super::weight::Weight;
 use crate::chain::Block;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
@@ -124,16 +125,11 @@ impl Block for ConvTranspose {
         let ends: Vec<(i64, i64)> = trim.iter().enumerate().map(ends).collect();
         // What is cut off both ends is never computed.
         let both: Vec<i64> = ends.iter().map(|&(before, behind)| before.min(behind)).collect();
-        let mut output = input.convolution(
-            &self.weight.get(parameters),
-            self.bias.map(|bias| parameters.get(bias)),
-            stride.as_slice(),
-            both.as_slice(),
-            dilation.as_slice(),
-            true,
-            self.config.output_padding.as_slice(),
-            self.config.groups,
-        );
+        let steps = Steps { stride, padding: &both, dilation, groups: self.config.groups };
+        let weight = self.weight.get(parameters);
+        let bias = self.bias.map(|bias| parameters.get(bias));
+        let output_padding = self.config.output_padding.as_slice();
+        let mut output = steps.convolve(input, &weight, bias, Some(output_padding));
         for (axis, (before, behind)) in ends.into_iter().enumerate() {
             let (before, behind) = (before - both[axis], behind - both[axis]);
             if before + behind > 0 {

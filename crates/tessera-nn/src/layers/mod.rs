@@ -18,6 +18,7 @@ pub mod norm;
 pub mod padding;
 pub mod resample;
 pub mod rotary;
+mod steps;
 mod weight;
 
 pub use self::activation::{Activation, Snake};
