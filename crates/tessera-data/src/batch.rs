@@ -30,6 +30,9 @@ pub struct Batch<M = Vec<u8>> {
     pub positions: Range<u64>,
     /// The sample at each of this rank's positions.
     pub ids: Vec<u64>,
+    /// The number of each sample's class, in step with `ids`; empty unless they were asked for
+    /// ([`crate::LoadOptions::labels`]) and the source has some.
+    pub labels: Vec<i64>,
     /// What holds the samples; it may have more room than they take.
     pub memory: M,
     /// Shape of one sample.
@@ -57,7 +60,7 @@ impl<M: AsRef<[u8]>> PartialEq for Batch<M> {
         let found = |batch: &Self| (batch.shape, batch.num_skipped);
         place(self) == place(other)
             && found(self) == found(other)
-            && self.ids == other.ids
+            && (&self.ids, &self.labels) == (&other.ids, &other.labels)
             && self.pixels() == other.pixels()
     }
 }

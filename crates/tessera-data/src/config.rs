@@ -201,10 +201,10 @@ impl Default for SyntheticConfig {
 }
 
 impl DataConfig {
-    /// How a loader reads.
+    /// How a loader reads; labels are left where they are, for whoever needs them to ask for.
     pub fn load_options(&self) -> LoadOptions {
         let Self { prefetch, threads, on_corrupt, .. } = *self;
-        LoadOptions { prefetch, threads, on_corrupt }
+        LoadOptions { prefetch, threads, on_corrupt, labels: false }
     }
 
     /// Rejects values that would only fail later. Looks at no file.

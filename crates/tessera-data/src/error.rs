@@ -199,6 +199,15 @@ pub enum DataError {
         /// What did not match.
         problem: String,
     },
+    /// A sample has no label, where one is needed for each.
+    #[error(
+        "sample {sample} has no label in the data: label it, remove it, or set data.on_corrupt to \
+         \"skip\" to go without it"
+    )]
+    NoLabel {
+        /// Name of the sample in the data set.
+        sample: String,
+    },
     /// The system failed to read a sample in the middle of a run.
     #[error("cannot read sample {sample} of {}: {source}: check the disk", .shard.display())]
     ReadSample {
@@ -250,7 +259,7 @@ impl DataError {
         match self {
             Self::Part { source, .. } => source.kind(),
             Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
-            Self::NothingReadable { .. } => DataErrorKind::Corrupt,
+            Self::NothingReadable { .. } | Self::NoLabel { .. } => DataErrorKind::Corrupt,
             Self::ReadSample { .. } | Self::Memory { .. } | Self::Thread { .. } => {
                 DataErrorKind::Io
             }

@@ -45,7 +45,7 @@ pub use manifest::{
     SplitEntry,
 };
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
-pub use preview::{MAX_PREVIEW, preview};
+pub use preview::{MAX_PREVIEW, Preview, preview};
 pub use sampler::{SamplePosition, Sampler, part};
 pub use shape::SampleShape;
 pub use source::split_config::SplitConfig;

@@ -44,6 +44,10 @@ pub struct Manifest {
     /// Names of the classes by their numbers, the same in every split; empty where they have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
+    /// Number of classes where they have no names: one more than the largest label of all splits.
+    /// None if there are no labels, or an older program packed it, which did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<u64>,
     /// Shape of every sample.
     pub shape: SampleShape,
     /// What was packed.
@@ -136,7 +140,16 @@ impl Manifest {
         };
         let (format, splits) = (FORMAT.to_owned(), BTreeMap::new());
         let classes = Vec::new();
-        Self { format, version, compression, groups, classes, shape, source, splits }
+        let num_classes = None;
+        Self { format, version, compression, groups, classes, num_classes, shape, source, splits }
+    }
+
+    /// Number of classes, if the manifest says it.
+    pub fn noted_classes(&self) -> Option<u64> {
+        match self.classes.len() {
+            0 => self.num_classes,
+            named => Some(named as u64),
+        }
     }
 
     /// Whether every shard says which of its samples were made from one file.
@@ -169,6 +182,11 @@ impl Manifest {
     /// Checks all that needs no other file; the error completes "manifest.json ...".
     fn check(&self) -> Result<(), String> {
         self.shape.check()?;
+        if let (named @ 1.., Some(counted)) = (self.classes.len(), self.num_classes)
+            && named as u64 != counted
+        {
+            return Err(format!("names {named} classes and says that there are {counted}"));
+        }
         let mut files = BTreeSet::new();
         for (name, split) in &self.splits {
             let mut total = 0u64;
@@ -294,6 +312,16 @@ mod tests {
         let split = twice.splits["train"].clone();
         twice.splits.insert("test".to_owned(), split);
         assert!(twice.check().unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn classes_are_as_many_as_have_names() {
+        let mut of_two = Manifest { num_classes: Some(7), ..manifest("a") };
+        assert_eq!((of_two.check(), of_two.noted_classes()), (Ok(()), Some(7)));
+        of_two.classes = vec!["cat".to_owned(), "dog".to_owned()];
+        assert_eq!(of_two.check().unwrap_err(), "names 2 classes and says that there are 7");
+        of_two.num_classes = None;
+        assert_eq!((of_two.check(), of_two.noted_classes()), (Ok(()), Some(2)));
     }
 
     #[test]

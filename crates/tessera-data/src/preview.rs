@@ -10,7 +10,7 @@ use image::{Rgb, RgbImage};
 use crate::config::OnCorrupt;
 use crate::decode::Modality;
 use crate::draw::Draw;
-use crate::error::DataError;
+use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
 use crate::source::Source;
@@ -26,8 +26,20 @@ const WAVE: (u32, u32) = (256, 64);
 /// Most frames of a clip that are drawn, evenly spaced.
 const MAX_FRAMES: u32 = 16;
 
-/// Draws samples `ids` into a PNG file, and returns how many. One that cannot be read leaves a gap
-/// where `on_corrupt` says so.
+/// What was drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// Samples in the picture.
+    pub num_drawn: usize,
+    /// Samples in a row of it.
+    pub num_columns: usize,
+    /// The class of each sample, in their order: its name, or its number where it has none. Empty
+    /// for one without a label, or that is a gap.
+    pub classes: Vec<String>,
+}
+
+/// Draws samples `ids` into a PNG file. One that cannot be read leaves a gap where `on_corrupt` says
+/// so.
 ///
 /// # Errors
 ///
@@ -37,7 +49,7 @@ pub fn preview(
     ids: &[u64],
     on_corrupt: OnCorrupt,
     path: &Path,
-) -> Result<usize, DataError> {
+) -> Result<Preview, DataError> {
     let shape = source.shape();
     let (width, height) = size(shape);
     let columns = match shape.modality {
@@ -51,10 +63,15 @@ pub fn preview(
         rows * (height + GAP) + GAP,
         BACKGROUND,
     );
+    let names = source.classes();
     let (mut sample, mut num_drawn) = (vec![0; shape.num_bytes()], 0);
+    let mut classes = vec![String::new(); ids.len()];
     for (at, &id) in (0..).zip(ids) {
-        match source.read(id, Draw::NONE, &mut sample) {
-            Ok(()) => num_drawn += 1,
+        match source.read(id, Draw::NONE, &mut sample).and_then(|()| source.label(id)) {
+            Ok(label) => {
+                num_drawn += 1;
+                classes[at as usize] = label.map_or(String::new(), |label| named(label, &names));
+            }
             Err(error) if on_corrupt == OnCorrupt::Skip && error.is_of_one_sample() => {
                 tracing::warn!(%error, "sample skipped");
                 continue;
@@ -69,7 +86,13 @@ pub fn preview(
     let written = sheet.write_with_encoder(PngEncoder::new(&mut png));
     written.expect("a picture in memory can be written");
     file::write_synced(path, &[png.get_ref()])?;
-    Ok(num_drawn)
+    Ok(Preview { num_drawn, num_columns: columns as usize, classes })
+}
+
+/// A class as a person knows it.
+fn named(label: i64, names: &[String]) -> String {
+    let name = usize::try_from(label).ok().and_then(|number| names.get(number));
+    name.map_or_else(|| label.to_string(), |name| one_line(name))
 }
 
 /// Width and height of a drawn sample.
@@ -131,6 +154,7 @@ fn wave(shape: SampleShape, sample: &[u8], put: &mut dyn FnMut(u32, u32, Rgb<u8>
 mod tests {
     use super::*;
 
+    /// Two samples, of which the second has a label.
     struct Two(SampleShape);
 
     impl Source for Two {
@@ -151,25 +175,33 @@ mod tests {
                 _ => Ok(()),
             }
         }
+        fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+            Ok((id == 1).then_some(1))
+        }
+        fn classes(&self) -> Vec<String> {
+            vec!["cat".to_owned(), "dog".to_owned()]
+        }
         fn fingerprint(&self) -> String {
             String::new()
         }
     }
 
-    fn drawn(shape: SampleShape) -> RgbImage {
+    fn sheet_of(shape: SampleShape) -> RgbImage {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sheet.png");
-        assert_eq!(preview(&Two(shape), &[1, 0], OnCorrupt::Fail, &path).unwrap(), 2);
+        let drawn = preview(&Two(shape), &[1, 0], OnCorrupt::Fail, &path).unwrap();
+        assert_eq!((drawn.num_drawn, drawn.classes), (2, vec!["dog".to_owned(), String::new()]));
         let broken = [7, 0];
         assert!(preview(&Two(shape), &broken, OnCorrupt::Fail, &path.join("x")).is_err());
         let gap = folder.path().join("gap.png");
-        assert_eq!(preview(&Two(shape), &broken, OnCorrupt::Skip, &gap).unwrap(), 1);
+        let drawn = preview(&Two(shape), &broken, OnCorrupt::Skip, &gap).unwrap();
+        assert_eq!((drawn.num_drawn, drawn.classes.concat()), (1, String::new()));
         image::load_from_memory(&std::fs::read(path).unwrap()).unwrap().into_rgb8()
     }
 
     #[test]
     fn pictures_stand_side_by_side() {
-        let sheet = drawn(SampleShape::image(1, 3, 4));
+        let sheet = sheet_of(SampleShape::image(1, 3, 4));
         assert_eq!(sheet.dimensions(), (2 * (4 + 2) + 2, 3 + 2 + 2));
         assert_eq!(sheet.get_pixel(0, 0), &BACKGROUND);
         assert_eq!((sheet.get_pixel(2, 2).0, sheet.get_pixel(8, 4).0), ([100; 3], [0; 3]));
@@ -177,8 +209,11 @@ mod tests {
 
     #[test]
     fn clips_are_rows_of_frames_and_sound_is_a_line() {
-        assert_eq!(drawn(SampleShape::video(3, 5, 6, 7)).dimensions(), (5 * 7 + 4 + 4, 2 * 8 + 2));
-        let sheet = drawn(SampleShape::audio(2, 1000, 8000));
+        assert_eq!(
+            sheet_of(SampleShape::video(3, 5, 6, 7)).dimensions(),
+            (5 * 7 + 4 + 4, 2 * 8 + 2)
+        );
+        let sheet = sheet_of(SampleShape::audio(2, 1000, 8000));
         assert_eq!(sheet.dimensions(), (256 + 4, 2 * 66 + 2));
         // Sample 0 is silence: a line in the middle, and dark elsewhere.
         assert_eq!(sheet.get_pixel(100, 2 + 66 + 31).0, [120, 200, 255]);

@@ -80,6 +80,12 @@ impl ShardContent {
         self.labels.len() as u64 / 8
     }
 
+    /// One more than the largest label; 0 without any.
+    pub(crate) fn num_classes(&self) -> u64 {
+        let labels = self.labels.as_chunks().0.iter().map(|eight| i64::from_le_bytes(*eight));
+        labels.max().map_or(0, |largest| (largest + 1) as u64)
+    }
+
     /// Whether every sample has a label; a shard has labels for all of its samples or for none.
     pub(crate) fn has_labels(&self) -> bool {
         self.num_samples > 0 && self.num_labels() == self.num_samples
@@ -153,6 +159,8 @@ pub(crate) struct Shard {
     labels_at: Option<u64>,
     /// The same of the numbers of groups.
     groups_at: Option<u64>,
+    /// What labels are below, if the manifest says it.
+    num_classes: Option<u64>,
     /// Where the first sample starts in the file.
     samples_at: u64,
     /// Where each compressed sample ends behind that; empty if they are not compressed.
@@ -231,24 +239,59 @@ impl Shard {
             let info = tensor(&metadata, name, dtype, &[num_samples]).map_err(wrong)?;
             Ok(Some(data_at + info.data_offsets.0 as u64))
         };
-        let (labels_at, groups_at) = (column("labels", Dtype::I64)?, column("groups", Dtype::U64)?);
-        if manifest.has_groups() && groups_at.is_none() {
+        let columns = (column("labels", Dtype::I64)?, column("groups", Dtype::U64)?);
+        if manifest.has_groups() && columns.1.is_none() {
             return Err(wrong("has no tensor \"groups\", the manifest says it has".to_owned()));
         }
         let sample_bytes = shape.num_bytes();
-        Ok(Self { path, blob, sample_bytes, labels_at, groups_at, samples_at, ends, crcs })
+        let num_classes = manifest.noted_classes();
+        let (labels_at, groups_at) = columns;
+        Ok(Self {
+            path,
+            blob,
+            sample_bytes,
+            labels_at,
+            groups_at,
+            num_classes,
+            samples_at,
+            ends,
+            crcs,
+        })
     }
 
     /// Number of a sample's class, if there are labels.
     ///
     /// # Errors
     ///
-    /// As [`Shard::read`].
+    /// As [`Shard::read`]; a number that is out of range is damage.
     pub(crate) fn label(&self, index: u64) -> Result<Option<i64>, DataError> {
         let Some(start) = self.labels_at else { return Ok(None) };
         let mut label = [0; 8];
         self.read_bytes(index, start + 8 * index, &mut label)?;
-        Ok(Some(i64::from_le_bytes(label)))
+        let label = i64::from_le_bytes(label);
+        if label < 0 || self.num_classes.is_some_and(|classes| label as u64 >= classes) {
+            let expected = match self.num_classes {
+                Some(classes) => format!("below {classes}, the classes of the manifest"),
+                None => "0 or more".to_owned(),
+            };
+            let problem = format!("has label {label}, expected {expected}");
+            return Err(DataError::CorruptSample {
+                shard: self.path.clone(),
+                sample: index,
+                problem,
+            });
+        }
+        Ok(Some(label))
+    }
+
+    /// The labels of all samples as they stand there, if there are labels.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::ReadSample`] if the system fails.
+    pub(crate) fn labels(&self) -> Result<Option<Vec<i64>>, DataError> {
+        let eights = self.column(self.labels_at)?;
+        Ok(eights.map(|eights| eights.into_iter().map(i64::from_le_bytes).collect()))
     }
 
     /// For each sample a number that it shares with the others of its file; none if that was not
@@ -258,10 +301,16 @@ impl Shard {
     ///
     /// [`DataError::ReadSample`] if the system fails.
     pub(crate) fn groups(&self) -> Result<Option<Vec<u64>>, DataError> {
-        let Some(start) = self.groups_at else { return Ok(None) };
+        let eights = self.column(self.groups_at)?;
+        Ok(eights.map(|eights| eights.into_iter().map(u64::from_le_bytes).collect()))
+    }
+
+    /// Eight bytes a sample, from where they start.
+    fn column(&self, start: Option<u64>) -> Result<Option<Vec<[u8; 8]>>, DataError> {
+        let Some(start) = start else { return Ok(None) };
         let mut bytes = vec![0; 8 * self.crcs.len()];
         self.read_bytes(0, start, &mut bytes)?;
-        Ok(Some(bytes.as_chunks().0.iter().map(|eight| u64::from_le_bytes(*eight)).collect()))
+        Ok(Some(bytes.as_chunks().0.to_vec()))
     }
 
     /// Samples in this shard.

@@ -102,7 +102,8 @@ fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<Stri
     let mut sample = vec![0; manifest.shape.num_bytes()];
     let mut num_damaged = 0;
     for index in 0..shard.num_samples() {
-        if let Err(error) = shard.read(index, &mut sample) {
+        let checked = shard.read(index, &mut sample).and_then(|()| shard.label(index));
+        if let Err(error) = checked {
             num_damaged += 1;
             if num_damaged <= MAX_SAMPLES_NAMED {
                 messages.push(message_of(error));

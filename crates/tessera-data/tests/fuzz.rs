@@ -68,6 +68,7 @@ fn read_all(config: &DataConfig) {
     match source::open(config, "train") {
         Ok(source) => {
             let mut sample = vec![0; source.shape().num_bytes()];
+            one_line(source.num_classes().err());
             for id in 0..source.num_samples().min(50) {
                 let outcome = source.read(id, Draw::NONE, &mut sample);
                 one_line(outcome.err());
@@ -183,6 +184,24 @@ fn numpy_arrays() {
     fs::write(folder.path().join("a.npy"), bytes).unwrap();
     let config = of(DataKind::Npy, &folder.path().join("a.npy"));
     target(&folder, "a.npy", &config, &|_| {});
+}
+
+#[test]
+fn labels_of_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, element: &str, shape: &str, bytes: &[u8]| {
+        let header =
+            format!("{{'descr': '{element}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut array = b"\x93NUMPY\x01\x00".to_vec();
+        array.extend((header.len() as u16).to_le_bytes());
+        array.extend(header.as_bytes());
+        array.extend(bytes);
+        fs::write(folder.path().join(name), array).unwrap();
+    };
+    write("a.npy", "|u1", "(4, 2, 3)", &[0; 24]);
+    write("a_labels.npy", "<i4", "(4,)", &[1; 16]);
+    let config = of(DataKind::Npy, &folder.path().join("a.npy"));
+    target(&folder, "a_labels.npy", &config, &|_| {});
 }
 
 #[test]

@@ -46,6 +46,34 @@ fn data(kind: &str) -> DataConfig {
     }
 }
 
+/// A source whose samples have labels.
+struct Labeled(Arc<dyn Source>);
+
+impl Source for Labeled {
+    fn num_samples(&self) -> u64 {
+        self.0.num_samples()
+    }
+    fn shape(&self) -> SampleShape {
+        self.0.shape()
+    }
+    fn read(&self, id: u64, draw: Draw, out: &mut [u8]) -> Result<(), DataError> {
+        self.0.read(id, draw, out)
+    }
+    fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        Ok(Some(label_of(id)))
+    }
+    fn has_labels(&self) -> bool {
+        true
+    }
+    fn fingerprint(&self) -> String {
+        self.0.fingerprint()
+    }
+}
+
+fn label_of(id: u64) -> i64 {
+    (id * 7 % 10) as i64
+}
+
 /// The samples of each step from `start` to `end`, over all ranks of a world.
 fn steps(
     config: &DataConfig,
@@ -58,11 +86,15 @@ fn steps(
     for rank in 0..world_size {
         let order = Order::Shuffled(source.sampler(config, 11));
         let plan = train_plan(start, end, GLOBAL_BATCH, rank, world_size);
-        let loader = Loader::new(Arc::clone(&source), order, plan, options).unwrap();
+        let options = LoadOptions { labels: true, ..options };
+        let source = Arc::new(Labeled(Arc::clone(&source)));
+        let loader = Loader::new(source, order, plan, options).unwrap();
         for batch in loader {
             let batch: Batch = batch.unwrap();
             let (ids, pixels) = &mut steps[(batch.step - start) as usize];
             assert_eq!(batch.global, batch.step * GLOBAL_BATCH..(batch.step + 1) * GLOBAL_BATCH);
+            let labels = batch.ids.iter().map(|&id| label_of(id));
+            assert!(labels.eq(batch.labels.iter().copied()), "labels are those of the samples");
             ids.extend(&batch.ids);
             pixels.extend(batch.pixels());
         }

@@ -9,10 +9,13 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tessera_control::ExitCode;
 use tessera_data::{
     DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, Grouping,
-    MAX_PREVIEW, OnCorrupt, PackOptions,
+    MAX_PREVIEW, OnCorrupt, PackOptions, Preview,
 };
 
 use crate::failure::Failure;
+
+/// Most classes whose samples are told one by one.
+const MAX_CLASSES_LISTED: usize = 20;
 
 /// Pack, check and describe data sets.
 #[derive(Debug, Args)]
@@ -28,9 +31,10 @@ enum DataCommand {
     /// Check every byte of a packed data set, or of tar archives against their indices; exits
     /// with 6 if any is wrong.
     Verify(VerifyArgs),
-    /// Describe a packed data set from its manifest.
+    /// Describe a packed data set from its manifest and labels.
     Inspect(InspectArgs),
-    /// Draw some samples of a split side by side: pictures, frames of clips, waveforms.
+    /// Draw some samples of a split side by side (pictures, frames of clips, waveforms), and print
+    /// their classes.
     Preview(PreviewArgs),
     /// Read tar archives from beginning to end and keep an index beside each, with checksums.
     Index(IndexArgs),
@@ -226,7 +230,34 @@ fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let ids: Vec<u64> = (0..count).map(|position| sampler.sample_at(position).id).collect();
     let drawn =
         tessera_data::preview(&*source, &ids, data.on_corrupt, &args.out).map_err(failure)?;
-    writeln!(io::stdout(), "drew {drawn} samples of {} into {}", args.split, args.out.display())?;
+    let mut stdout = io::stdout().lock();
+    let (num, out) = (drawn.num_drawn, args.out.display());
+    writeln!(stdout, "drew {num} samples of {} into {out}", args.split)?;
+    if drawn.classes.iter().any(|class| !class.is_empty()) {
+        writeln!(stdout, "their classes, row by row:")?;
+        write_classes(&mut stdout, &drawn)?;
+    }
+    Ok(())
+}
+
+/// The classes of a sheet as they stand in it: a line for each row of pictures.
+fn write_classes(out: &mut dyn Write, drawn: &Preview) -> io::Result<()> {
+    let shown = |class: &str| match class {
+        "" => "-".to_owned(),
+        class => class.to_owned(),
+    };
+    let widest = |column: usize| {
+        let column = drawn.classes.iter().skip(column).step_by(drawn.num_columns);
+        column.map(|class| shown(class).chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..drawn.num_columns).map(widest).collect();
+    for row in drawn.classes.chunks(drawn.num_columns) {
+        let mut line = String::new();
+        for (class, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("  {:<width$}", shown(class)));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
     Ok(())
 }
 
@@ -286,7 +317,11 @@ fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()
     writeln!(out, "{}, format version {}", summary.path.display(), summary.version)?;
     writeln!(out, "  shape        {shape}")?;
     for (name, split) in &summary.splits {
-        let labels = if split.labels { "with labels" } else { "without labels" };
+        let labels = match (split.labels, summary.num_classes) {
+            (false, _) => "without labels".to_owned(),
+            (true, Some(classes)) => format!("with labels of {classes} classes"),
+            (true, None) => "with labels".to_owned(),
+        };
         writeln!(
             out,
             "  {name:<12} {} samples in {} shards, {}, {labels}",
@@ -302,6 +337,7 @@ fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()
             list(&split.pixel_variance)
         )?;
     }
+    write_counts(out, summary)?;
     if !summary.classes.is_empty() {
         let (first, more) = summary.classes.split_at(summary.classes.len().min(20));
         let more = if more.is_empty() { "" } else { ", ..." };
@@ -318,6 +354,36 @@ fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()
         writeln!(out, "  {:<12} {note}", "")?;
     }
     writeln!(out, "  fingerprint  {}", summary.fingerprint)
+}
+
+/// Samples of each class, a line for each split; their range where there are many classes.
+fn write_counts(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()> {
+    for (name, split) in &summary.splits {
+        let Some(counts) = &split.samples_per_class else { continue };
+        let title = format!("{name} has");
+        if counts.len() > MAX_CLASSES_LISTED {
+            let (least, most) = (counts.iter().min(), counts.iter().max());
+            let (least, most) = (least.unwrap_or(&0), most.unwrap_or(&0));
+            let classes = counts.len();
+            let without = counts.iter().filter(|count| **count == 0).count();
+            let without = match without {
+                0 => String::new(),
+                without => format!("; {without} classes have none"),
+            };
+            writeln!(
+                out,
+                "  {title:<12} {least} to {most} samples of each of {classes} classes{without}"
+            )?;
+            continue;
+        }
+        let of_class = |(number, count): (usize, &u64)| match summary.classes.get(number) {
+            Some(class) => format!("{count} of {class}"),
+            None => format!("{count} of class {number}"),
+        };
+        let counted: Vec<String> = counts.iter().enumerate().map(of_class).collect();
+        writeln!(out, "  {title:<12} {}", counted.join(", "))?;
+    }
+    Ok(())
 }
 
 /// Numbers of the channels, one after another.

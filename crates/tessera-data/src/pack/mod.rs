@@ -125,7 +125,7 @@ fn identity(options: &PackOptions, splits: &[Split]) -> String {
     let DataConfig { holdout, split, member, .. } = &options.data;
     let divided = format!("{holdout} {split:?} {member:?}");
     let described =
-        format!("2 {fingerprints:?} {shard_samples} {zstd_level:?} {on_corrupt:?} {divided}");
+        format!("3 {fingerprints:?} {shard_samples} {zstd_level:?} {on_corrupt:?} {divided}");
     file::sha256_of(described.as_bytes())
 }
 
@@ -139,8 +139,12 @@ fn pack_into(
     let total = splits.iter().map(|(_, source)| source.num_samples()).sum();
     let done = AtomicU64::new(0);
     let sample_done = |count| progress(done.fetch_add(count, Ordering::Relaxed) + count, total);
-    let mut files: Vec<_> = splits.iter().flat_map(|(_, source)| source.origin()).collect();
-    files.dedup();
+    let mut files: Vec<String> = Vec::new();
+    for file in splits.iter().flat_map(|(_, source)| source.origin()) {
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
     let format = serde_json::to_value(options.data.kind).expect("a kind is plain data");
     let format = format.as_str().expect("a kind is a word").to_owned();
     let compression = options.zstd_level.map(|_| Compression::Zstd);
@@ -168,17 +172,23 @@ fn pack_into(
                 _ => Some(shard::write(partial.path(), &file, shape, &content)?),
             };
             let (labels, num_labels) = (content.has_labels(), content.num_labels());
-            let done = PackedShard { file, entry, labels, num_labels, moments, skipped };
+            let num_classes = content.num_classes();
+            let done =
+                PackedShard { file, entry, labels, num_labels, num_classes, moments, skipped };
             partial.add(&done)?;
             packed.push(done);
         }
         let num_labels: u64 = packed.iter().map(|shard| shard.num_labels).sum();
+        let num_classes = packed.iter().map(|shard| shard.num_classes).max().unwrap_or(0);
         let mut entry = split_entry(&options.data.path, name, packed)?;
         entry.skipped.extend(source.skipped());
         if num_labels > 0 && !entry.labels {
             let all = entry.num_samples;
             let note = format!("no labels in {name}: {num_labels} of {all} samples have one");
             manifest.source.notes.push(note);
+        }
+        if entry.labels && manifest.classes.is_empty() {
+            manifest.num_classes = manifest.num_classes.max(Some(num_classes));
         }
         manifest.splits.insert((*name).to_owned(), entry);
     }

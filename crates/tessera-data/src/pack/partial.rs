@@ -33,6 +33,8 @@ pub(crate) struct PackedShard {
     pub(crate) labels: bool,
     /// Samples in it that have a label.
     pub(crate) num_labels: u64,
+    /// One more than the largest of them; 0 without any.
+    pub(crate) num_classes: u64,
     pub(crate) moments: Moments,
     pub(crate) skipped: Vec<String>,
 }

@@ -34,6 +34,12 @@ pub(crate) trait Files: Send + Sync {
     /// Number of its class, if it has one.
     fn label(&self, index: usize) -> Result<Option<i64>, DataError>;
 
+    /// Whether any file has a class.
+    fn has_labels(&self) -> bool;
+
+    /// Number of classes; none if no file has one.
+    fn num_classes(&self) -> Result<Option<u64>, DataError>;
+
     /// Names of the classes by their numbers, if they have names.
     fn classes(&self) -> Vec<String> {
         Vec::new()
@@ -186,6 +192,14 @@ impl Files for FolderFiles {
 
     fn label(&self, index: usize) -> Result<Option<i64>, DataError> {
         Ok(self.files[index].class.map(i64::from))
+    }
+
+    fn has_labels(&self) -> bool {
+        !self.classes.is_empty()
+    }
+
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        Ok(self.has_labels().then_some(self.classes.len() as u64))
     }
 
     fn classes(&self) -> Vec<String> {

@@ -285,6 +285,8 @@ pub(crate) struct IdxSource {
     shape: SampleShape,
     images: Vec<u8>,
     labels: Option<Vec<u8>>,
+    /// The files of labels of all splits.
+    label_files: Vec<PathBuf>,
     files: Vec<String>,
     fingerprint: String,
 }
@@ -323,7 +325,9 @@ impl IdxSource {
         hasher.update(&images);
         let paths = [Some(&found.images), found.labels.as_ref()];
         let files = paths.into_iter().flatten().map(|path| file::name_of(path)).collect();
-        Ok(Self { shape, images, labels, files, fingerprint: hasher.finish() })
+        let label_files = splits.iter().filter_map(|split| split.labels.clone()).collect();
+        let fingerprint = hasher.finish();
+        Ok(Self { shape, images, labels, label_files, files, fingerprint })
     }
 }
 
@@ -344,6 +348,23 @@ impl Source for IdxSource {
 
     fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
         Ok(self.labels.as_ref().map(|labels| i64::from(labels[id as usize])))
+    }
+
+    fn has_labels(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// One more than the largest label of all splits.
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        if !self.has_labels() {
+            return Ok(None);
+        }
+        let mut largest = 0;
+        for path in &self.label_files {
+            let labels = IdxReader::open_labels(path)?.read_all()?;
+            largest = labels.into_iter().fold(largest, u8::max);
+        }
+        Ok(Some(u64::from(largest) + 1))
     }
 
     fn origin(&self) -> Vec<String> {

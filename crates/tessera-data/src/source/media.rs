@@ -181,6 +181,14 @@ impl Source for MediaSource {
         self.files.label(self.place(id).0)
     }
 
+    fn has_labels(&self) -> bool {
+        self.files.has_labels()
+    }
+
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        self.files.num_classes()
+    }
+
     fn groups(&self) -> Result<Groups, DataError> {
         let Some(starts) = &self.starts else { return Ok(Groups::Single) };
         let of_file = |ends: &[u64]| std::iter::repeat_n(ends[0], (ends[1] - ends[0]) as usize);

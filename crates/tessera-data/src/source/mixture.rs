@@ -138,6 +138,41 @@ impl Source for MixtureSource {
         }))
     }
 
+    fn has_labels(&self) -> bool {
+        self.parts.iter().any(|(_, part)| part.has_labels())
+    }
+
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        let refused = |problem| Err(DataError::Config { key: "mixture", problem });
+        let without = self.parts.iter().position(|(_, part)| !part.has_labels());
+        match without {
+            Some(_) if !self.has_labels() => return Ok(None),
+            Some(part) => {
+                let problem =
+                    format!("has parts with and without labels: part {} has none", part + 1);
+                return refused(problem);
+            }
+            None if !self.classes.is_empty() => return Ok(Some(self.classes.len() as u64)),
+            None => {}
+        }
+        let mut num_classes = None;
+        for (number, (_, part)) in (1..).zip(&self.parts) {
+            let there = part.num_classes()?;
+            if let Some(known) = num_classes
+                && there != Some(known)
+            {
+                let problem = format!(
+                    "has parts with other numbers of classes, part 1 has {known} and part {number} \
+                     has {}: take parts of the same classes, or give the classes of all parts names",
+                    there.unwrap_or(0)
+                );
+                return refused(problem);
+            }
+            num_classes = num_classes.or(there);
+        }
+        Ok(num_classes)
+    }
+
     fn groups(&self) -> Result<Groups, DataError> {
         let (mut all, mut is_single) = (Vec::new(), true);
         for ((_, part), &start) in self.parts.iter().zip(&self.starts) {

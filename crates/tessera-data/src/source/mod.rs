@@ -22,9 +22,11 @@ use crate::source::webdataset::TarFiles;
 use crate::store::RemoteConfig;
 
 mod archives;
+mod arrays;
 mod compressed;
 mod files;
 pub mod idx;
+mod labels;
 mod media;
 mod mixture;
 pub(crate) mod names;
@@ -69,12 +71,28 @@ pub trait Source: Send + Sync {
     /// they see the same data.
     fn fingerprint(&self) -> String;
 
-    /// Number of the sample's class, if it has one.
+    /// Number of the sample's class, if it has one: at least 0, and below
+    /// [`Source::num_classes`].
     ///
     /// # Errors
     ///
-    /// As [`Source::read`].
+    /// As [`Source::read`]; a number that is out of that range is damage.
     fn label(&self, _id: u64) -> Result<Option<i64>, DataError> {
+        Ok(None)
+    }
+
+    /// Whether samples have labels; single ones may lack theirs.
+    fn has_labels(&self) -> bool {
+        false
+    }
+
+    /// Number of classes, the same in every split where that can be known; labels are below it.
+    /// None if there are no labels. Reads every label where nothing says it before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`]; [`DataError::Config`] of a mixture whose parts disagree.
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
         Ok(None)
     }
 
@@ -169,7 +187,7 @@ fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataE
         }
         DataKind::Idx => Arc::new(IdxSource::open(path, split)?),
         DataKind::Cifar => Arc::new(RecordSource::open_cifar(path, split)?),
-        DataKind::Npy => records::open_arrays(config, split)?,
+        DataKind::Npy => arrays::open_arrays(config, split)?,
         DataKind::Folder => {
             let files = FolderFiles::open(config, split)?;
             Arc::new(MediaSource::new(Box::new(files), config)?)

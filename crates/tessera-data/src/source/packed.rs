@@ -28,6 +28,8 @@ pub struct PackedSource {
     /// Whether all samples have labels.
     labels: bool,
     classes: Vec<String>,
+    /// Number of classes, if the manifest says it.
+    noted_classes: Option<u64>,
     /// Which samples were made from one file, if that was noted.
     groups: Option<Grouping>,
 }
@@ -93,8 +95,9 @@ impl PackedSource {
         }
         tracing::debug!(split, num_samples = total, num_shards = shards.len(), hashed, "opened");
         let (shape, labels) = (manifest.shape, entry.labels);
+        let noted_classes = manifest.noted_classes();
         let Manifest { classes, groups, .. } = manifest;
-        Ok(Self { shape, fingerprint, shards, starts, labels, classes, groups })
+        Ok(Self { shape, fingerprint, shards, starts, labels, classes, noted_classes, groups })
     }
 
     /// The shard of a sample, and the sample's number in it.
@@ -135,6 +138,23 @@ impl Source for PackedSource {
             (Ok(shard), sample) => shard.label(sample),
             (Err(skipped), sample) => Err(skipped.corrupt(sample)),
         }
+    }
+
+    fn has_labels(&self) -> bool {
+        self.labels
+    }
+
+    /// Where the manifest does not say it, one more than the largest label of this split.
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        if !self.labels || self.noted_classes.is_some() {
+            return Ok(self.noted_classes.filter(|_| self.labels));
+        }
+        let mut largest = -1;
+        for shard in self.shards.iter().flatten() {
+            let labels = shard.labels()?.unwrap_or_default();
+            largest = labels.into_iter().fold(largest, i64::max);
+        }
+        Ok(Some((largest + 1) as u64))
     }
 
     fn groups(&self) -> Result<Groups, DataError> {

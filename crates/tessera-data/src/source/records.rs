@@ -9,18 +9,17 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::config::DataConfig;
-use crate::decode::has_extension;
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
 use crate::file;
 use crate::shape::SampleShape;
-use crate::source::files::{list_files, no_split};
-use crate::source::splits::{Division, Place, Unit};
-use crate::source::subset::Subset;
+use crate::source::files::list_files;
+use crate::source::labels::Labels;
 use crate::source::{Source, assert_read, splits};
+
+/// Classes of CIFAR-10 and, of the fine labels, of CIFAR-100.
+const CIFAR_CLASSES: [u64; 2] = [10, 100];
 
 /// Pixels of a channel of CIFAR.
 const CIFAR_PIXELS: usize = 32 * 32;
@@ -39,6 +38,8 @@ pub(crate) struct RecordSource {
     files: Vec<RecordFile>,
     shape: SampleShape,
     layout: Layout,
+    /// Labels that lie in a file of their own.
+    labels: Option<Labels>,
     fingerprint: String,
 }
 
@@ -116,15 +117,19 @@ impl RecordSource {
             }
             files.push(RecordFile { path, file, offset: 0, num_records: bytes / record_bytes });
         }
-        Self::new(files, SampleShape::image(3, 32, 32), Layout::Cifar { num_labels })
+        Self::new(files, SampleShape::image(3, 32, 32), Layout::Cifar { num_labels }, None)
     }
 
-    /// The array at `path`.
+    /// The array at `path`, and its labels; `all_labels` are those of all splits.
     ///
     /// # Errors
     ///
-    /// [`DataError::Array`] if it is no array of pictures, or not whole.
-    fn open_array(path: &Path) -> Result<Self, DataError> {
+    /// [`DataError::Array`] if it is no array of pictures, or not whole, or its labels are not.
+    pub(crate) fn open_array(
+        path: &Path,
+        labels: Option<&Path>,
+        all_labels: &[PathBuf],
+    ) -> Result<Self, DataError> {
         let read_error = |source| DataError::Read { path: path.to_owned(), source };
         let wrong = |problem: String| DataError::Array {
             path: path.to_owned(),
@@ -169,15 +174,22 @@ impl RecordSource {
         }
         let record =
             RecordFile { path: path.to_owned(), file: reader.into_inner(), offset, num_records };
-        Self::new(vec![record], shape, Layout::ChannelsLast)
+        let labels = labels.map(|labels| Labels::open(labels, path, num_records, all_labels));
+        Self::new(vec![record], shape, Layout::ChannelsLast, labels.transpose()?)
     }
 
-    fn new(files: Vec<RecordFile>, shape: SampleShape, layout: Layout) -> Result<Self, DataError> {
+    fn new(
+        files: Vec<RecordFile>,
+        shape: SampleShape,
+        layout: Layout,
+        labels: Option<Labels>,
+    ) -> Result<Self, DataError> {
         let mut hasher = file::Hasher::default();
-        for file in &files {
-            hasher.update(format!("{}\n", file::quick_identity(&file.path)?).as_bytes());
+        let labels_path = labels.as_ref().map(Labels::path);
+        for path in files.iter().map(|file| file.path.as_path()).chain(labels_path) {
+            hasher.update(format!("{}\n", file::quick_identity(path)?).as_bytes());
         }
-        Ok(Self { files, shape, layout, fingerprint: hasher.finish() })
+        Ok(Self { files, shape, layout, labels, fingerprint: hasher.finish() })
     }
 
     fn num_labels(&self) -> usize {
@@ -228,70 +240,6 @@ fn cifar_file(path: &Path) -> Option<(usize, &'static str)> {
     }
 }
 
-/// The array for `split` at `data.path`: the file itself, of which a part is held out, or in a
-/// folder `train.npy` and `test.npy` (or names that begin so, or that `data.split` gives).
-///
-/// # Errors
-///
-/// [`DataError::NoFiles`], [`DataError::NoSplit`], [`DataError::Array`], [`DataError::Config`] or
-/// [`DataError::Truncated`].
-pub(crate) fn open_arrays(data: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
-    let DataConfig { path, holdout, .. } = data;
-    splits::check(split)?;
-    if !path.is_dir() {
-        return part_of_array(path, path, split, *holdout);
-    }
-    let mut files = list_files(path)?;
-    files.retain(|file| has_extension(&file::name_of(file), &["npy"]));
-    if files.is_empty() {
-        return Err(DataError::NoFiles { path: path.to_owned(), extensions: "npy".to_owned() });
-    }
-    files.sort_unstable();
-    if let ([file], true) = (files.as_slice(), data.split.is_empty()) {
-        return part_of_array(path, file, split, *holdout);
-    }
-    let names: Vec<String> = files.iter().map(|file| file::name_of(file)).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let division = Division::of(&names, Unit::Array, data)?;
-    let of = |wanted: &[Place]| -> Vec<&PathBuf> {
-        let files = files.iter().zip(&division.places);
-        files.filter(|(_, place)| wanted.contains(place)).map(|(file, _)| file).collect()
-    };
-    // Without an array for the test, a part of the one for training is held out.
-    let (train, test) = (of(&[Place::Train, Place::ByName]), of(&[Place::Test]));
-    let found = if split == splits::TEST && !test.is_empty() { &test } else { &train };
-    match found.as_slice() {
-        [file] if test.is_empty() => part_of_array(path, file, split, *holdout),
-        [file] => Ok(Arc::new(RecordSource::open_array(file)?)),
-        [] => Err(no_split(path, split)),
-        found => Err(DataError::Array {
-            path: path.to_owned(),
-            problem: format!(
-                "holds {} arrays for split {split:?} ({}), expected one: name them train.npy and \
-                 test.npy, or say with data.split which is which",
-                found.len(),
-                splits::listed(
-                    &found.iter().filter_map(|file| file.file_name()?.to_str()).collect::<Vec<_>>()
-                )
-            ),
-        }),
-    }
-}
-
-/// The part of an array that belongs to `split`, by the hash of its samples' numbers.
-fn part_of_array(
-    root: &Path,
-    array: &Path,
-    split: &str,
-    holdout: f64,
-) -> Result<Arc<dyn Source>, DataError> {
-    let all = Arc::new(RecordSource::open_array(array)?);
-    match Subset::by_hash(all, split, holdout)? {
-        Some(subset) => Ok(Arc::new(subset)),
-        None => Err(no_split(root, split)),
-    }
-}
-
 impl Source for RecordSource {
     fn num_samples(&self) -> u64 {
         self.files.iter().map(|file| file.num_records).sum()
@@ -319,14 +267,38 @@ impl Source for RecordSource {
     }
 
     fn label(&self, id: u64) -> Result<Option<i64>, DataError> {
+        if let Some(labels) = &self.labels {
+            return labels.get(id).map(Some);
+        }
         let Some(last) = self.num_labels().checked_sub(1) else { return Ok(None) };
         let mut label = [0];
         self.read_record(id, last, &mut label)?;
+        if u64::from(label[0]) >= CIFAR_CLASSES[last] {
+            let (file, at) = self.record(id);
+            return Err(DataError::CorruptFile {
+                container: file.path.clone(),
+                sample: at.to_string(),
+                problem: format!("has label {}, expected below {}", label[0], CIFAR_CLASSES[last]),
+            });
+        }
         Ok(Some(i64::from(label[0])))
     }
 
+    fn has_labels(&self) -> bool {
+        self.labels.is_some() || self.num_labels() > 0
+    }
+
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        match &self.labels {
+            Some(labels) => labels.num_classes().map(Some),
+            None => Ok(self.num_labels().checked_sub(1).map(|last| CIFAR_CLASSES[last])),
+        }
+    }
+
     fn origin(&self) -> Vec<String> {
-        self.files.iter().map(|file| file::name_of(&file.path)).collect()
+        let labels = self.labels.as_ref().map(Labels::path);
+        let paths = self.files.iter().map(|file| file.path.as_path()).chain(labels);
+        paths.map(file::name_of).collect()
     }
 
     fn fingerprint(&self) -> String {

@@ -134,6 +134,14 @@ impl Source for Subset {
         self.inner.label(self.ids[id as usize])
     }
 
+    fn has_labels(&self) -> bool {
+        self.inner.has_labels()
+    }
+
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        self.inner.num_classes()
+    }
+
     fn groups(&self) -> Result<Groups, DataError> {
         let groups = match self.inner.groups()? {
             Groups::Of(groups) => groups,

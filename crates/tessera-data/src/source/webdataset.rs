@@ -7,6 +7,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
@@ -36,6 +37,8 @@ pub(crate) struct TarFiles {
     samples: Vec<TarSample>,
     notes: Vec<String>,
     fingerprint: String,
+    /// The largest class, once it was asked for.
+    largest_class: OnceLock<Option<i64>>,
 }
 
 /// An archive, and where its bytes are.
@@ -131,7 +134,8 @@ impl TarFiles {
         }
         samples.shrink_to_fit();
         let fingerprint = hasher.finish();
-        Ok(Self { root, archives, samples, notes, fingerprint })
+        let largest_class = OnceLock::new();
+        Ok(Self { root, archives, samples, notes, fingerprint, largest_class })
     }
 
     /// Reads a member and checks it. What a cache holds wrongly is fetched again, once.
@@ -190,9 +194,30 @@ impl Files for TarFiles {
         let bytes = self.read_member(index, class)?;
         let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
         match number {
-            Some(number) => Ok(Some(number)),
+            Some(number) if number >= 0 => Ok(Some(number)),
+            Some(number) => {
+                let problem = format!("has a class (cls) of {number}, expected 0 or more");
+                Err(self.corrupt(index, problem))
+            }
             None => Err(self.corrupt(index, "has a class (cls) that is no number".to_owned())),
         }
+    }
+
+    fn has_labels(&self) -> bool {
+        self.samples.iter().any(|sample| sample.class.is_some())
+    }
+
+    /// One more than the largest class of this split. Each is a member of its own, so all are read,
+    /// once. A class that cannot be read is the error of its sample, when that is read.
+    fn num_classes(&self) -> Result<Option<u64>, DataError> {
+        if !self.has_labels() {
+            return Ok(None);
+        }
+        let largest = self.largest_class.get_or_init(|| {
+            let labels = (0..self.samples.len()).into_par_iter();
+            labels.filter_map(|index| self.label(index).ok().flatten()).max()
+        });
+        Ok(Some(largest.map_or(0, |largest| largest as u64 + 1)))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -6,6 +6,7 @@ mod archives;
 mod arrays;
 mod containers;
 mod ffmpeg;
+mod labels;
 mod media;
 mod packing;
 mod pictures;
