@@ -43,6 +43,10 @@ pub struct DataConfig {
     pub folds: u64,
     /// Which part that is, from 0, below `folds`.
     pub fold: u64,
+    /// Part of the samples of the split `train` that is used, in (0, 1]. Files are drawn by a hash of
+    /// their names, so alike for all runs, each with all of its samples, and a smaller part is inside
+    /// of a larger one. The split `test` stays whole. For a mixture, set it in each part.
+    pub fraction: f64,
     /// How pictures become samples.
     pub image: ImageConfig,
     /// How sound becomes samples.
@@ -177,6 +181,7 @@ impl Default for DataConfig {
             split: SplitConfig::default(),
             folds: 0,
             fold: 0,
+            fraction: 1.0,
             image: ImageConfig::default(),
             audio: AudioConfig::default(),
             video: VideoConfig::default(),
@@ -231,6 +236,10 @@ impl DataConfig {
         if !(0.0..1.0).contains(&self.holdout) {
             let problem = format!("must be in [0, 1), not {}", self.holdout);
             return Err(DataError::Config { key: "holdout", problem });
+        }
+        if !(self.fraction > 0.0 && self.fraction <= 1.0) {
+            let problem = format!("must be in (0, 1], not {}", self.fraction);
+            return Err(DataError::Config { key: "fraction", problem });
         }
         self.split.check().map_err(|(key, problem)| DataError::Config { key, problem })?;
         let has_names = [DataKind::Folder, DataKind::Webdataset, DataKind::Npy];
@@ -298,6 +307,7 @@ impl DataConfig {
             ("modality", self.modality != none.modality),
             ("member", self.member != none.member),
             ("holdout", self.holdout != none.holdout && self.holdout != 0.0),
+            ("fraction", self.fraction != none.fraction),
             ("image", self.image != none.image),
             ("audio", self.audio != none.audio),
             ("video", self.video != none.video),
@@ -379,8 +389,10 @@ mod tests {
         assert!(told.starts_with("data.mixture.1: data.path is empty: set it to"), "{told}");
         assert!(message(mixture(part(0.0, DataKind::Synthetic))).contains("weights are above 0"));
         assert!(DataConfig { holdout: 0.0, ..good.clone() }.validate().is_ok());
-        let told = message(DataConfig { holdout: 0.5, ..good });
+        let told = message(DataConfig { holdout: 0.5, ..good.clone() });
         assert!(told.starts_with("data.holdout of a mixture is that of its parts"), "{told}");
+        let told = message(DataConfig { fraction: 0.5, ..good });
+        assert!(told.starts_with("data.fraction of a mixture is that of its parts"), "{told}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tessera_data::{
 
 const GLOBAL_BATCH: u64 = 70;
 
-/// Small drawn pictures, in an order of one of the three kinds.
+/// Small drawn pictures, in an order of one of three kinds, or a part of them.
 fn data(kind: &str) -> DataConfig {
     let synthetic = |num_train| SyntheticConfig {
         height: 3,
@@ -42,6 +42,7 @@ fn data(kind: &str) -> DataConfig {
             ],
             ..DataConfig::default()
         },
+        "fraction" => DataConfig { fraction: 0.4, ..plain(800) },
         _ => plain(333),
     }
 }
@@ -105,7 +106,7 @@ fn steps(
 /// Steps 0 to 12 pass the end of an epoch of 333 samples twice.
 #[test]
 fn every_world_sees_the_same_global_batches() {
-    for kind in ["global", "two levels", "mixture"] {
+    for kind in ["global", "two levels", "mixture", "fraction"] {
         let config = data(kind);
         let options = |prefetch, threads| LoadOptions { prefetch, threads, ..Default::default() };
         let expected = steps(&config, (0, 12), 1, options(1, 1));
@@ -124,7 +125,7 @@ fn every_world_sees_the_same_global_batches() {
 /// One resume, two, and a change of the world at each.
 #[test]
 fn a_resume_continues_the_order_on_any_world() {
-    for kind in ["global", "two levels", "mixture"] {
+    for kind in ["global", "two levels", "mixture", "fraction"] {
         let config = data(kind);
         let whole = steps(&config, (0, 12), 3, LoadOptions::default());
         for (first, second) in [(1, 2), (4, 5), (5, 11), (6, 7)] {

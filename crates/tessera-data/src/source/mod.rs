@@ -169,10 +169,14 @@ pub enum Groups {
 /// Missing, truncated or damaged data is found here, before the run starts.
 pub fn open(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {
     config.validate()?;
-    if config.folds > 0 {
-        return Ok(Arc::new(Subset::fold(open_split(config, TRAIN)?, config, split)?));
+    let whole = match config.folds {
+        0 => open_split(config, split)?,
+        _ => Arc::new(Subset::fold(open_split(config, TRAIN)?, config, split)?),
+    };
+    if split == TRAIN && config.fraction < 1.0 {
+        return Ok(Arc::new(Subset::fraction(whole, config.fraction)?));
     }
-    open_split(config, split)
+    Ok(whole)
 }
 
 fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataError> {

@@ -263,9 +263,19 @@ pub(crate) fn check(split: &str) -> Result<(), DataError> {
 
 /// Whether a sample of this name is in the held-out part of `share`.
 pub(crate) fn is_held_out(name: &str, share: f64) -> bool {
-    let digest = file::digest_of(name.as_bytes());
+    (hash_of(name) as f64) < share * 2f64.powi(64)
+}
+
+/// Where a file of this name stands when a part of the data is drawn. Whether it is held out says
+/// nothing about that.
+pub(crate) fn place_in_fraction(name: &str) -> u64 {
+    hash_of(&format!("data.fraction {name}"))
+}
+
+fn hash_of(text: &str) -> u64 {
+    let digest = file::digest_of(text.as_bytes());
     let (head, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
-    (u64::from_be_bytes(*head) as f64) < share * 2f64.powi(64)
+    u64::from_be_bytes(*head)
 }
 
 /// The split that the name of a folder or an archive says: it is a word, or begins with one that
