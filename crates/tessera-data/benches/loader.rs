@@ -53,7 +53,10 @@ fn main() {
     let packed = packed.expect("it was just packed");
     let two_level = DataConfig { shuffle: Shuffle::TwoLevel, ..DataConfig::default() };
     println!("| global | {:.0} |", ns_a_place(&Sampler::new(1, 1_000_000_000)));
-    println!("| two-level (of {SAMPLES}) | {:.0} |", ns_a_place(&packed.sampler(&two_level, 1)));
+    println!(
+        "| two-level (of {SAMPLES}) | {:.0} |",
+        ns_a_place(&packed.sampler(&two_level.shuffling(), 1))
+    );
 }
 
 fn config(kind: DataKind, path: PathBuf) -> DataConfig {
@@ -62,7 +65,7 @@ fn config(kind: DataKind, path: PathBuf) -> DataConfig {
 
 fn samples_a_second(data: &DataConfig, threads: usize) -> f64 {
     let source = source::open(data, "train").expect("it is a data set");
-    let order = Order::Shuffled(source.sampler(data, 0));
+    let order = Order::Shuffled(source.sampler(&data.shuffling(), 0));
     let options = LoadOptions { threads, ..LoadOptions::default() };
     let plan = train_plan(0, BATCHES, BATCH, 0, 1);
     let start = Instant::now();

@@ -1,18 +1,19 @@
 //! The `[data]` section of a configuration: where samples come from and how they are read.
 
+pub(crate) mod split;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Modality;
+use self::split::SplitConfig;
 use crate::decode::audio::AudioConfig;
 use crate::decode::image::ImageConfig;
 use crate::decode::video::VideoConfig;
 use crate::error::DataError;
-use crate::loader::LoadOptions;
+use crate::shape::Modality;
 use crate::shape::SampleShape;
-use crate::source::split_config::SplitConfig;
 use crate::store::{self, RemoteConfig};
 
 /// Where samples come from and how they are read.
@@ -125,6 +126,17 @@ pub enum Shuffle {
     TwoLevel,
 }
 
+/// The order of samples that a run asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shuffling {
+    /// All together, or on two levels.
+    pub kind: Shuffle,
+    /// Shards that two levels go through at a time, at least 1.
+    pub shards: usize,
+    /// Samples that two levels read one after another, at least 1.
+    pub block: u64,
+}
+
 /// What becomes of a sample that cannot be read, a value of [`DataConfig::on_corrupt`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -206,10 +218,9 @@ impl Default for SyntheticConfig {
 }
 
 impl DataConfig {
-    /// How a loader reads; labels are left where they are, for whoever needs them to ask for.
-    pub fn load_options(&self) -> LoadOptions {
-        let Self { prefetch, threads, on_corrupt, .. } = *self;
-        LoadOptions { prefetch, threads, on_corrupt, labels: false }
+    /// How samples are shuffled, where it is no mixture.
+    pub fn shuffling(&self) -> Shuffling {
+        Shuffling { kind: self.shuffle, shards: self.shuffle_shards, block: self.shuffle_block }
     }
 
     /// Rejects values that would only fail later. Looks at no file.

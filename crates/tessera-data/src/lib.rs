@@ -19,20 +19,22 @@ mod file;
 mod inspect;
 mod loader;
 mod manifest;
+mod open;
 mod pack;
 mod preview;
 mod sampler;
+mod samples;
 mod shape;
 mod shard;
-pub mod source;
+mod sources;
 mod store;
 mod verify;
 
 pub use batch::{Batch, BatchPlan, eval_plan, train_plan};
+pub use config::split::SplitConfig;
 pub use config::{
-    DataConfig, DataKind, MixturePart, OnCorrupt, Shuffle, SyntheticConfig, VerifyMode,
+    DataConfig, DataKind, MixturePart, OnCorrupt, Shuffle, Shuffling, SyntheticConfig, VerifyMode,
 };
-pub use decode::Modality;
 pub use decode::audio::{AudioConfig, Windows};
 pub use decode::image::{Crop, ImageConfig, Resize};
 pub use decode::video::VideoConfig;
@@ -47,8 +49,16 @@ pub use manifest::{
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
 pub use preview::{MAX_PREVIEW, Preview, preview};
 pub use sampler::{SamplePosition, Sampler, part};
-pub use shape::SampleShape;
-pub use source::split_config::SplitConfig;
-pub use source::{Groups, Source};
+pub use samples::{Groups, Source};
+pub use shape::{Modality, SampleShape};
 pub use store::{RemoteConfig, shown};
 pub use verify::{Problem, VerifyReport, verify};
+
+/// Where samples come from: [`source::open`] chooses a source from a configuration.
+pub mod source {
+    pub use crate::open::{index, open};
+    pub use crate::samples::{Groups, Source};
+    pub use crate::sources::idx;
+    pub use crate::sources::packed::PackedSource;
+    pub use crate::sources::synthetic::SyntheticSource;
+}

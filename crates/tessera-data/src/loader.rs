@@ -21,11 +21,11 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::batch::{Batch, BatchPlan};
-use crate::config::OnCorrupt;
+use crate::config::{DataConfig, OnCorrupt};
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
 use crate::sampler::{SamplePosition, Sampler};
-use crate::source::Source;
+use crate::samples::Source;
 
 /// Samples tried in place of one that cannot be read. That all of them fail says that it is not a
 /// sample that is broken.
@@ -68,6 +68,14 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self { prefetch: 4, threads: 0, on_corrupt: OnCorrupt::Fail, labels: false }
+    }
+}
+
+impl DataConfig {
+    /// How a loader reads; labels are left where they are, for whoever needs them to ask for.
+    pub fn load_options(&self) -> LoadOptions {
+        let Self { prefetch, threads, on_corrupt, .. } = *self;
+        LoadOptions { prefetch, threads, on_corrupt, labels: false }
     }
 }
 

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Modality;
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::shape::Modality;
 use crate::shape::SampleShape;
 use crate::store::{self, Store};
 

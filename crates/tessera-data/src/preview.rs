@@ -8,12 +8,12 @@ use image::codecs::png::PngEncoder;
 use image::{Rgb, RgbImage};
 
 use crate::config::OnCorrupt;
-use crate::decode::Modality;
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::samples::Source;
+use crate::shape::Modality;
 use crate::shape::SampleShape;
-use crate::source::Source;
 
 /// Most samples in one picture.
 pub const MAX_PREVIEW: u64 = 1024;

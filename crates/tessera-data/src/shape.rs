@@ -1,13 +1,51 @@
-//! Shape of a sample: what is in it, and how its bytes lie.
+//! What a sample is of, and its shape: what is in it, and how its bytes lie.
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::decode::Modality;
 
 /// Largest sample that is believed: 1 GiB.
 const MAX_SAMPLE_BYTES: u64 = 1 << 30;
+
+/// What a sample is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// A picture: jpg, png, webp, bmp, gif (its first frame), tiff (its first page), pnm.
+    #[default]
+    Image,
+    /// Sound: wav, rf64, flac, ogg, mp3; through FFmpeg opus, m4a, aiff, caf, au, w64, sph.
+    Audio,
+    /// A film: mp4, m4v, webm, mkv, mov, avi, animated gif, or a folder of pictures.
+    Video,
+}
+
+impl Modality {
+    /// Names of its formats, for people.
+    pub(crate) fn names(self) -> &'static str {
+        match self {
+            Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
+            Self::Audio => "wav, flac, ogg, mp3, opus, m4a, aiff, caf, au, w64 or sph",
+            Self::Video => "mp4, m4v, webm, mkv, mov, avi or gif",
+        }
+    }
+
+    /// Extensions of its files, in lower case.
+    pub(crate) fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => &[
+                "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm",
+                "ppm", "pgm", "pbm",
+            ],
+            Self::Audio => &[
+                "wav", "wave", "bwf", "rf64", "w64", "flac", "ogg", "oga", "opus", "mp3", "m4a",
+                "aif", "aiff", "aifc", "caf", "au", "sph",
+            ],
+            Self::Video => &["mp4", "m4v", "webm", "mkv", "mov", "avi", "gif"],
+        }
+    }
+}
 
 /// Shape of a sample. Its elements lie in the order frames, height, width, channels: unsigned
 /// bytes of pictures and video, signed 16-bit integers (little endian) of audio.

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::decode::Modality;
 use crate::error::{DataError, one_line};
 use crate::file;
 use crate::manifest::{Compression, Manifest, ShardEntry};
+use crate::shape::Modality;
 use crate::shape::SampleShape;
 use crate::store::{Blob, Sequential};
 

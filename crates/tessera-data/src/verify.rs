@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::error::DataError;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ShardEntry};
 use crate::shard::Shard;
-use crate::source::webdataset::{self, CheckedArchive};
+use crate::sources::webdataset::{self, CheckedArchive};
 use crate::store::{RemoteConfig, Store};
 
 /// Damaged samples named for each shard; the rest is counted.

@@ -85,7 +85,7 @@ fn steps(
     let source = source::open(config, "train").unwrap();
     let mut steps = vec![(Vec::new(), Vec::new()); (end - start) as usize];
     for rank in 0..world_size {
-        let order = Order::Shuffled(source.sampler(config, 11));
+        let order = Order::Shuffled(source.sampler(&config.shuffling(), 11));
         let plan = train_plan(start, end, GLOBAL_BATCH, rank, world_size);
         let options = LoadOptions { labels: true, ..options };
         let source = Arc::new(Labeled(Arc::clone(&source)));

@@ -72,7 +72,7 @@ pub fn data(
     let open_s = start.elapsed().as_secs_f64();
     let (global, rank, world_size) = (config.train.global_batch, comm.rank(), comm.world_size());
     let sample_bytes = source.shape().num_bytes();
-    let order = Order::Shuffled(source.sampler(&config.data, config.seed));
+    let order = Order::Shuffled(source.sampler(&config.data.shuffling(), config.seed));
     let plan = train_plan(0, batches + 1, global, rank, world_size);
     let mut loader = Loader::new(source, order, plan, config.data.load_options())?;
     let (mut first_batch_s, mut num_samples, mut batch_size) = (0.0, 0, 0);

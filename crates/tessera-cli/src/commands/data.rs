@@ -225,7 +225,7 @@ fn insert(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), 
 fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let data = data_config(&args.format, &args.path, &args.set)?;
     let source = tessera_data::source::open(&data, &args.split).map_err(failure)?;
-    let sampler = source.sampler(&data, args.seed);
+    let sampler = source.sampler(&data.shuffling(), args.seed);
     let count = args.count.min(source.num_samples());
     let ids: Vec<u64> = (0..count).map(|position| sampler.sample_at(position).id).collect();
     let drawn =

@@ -12,10 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tessera_resample::{Cut, resize};
 
+use crate::decode::Problem;
 use crate::decode::jpeg::{self, Jpeg};
-use crate::decode::{Modality, Problem};
 use crate::draw::{Draw, Purpose};
-use crate::shape::SampleShape;
+use crate::shape::{Modality, SampleShape};
 
 /// How pictures become samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

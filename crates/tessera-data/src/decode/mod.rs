@@ -14,48 +14,6 @@ pub(crate) mod video;
 mod wav;
 mod whole;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-/// What a sample is of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Modality {
-    /// A picture: jpg, png, webp, bmp, gif (its first frame), tiff (its first page), pnm.
-    #[default]
-    Image,
-    /// Sound: wav, rf64, flac, ogg, mp3; through FFmpeg opus, m4a, aiff, caf, au, w64, sph.
-    Audio,
-    /// A film: mp4, m4v, webm, mkv, mov, avi, animated gif, or a folder of pictures.
-    Video,
-}
-
-impl Modality {
-    /// Names of its formats, for people.
-    pub(crate) fn names(self) -> &'static str {
-        match self {
-            Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
-            Self::Audio => "wav, flac, ogg, mp3, opus, m4a, aiff, caf, au, w64 or sph",
-            Self::Video => "mp4, m4v, webm, mkv, mov, avi or gif",
-        }
-    }
-
-    /// Extensions of its files, in lower case.
-    pub(crate) fn extensions(self) -> &'static [&'static str] {
-        match self {
-            Self::Image => &[
-                "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm",
-                "ppm", "pgm", "pbm",
-            ],
-            Self::Audio => &[
-                "wav", "wave", "bwf", "rf64", "w64", "flac", "ogg", "oga", "opus", "mp3", "m4a",
-                "aif", "aiff", "aifc", "caf", "au", "sph",
-            ],
-            Self::Video => &["mp4", "m4v", "webm", "mkv", "mov", "avi", "gif"],
-        }
-    }
-}
-
 /// Why a file gives no sample; the words of either complete "sample ...".
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -83,4 +41,13 @@ impl From<Problem> for String {
 pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else { return false };
     extensions.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+/// Whether a system left this file beside those of a user.
+pub(crate) fn is_litter(name: &str) -> bool {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let names = [".DS_Store", "Thumbs.db", "desktop.ini"];
+    file.starts_with("._")
+        || names.iter().any(|litter| litter.eq_ignore_ascii_case(file))
+        || folders.split('/').any(|folder| folder == "__MACOSX")
 }

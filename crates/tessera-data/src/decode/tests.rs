@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::has_extension;
 use super::image::{self, Picture};
-use super::{Modality, has_extension};
+use crate::shape::Modality;
 
 /// Names and bytes of all pictures, sorted.
 fn pictures() -> Vec<(String, Vec<u8>)> {

@@ -17,10 +17,9 @@ use crate::decode::audio::Windows;
 use crate::decode::ffmpeg::{self, EACH_FRAME};
 use crate::decode::image::{self as pictures, ImageConfig, Picture, Resize};
 use crate::decode::timeline::{self, Timeline};
-use crate::decode::{Modality, has_extension};
+use crate::decode::{has_extension, is_litter};
 use crate::draw::{Draw, Purpose};
-use crate::shape::SampleShape;
-use crate::source::names::is_litter;
+use crate::shape::{Modality, SampleShape};
 
 /// Bytes of clips that are decoded at a time, at least one clip.
 const SEGMENT_BYTES: usize = 64 << 20;

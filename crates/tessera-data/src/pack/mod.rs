@@ -19,14 +19,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use self::moments::Moments;
-use self::partial::{PackedShard, Partial};
+use self::partial::{PackedShard, Partial, output_error, write_error};
 use crate::config::{DataConfig, OnCorrupt};
 use crate::draw::Draw;
 use crate::error::{DataError, DataErrorKind};
 use crate::file;
 use crate::manifest::{Compression, Grouping, Manifest, SourceDescription, SplitEntry};
+use crate::open::open;
+use crate::samples::{Groups, Source};
 use crate::shard::{self, ShardContent};
-use crate::source::{self, Groups, Source};
 
 /// Samples in a shard unless asked otherwise.
 pub const DEFAULT_SHARD_SAMPLES: u64 = 8192;
@@ -108,8 +109,8 @@ type Split = (&'static str, Arc<dyn Source>);
 
 /// The splits that the input has; `train` is always there.
 fn open_splits(config: &DataConfig) -> Result<Vec<Split>, DataError> {
-    let mut splits = vec![("train", source::open(config, "train")?)];
-    match source::open(config, "test") {
+    let mut splits = vec![("train", open(config, "train")?)];
+    match open(config, "test") {
         Ok(test) => splits.push(("test", test)),
         Err(DataError::NoSplit { .. }) => {}
         Err(error) => return Err(error),
@@ -351,12 +352,4 @@ fn check_target(target: &Path) -> Result<(), DataError> {
         }
         Err(source) => Err(write_error(target, source)),
     }
-}
-
-fn output_error(path: &Path, problem: &str) -> DataError {
-    DataError::Output { path: path.to_owned(), problem: problem.to_owned() }
-}
-
-fn write_error(path: &Path, source: io::Error) -> DataError {
-    DataError::Write { path: path.to_owned(), source }
 }

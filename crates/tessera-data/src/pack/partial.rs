@@ -14,7 +14,6 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::moments::Moments;
-use super::{output_error, write_error};
 use crate::error::DataError;
 use crate::file;
 use crate::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
@@ -175,4 +174,14 @@ fn parent_of(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A folder that cannot be packed into.
+pub(crate) fn output_error(path: &Path, problem: &str) -> DataError {
+    DataError::Output { path: path.to_owned(), problem: problem.to_owned() }
+}
+
+/// A file that cannot be written.
+pub(crate) fn write_error(path: &Path, source: io::Error) -> DataError {
+    DataError::Write { path: path.to_owned(), source }
 }

@@ -5,7 +5,8 @@
 //! the round says which. The n-th place of a part in a run is the n-th position of its own order,
 //! so each part is seen in full epochs of its own, and everything is a function of the position.
 
-use super::{Permutation, SamplePosition, Sampler, mix};
+use super::permutation::{Permutation, mix};
+use super::{SamplePosition, Sampler};
 
 /// Places of a round.
 const ROUND: u64 = 10_000;

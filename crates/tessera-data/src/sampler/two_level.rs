@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::{Permutation, mix};
+use super::permutation::{Permutation, mix};
 
 /// Epochs whose windows are remembered: a batch may touch two.
 const EPOCHS_KEPT: usize = 2;

@@ -21,7 +21,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, RetryConfig};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::RemoteConfig;
+use super::config::RemoteConfig;
 use super::url::{shown, split_query};
 
 /// First pause before another attempt, and the longest.

@@ -21,16 +21,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::config::RemoteConfig;
 pub use self::url::shown;
-pub(crate) use self::url::{lasting, split_list, split_query};
+pub(crate) use self::url::{is_remote, lasting, split_list, split_query};
 use crate::error::DataError;
-
-/// Schemes of paths that lie elsewhere.
-const SCHEMES: [&str; 4] = ["s3://", "gs://", "http://", "https://"];
-
-/// Whether a path lies elsewhere.
-pub(crate) fn is_remote(path: &Path) -> bool {
-    path.to_str().is_some_and(|path| SCHEMES.iter().any(|scheme| path.starts_with(scheme)))
-}
 
 /// A folder of files, here or elsewhere.
 pub(crate) enum Store {

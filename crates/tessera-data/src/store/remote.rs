@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use object_store::path::Path as ObjectPath;
 
-use super::RemoteConfig;
 use super::cache::{Cache, default_folder};
 use super::client::{Client, Target};
+use super::config::RemoteConfig;
 use super::url::{lasting, shown, split_query};
 use crate::error::DataError;
 use crate::file;

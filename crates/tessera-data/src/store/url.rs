@@ -27,9 +27,17 @@ const AZURE: [&str; 16] = [
     "sks", "skv",
 ];
 
+/// Schemes of paths that lie elsewhere.
+const SCHEMES: [&str; 4] = ["s3://", "gs://", "http://", "https://"];
+
+/// Whether a path lies elsewhere.
+pub(crate) fn is_remote(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| SCHEMES.iter().any(|scheme| path.starts_with(scheme)))
+}
+
 /// A path, URL or list for people: without user, password, and what is behind a question mark.
 pub fn shown(path: &Path) -> PathBuf {
-    let one = |item: &str| match super::is_remote(Path::new(item)) {
+    let one = |item: &str| match is_remote(Path::new(item)) {
         true => {
             let (url, query) = split_query(item);
             let url = without_user(url);

@@ -67,7 +67,7 @@ fn archives_are_indexed_once_and_read_in_any_order() {
 
     // Two shards of five: in each epoch of the two-level order one after the other.
     let order = DataConfig { shuffle: Shuffle::TwoLevel, shuffle_shards: 1, ..data.clone() };
-    let sampler = source.sampler(&order, 3);
+    let sampler = source.sampler(&order.shuffling(), 3);
     let archives: Vec<u64> = (0..10).map(|at| sampler.sample_at(at).id / 5).collect();
     assert!(
         archives == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1] || archives == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]

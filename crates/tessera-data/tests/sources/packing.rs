@@ -23,7 +23,7 @@ fn parts_of_a_mixture_come_by_weight_and_must_have_one_shape() {
     let source = source::open(&data, "train").unwrap();
     assert_eq!(source.num_samples(), 2);
     assert_eq!(read(&*source, 1, Draw::NONE), picture(2, 2, 2).into_raw());
-    let sampler = source.sampler(&data, 0);
+    let sampler = source.sampler(&data.shuffling(), 0);
     let second = (0..10_000).filter(|&at| sampler.sample_at(at).id == 1).count();
     assert_eq!(second, 2500);
     assert!(refused(&mixture(vec![part("a", 1.0), part("c", 1.0)])).contains("other shapes"));

@@ -26,7 +26,7 @@ pub fn training_batches(
     device: RankDevice,
 ) -> Result<Loader<HostBytes>, TrainError> {
     let TrainConfig { seed, data, train, .. } = config;
-    let order = Order::Shuffled(source.sampler(data, *seed));
+    let order = Order::Shuffled(source.sampler(&data.shuffling(), *seed));
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let plan = train_plan(start_step, train.steps, train.global_batch, rank, world_size);
     let take = move |num_bytes| HostBytes::new(&device, num_bytes).map_err(io::Error::other);

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::decode::video::is_frame;
-use crate::decode::{Modality, has_extension};
+use crate::decode::{has_extension, is_litter};
 use crate::error::one_line;
+use crate::shape::Modality;
 
 /// Kinds that are told one by one; the rest is summed up.
 const MAX_KINDS: usize = 8;
@@ -82,15 +83,6 @@ pub(crate) fn text_of(name: &[u8]) -> String {
         }
     }
     text
-}
-
-/// Whether a system left this file beside those of a user.
-pub(crate) fn is_litter(name: &str) -> bool {
-    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
-    let names = [".DS_Store", "Thumbs.db", "desktop.ini"];
-    file.starts_with("._")
-        || names.iter().any(|litter| litter.eq_ignore_ascii_case(file))
-        || folders.split('/').any(|folder| folder == "__MACOSX")
 }
 
 /// The extension of a file with its dot, in lower case, as the kind of what is not read.

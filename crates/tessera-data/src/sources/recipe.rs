@@ -7,11 +7,11 @@ use crate::decode::audio::{AudioConfig, Sound, Windows};
 use crate::decode::image::{self, ImageConfig, Picture, Resize};
 use crate::decode::pcm;
 use crate::decode::video::{Clips, Film, VideoConfig};
-use crate::decode::{Modality, Problem, has_extension};
+use crate::decode::{Problem, has_extension};
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
-use crate::shape::SampleShape;
-use crate::source::files::Files;
+use crate::shape::{Modality, SampleShape};
+use crate::sources::files::Files;
 
 /// What is made of each file.
 #[derive(Debug, Clone)]

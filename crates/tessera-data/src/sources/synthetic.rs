@@ -12,8 +12,8 @@ use crate::config::SyntheticConfig;
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
+use crate::samples::{Source, assert_read};
 use crate::shape::SampleShape;
-use crate::source::{Source, assert_read};
 
 /// Width of a soft edge in pixels.
 const EDGE_PIXELS: f32 = 1.5;

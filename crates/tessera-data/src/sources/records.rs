@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::draw::Draw;
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::samples::{Source, assert_read};
 use crate::shape::SampleShape;
-use crate::source::files::list_files;
-use crate::source::labels::Labels;
-use crate::source::{Source, assert_read, splits};
+use crate::sources::files::list_files;
+use crate::sources::labels::Labels;
+use crate::sources::splits;
 
 /// Classes of CIFAR-10 and, of the fine labels, of CIFAR-100.
 const CIFAR_CLASSES: [u64; 2] = [10, 100];

@@ -15,12 +15,13 @@ use rayon::prelude::*;
 use crate::config::{DataConfig, OnCorrupt};
 use crate::error::DataError;
 use crate::file;
-use crate::source::archives::{self, Archive};
-use crate::source::compressed;
-use crate::source::files::{Files, no_split};
-use crate::source::names::{Tally, is_news};
-use crate::source::splits::{self, Division, Unit};
-use crate::source::tar_index::{self, Member, TarIndex};
+use crate::sources::archives::{self, Archive};
+use crate::sources::compressed;
+use crate::sources::files::{Files, no_split};
+use crate::sources::names::{Tally, is_news};
+use crate::sources::splits::{self, Division, Unit};
+use crate::sources::tar_index::{self, TarIndex};
+use crate::sources::tar_member::Member;
 use crate::store::{self, Blob, RemoteConfig};
 
 /// Member that holds the number of a sample's class, as text.

@@ -9,9 +9,9 @@ use crate::config::{DataConfig, OnCorrupt, VerifyMode};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::manifest::{self, Grouping, Manifest};
+use crate::samples::{Groups, Source, assert_read};
 use crate::shape::SampleShape;
 use crate::shard::Shard;
-use crate::source::{Groups, Source, assert_read};
 use crate::store::{self, Store};
 
 /// Up to this size [`VerifyMode::Auto`] hashes every shard: about a second.

@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::decode::is_litter;
 use crate::error::DataError;
-use crate::source::files::list_files;
-use crate::source::names::{Tally, is_litter, is_news, kind_of, text_of};
-use crate::source::pattern::{self, Expanded};
+use crate::sources::files::list_files;
+use crate::sources::names::{Tally, is_news, kind_of, text_of};
+use crate::sources::pattern::{self, Expanded};
 use crate::store::{self, Blob, RemoteConfig, Store};
 
 /// How names of archives end. Of those behind `.tar`, what the file begins with says how it is read.

@@ -9,8 +9,9 @@ use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
 use crate::sampler::Permutation;
+use crate::samples::{Groups, Source};
 use crate::shape::SampleShape;
-use crate::source::{Groups, Source, splits};
+use crate::sources::splits;
 
 /// Samples of a source that belong to one split.
 pub(crate) struct Subset {
@@ -231,7 +232,8 @@ impl Source for Subset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{SyntheticSource, open};
+    use crate::open::open;
+    use crate::sources::synthetic::SyntheticSource;
 
     #[test]
     fn each_sample_is_tested_in_one_fold_and_trained_on_in_all_others() {

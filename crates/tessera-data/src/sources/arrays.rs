@@ -8,12 +8,13 @@ use crate::config::DataConfig;
 use crate::decode::has_extension;
 use crate::error::DataError;
 use crate::file;
-use crate::source::files::{list_files, no_split};
-use crate::source::labels::LabeledArray;
-use crate::source::records::RecordSource;
-use crate::source::splits::{Division, Place, Unit};
-use crate::source::subset::Subset;
-use crate::source::{Source, splits};
+use crate::samples::Source;
+use crate::sources::files::{list_files, no_split};
+use crate::sources::labels::LabeledArray;
+use crate::sources::records::RecordSource;
+use crate::sources::splits;
+use crate::sources::splits::{Division, Place, Unit};
+use crate::sources::subset::Subset;
 
 /// The array for `split` at `data.path`: the file itself, of which a part is held out, or in a
 /// folder `train.npy` and `test.npy` (or names that begin so, or that `data.split` gives).

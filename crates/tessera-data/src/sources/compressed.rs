@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::error::DataError;
 use crate::file;
-use crate::source::archives::Archive;
+use crate::sources::archives::Archive;
 use crate::store::{Blob, RemoteConfig, Sequential};
 
 /// How a file is compressed.

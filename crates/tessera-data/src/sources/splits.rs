@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 use crate::config::DataConfig;
+use crate::config::split::{SplitConfig, entries, longest};
 use crate::error::{DataError, one_line};
 use crate::file;
-use crate::source::split_config::{SplitConfig, entries, longest};
 
 /// The split for training.
 pub(crate) const TRAIN: &str = "train";

@@ -3,12 +3,8 @@
 
 use std::io::{self, Read};
 
-use crate::source::tar_index::Piece;
-use crate::source::tar_members::BLOCK;
+use crate::sources::tar_member::{BLOCK, Piece};
 use crate::store::Blob;
-
-/// Longest member with holes: its zeros take no room in the archive, but in memory.
-pub(crate) const MAX_SPARSE_BYTES: u64 = 4 << 30;
 
 /// What pax says about a member with holes.
 pub(crate) struct PaxSparse {

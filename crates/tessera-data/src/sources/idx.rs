@@ -14,9 +14,9 @@ use flate2::bufread::MultiGzDecoder;
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
+use crate::samples::{Source, assert_read};
 use crate::shape::SampleShape;
-use crate::source::files::list_files;
-use crate::source::{Source, assert_read};
+use crate::sources::files::list_files;
 
 /// Magic of a file of images: unsigned bytes, three axes.
 const IMAGES_MAGIC: u32 = 0x0000_0803;

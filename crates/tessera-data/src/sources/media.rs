@@ -11,10 +11,10 @@ use crate::config::{DataConfig, OnCorrupt};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
+use crate::samples::{Groups, Source, assert_read, starts_every};
 use crate::shape::SampleShape;
-use crate::source::files::Files;
-use crate::source::recipe::{Decoded, Recipe};
-use crate::source::{Groups, Source, assert_read, starts_every};
+use crate::sources::files::Files;
+use crate::sources::recipe::{Decoded, Recipe};
 
 /// Samples of one split, decoded when they are read.
 pub(crate) struct MediaSource {

@@ -7,14 +7,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::{DataConfig, MixturePart};
+use crate::config::{DataConfig, MixturePart, Shuffling};
 use crate::draw::Draw;
 use crate::error::DataError;
 use crate::file;
 use crate::sampler::{Sampler, mix};
+use crate::samples::{Groups, Source};
 use crate::shape::SampleShape;
-use crate::source::splits::{TEST, TRAIN};
-use crate::source::{self, Groups, Source};
+use crate::sources::splits::{TEST, TRAIN};
+
+/// Opens a split of a data set.
+type Open = dyn Fn(&DataConfig, &str) -> Result<Arc<dyn Source>, DataError>;
 
 /// The parts of a mixture, all of one split.
 pub(crate) struct MixtureSource {
@@ -29,24 +32,24 @@ pub(crate) struct MixtureSource {
 }
 
 impl MixtureSource {
-    /// Opens `split` of every part. For an evaluation it is enough that some parts have it, if the
+    /// Opens `split` of every part, each by `open`. For an evaluation it is enough that some parts have it, if the
     /// others hold nothing out.
     ///
     /// # Errors
     ///
-    /// As [`source::open`]; [`DataError::Config`] if the parts have samples of several shapes, or
+    /// As [`crate::source::open`]; [`DataError::Config`] if the parts have samples of several shapes, or
     /// some have a split `test` that others should have.
-    pub(crate) fn open(parts: &[MixturePart], split: &str) -> Result<Self, DataError> {
+    pub(crate) fn open(parts: &[MixturePart], split: &str, open: &Open) -> Result<Self, DataError> {
         let mut opened: Vec<(MixturePart, Arc<dyn Source>)> = Vec::new();
         let (mut starts, mut notes, mut classes) = (vec![0], Vec::new(), Vec::new());
         let (mut total, mut missing) = (0, Vec::new());
         for (number, part) in (1..).zip(parts) {
             let note = |words: &str| format!("part {number} of the mixture: {words}");
-            let source = match source::open(&part.data, split) {
+            let source = match open(&part.data, split) {
                 Err(error @ DataError::NoSplit { .. }) if split == TEST => {
                     notes.push(note(&format!("not in the split test, since {error}")));
                     // What it is trained on counts for the numbers of classes.
-                    classes.push(source::open(&part.data, TRAIN)?.classes());
+                    classes.push(open(&part.data, TRAIN)?.classes());
                     missing.push((number, part.data.holdout, error));
                     continue;
                 }
@@ -201,10 +204,10 @@ impl Source for MixtureSource {
         part.name(id)
     }
 
-    fn sampler(&self, _order: &DataConfig, seed: u64) -> Sampler {
+    fn sampler(&self, _order: &Shuffling, seed: u64) -> Sampler {
         let part = |(index, (part, source)): (usize, &(MixturePart, Arc<dyn Source>))| {
             let seed = mix(seed.wrapping_add(index as u64));
-            (part.weight, source.sampler(&part.data, seed))
+            (part.weight, source.sampler(&part.data.shuffling(), seed))
         };
         Sampler::mixture(seed, self.parts.iter().enumerate().map(part).collect())
     }

@@ -8,16 +8,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Component, Path};
 
-use crate::source::files::key;
-use crate::source::names::{is_litter, text_of};
-use crate::source::tar_index::{IndexedSample, Member, Piece};
-use crate::source::tar_sparse::{
-    MAX_SPARSE_BYTES, PaxSparse, bad_map, gnu_regions, pieces, read_map,
-};
+use crate::decode::is_litter;
+use crate::sources::files::key;
+use crate::sources::names::text_of;
+use crate::sources::tar_member::{BLOCK, IndexedSample, MAX_SPARSE_BYTES, Member, Piece};
+use crate::sources::tar_sparse::{PaxSparse, bad_map, gnu_regions, pieces, read_map};
 use crate::store::Blob;
-
-/// Bytes of a tar block.
-pub(crate) const BLOCK: u64 = 512;
 
 /// Kinds of what is left out.
 const NO_FILE: &str = "devices, pipes and the like";

@@ -10,9 +10,9 @@ use walkdir::WalkDir;
 use crate::config::DataConfig;
 use crate::error::{DataError, one_line};
 use crate::file;
-use crate::source::names::Named;
-use crate::source::pattern::{self, Expanded};
-use crate::source::splits::{self, Division, Unit};
+use crate::sources::names::Named;
+use crate::sources::pattern::{self, Expanded};
+use crate::sources::splits::{self, Division, Unit};
 
 /// Files by number, of one split, in an order that is the same on every machine.
 pub(crate) trait Files: Send + Sync {
