@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::CheckpointError;
-use crate::folder::{SUPERSEDED, folder_name, list};
+use crate::folder::{folder_name, list, set_aside};
 use crate::load::verify;
 use crate::manifest::Manifest;
 use crate::part::{Save, read_report, report_file};
@@ -69,21 +69,6 @@ pub fn commit(
 pub fn discard(storage: &Storage, checkpoints: &Path, save: &Save) -> Result<(), CheckpointError> {
     let partial = save.folder(checkpoints);
     if partial.exists() { storage.remove_folder(&partial) } else { Ok(()) }
-}
-
-/// Moves a checkpoint to where no resume finds it.
-pub(crate) fn set_aside(
-    storage: &Storage,
-    checkpoints: &Path,
-    path: &Path,
-) -> Result<(), CheckpointError> {
-    let folder = checkpoints.join(SUPERSEDED);
-    let target = folder.join(path.file_name().expect("a checkpoint has a name"));
-    storage.make_folder(&folder)?;
-    if target.exists() {
-        storage.remove_folder(&target)?;
-    }
-    storage.rename(path, &target)
 }
 
 fn remove_expired(storage: &Storage, checkpoints: &Path, retention: &Retention) -> Vec<u64> {

@@ -4,7 +4,7 @@ use safetensors::tensor::Dtype;
 use serde::Serialize;
 
 use crate::load::Checkpoint;
-use crate::part::HostTensor;
+use crate::tensor::HostTensor;
 
 /// How two checkpoints differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{OLDEST, VERSION};
+use crate::version::{OLDEST, VERSION};
 
 /// Why a checkpoint cannot be written or believed.
 #[derive(Debug, thiserror::Error)]

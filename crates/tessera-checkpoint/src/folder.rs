@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::commit::set_aside;
 use crate::error::{CheckpointError, CheckpointErrorKind};
 use crate::load::verify_files;
 use crate::manifest::{self, Manifest};
@@ -12,7 +11,7 @@ use crate::patience::patiently;
 use crate::storage::Storage;
 
 /// Folder of checkpoints that a resume has left behind.
-pub(crate) const SUPERSEDED: &str = "superseded";
+const SUPERSEDED: &str = "superseded";
 /// End of the name of a folder in the making.
 pub(crate) const PARTIAL: &str = ".partial";
 
@@ -123,6 +122,21 @@ pub fn supersede_after(
         }
     }
     Ok(())
+}
+
+/// Moves a checkpoint to where no resume finds it.
+pub(crate) fn set_aside(
+    storage: &Storage,
+    checkpoints: &Path,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    let folder = checkpoints.join(SUPERSEDED);
+    let target = folder.join(path.file_name().expect("a checkpoint has a name"));
+    storage.make_folder(&folder)?;
+    if target.exists() {
+        storage.remove_folder(&target)?;
+    }
+    storage.rename(path, &target)
 }
 
 /// Removes what runs that ended in the middle of a save have left.

@@ -11,17 +11,21 @@
 //! knows bytes and names: no torch, no ranks' transport, no model. The format is written down in
 //! `docs/formats.md`.
 
+mod additions;
 mod commit;
 mod diff;
 mod error;
 mod folder;
+mod hash;
 mod load;
 mod manifest;
 mod part;
 mod patience;
 mod retention;
 mod storage;
+mod tensor;
 pub mod upgrade;
+mod version;
 
 pub use commit::{Committed, commit, discard};
 pub use diff::{Difference, TensorDifference, diff};
@@ -29,20 +33,11 @@ pub use error::{CheckpointError, CheckpointErrorKind};
 pub use folder::{
     Verified, checkpoint_at, list, newest, newest_good, remove_partials, supersede_after,
 };
+pub use hash::sha256_hex;
 pub use load::{CheckedFile, Checkpoint, Survey, TensorInfo, survey, verify};
 pub use manifest::{FileEntry, Manifest};
-pub use part::{HostTensor, Save, num_files, write_part};
+pub use part::{Save, num_files, write_part};
 pub use retention::{BestMetric, Retention};
 pub use safetensors::tensor::Dtype;
 pub use storage::{Fate, Operation, Storage};
-
-/// SHA-256 in lower-case hex digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    hex(&Sha256::digest(bytes))
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+pub use tensor::HostTensor;

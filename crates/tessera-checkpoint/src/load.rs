@@ -9,11 +9,12 @@ use safetensors::tensor::{Metadata, SafeTensors};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::additions::additions;
 use crate::error::CheckpointError;
+use crate::hash::{hex, sha256_hex};
 use crate::manifest::{FileEntry, Manifest};
-use crate::part::HostTensor;
 use crate::patience::patiently;
-use crate::{hex, sha256_hex, upgrade};
+use crate::tensor::HostTensor;
 
 /// A safetensors header is not longer than this, by its own specification.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -51,7 +52,10 @@ impl Checkpoint {
             contents.push(bytes);
         }
         let mut checkpoint = Self { path: folder.to_owned(), manifest, contents };
-        let added = upgrade::additions(&checkpoint);
+        let added = match checkpoint.manifest.version {
+            1 => additions(&checkpoint.manifest, &checkpoint.tensors()),
+            _ => Vec::new(),
+        };
         if !added.is_empty() {
             let views = added.iter().map(|tensor| (tensor.name.as_str(), tensor.view()));
             let bytes = safetensors::serialize(views, None).expect("shapes are those of the bytes");

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::CheckpointError;
+use crate::hash::sha256_hex;
 use crate::patience::patiently;
-use crate::sha256_hex;
+use crate::version::{OLDEST, VERSION};
 
 /// Name of the manifest in a checkpoint's folder.
 pub(crate) const FILE: &str = "manifest.json";
@@ -17,13 +18,6 @@ pub(crate) const FILE: &str = "manifest.json";
 pub(crate) const HASH_FILE: &str = "manifest.sha256";
 /// What a manifest says of itself.
 const FORMAT: &str = "tessera-checkpoint";
-/// Version of the format that is written, and the newest that is read.
-///
-/// * 1: of some trainings without what version 2 added to the state ([`crate::upgrade`]).
-/// * 2: names the attempt that wrote it; fewer files than ranks where the state is small.
-pub(crate) const VERSION: u32 = 2;
-/// The oldest version that is read.
-pub(crate) const OLDEST: u32 = 1;
 
 /// `manifest.json` of a checkpoint. A reader ignores keys that it does not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,44 +1,17 @@
 //! A part of a checkpoint: one safetensors file that a rank writes.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CheckpointError;
 use crate::folder::{PARTIAL, folder_name};
+use crate::hash::sha256_hex;
 use crate::manifest::FileEntry;
-use crate::sha256_hex;
 use crate::storage::Storage;
-
-/// A tensor's values on the host, contiguous, little endian.
-#[derive(Debug, Clone)]
-pub struct HostTensor<'a> {
-    /// Kind of the values.
-    pub dtype: Dtype,
-    /// Sizes of the axes.
-    pub shape: Vec<usize>,
-    /// The values.
-    pub bytes: &'a [u8],
-}
-
-impl View for HostTensor<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
+use crate::tensor::HostTensor;
 
 /// Which save of which attempt: what another one has written is refused, however late it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,6 @@ use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, listen, socket_with};
 
 use crate::LaunchError;
-use crate::listener::host_name;
 
 /// Connections that may wait to be taken: all workers may knock at once.
 const WAITING: i32 = 4096;
@@ -174,6 +173,11 @@ fn ordered(found: Vec<Interface>) -> Vec<IpAddr> {
         .collect();
     offered.sort_by_key(worth);
     offered.into_iter().map(|one| one.address).collect()
+}
+
+/// Name of this host.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

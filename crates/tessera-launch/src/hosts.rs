@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::listener::host_name;
+use crate::addresses::host_name;
 use crate::{LaunchError, Vendor};
 
 /// How long a host may take to answer.

@@ -41,6 +41,7 @@ mod slurm;
 mod startup;
 mod supervision;
 mod watch;
+mod ways;
 mod worker;
 
 use std::ffi::OsString;

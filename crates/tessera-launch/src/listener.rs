@@ -110,11 +110,6 @@ impl Drop for Listener {
     }
 }
 
-/// Name of this host.
-pub(crate) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 /// Reads `source` line by line into the channel, on a thread of its own.
 pub(crate) fn forward_lines(
     source: impl Read + Send + 'static,

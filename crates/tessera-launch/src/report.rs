@@ -8,8 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tessera_control::{Attempt, Call, ExitCode, Phase, replace_json};
 
-use crate::run::Attempted;
-
 /// What is known of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerReport {
@@ -65,9 +63,9 @@ pub struct FailureReport {
 }
 
 impl FailureReport {
-    /// What an attempt has left.
+    /// What an attempt has left: its workers.
     pub(crate) fn of(
-        attempt: &Attempted,
+        workers: Vec<WorkerReport>,
         name: &Attempt,
         restarts: u32,
         world_size: usize,
@@ -80,7 +78,7 @@ impl FailureReport {
             world_size,
             exit_code: None,
             message: String::new(),
-            workers: attempt.workers.clone(),
+            workers,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::run_files::{LastWords, RunFiles};
 use crate::session::{Session, variable};
 use crate::supervision::{Limits, Supervision, Verdict};
 use crate::watch::{Places, Watch};
+use crate::ways::Ways;
 use crate::worker::check_libraries;
 use crate::{
     Ending, Host, LaunchError, LaunchOptions, Mpirun, Nproc, PbsJob, SlurmJob, Task, files,
@@ -126,7 +127,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
             let Verdict { code, message, .. } = attempt.verdict;
             return Ok(Ending { code, message, run_dir: None }.once_read(&results, &events));
         };
-        let report = FailureReport::of(&attempt, &name, restarts, world_size);
+        let report = FailureReport::of(attempt.workers, &name, restarts, world_size);
         let asked_to_stop = attempt.asked_to_stop;
         let (had_folder, verdict, mpirun_code) =
             (attempt.had_folder, attempt.verdict, attempt.mpirun_code);
@@ -223,23 +224,12 @@ impl Ending {
     }
 }
 
-/// Where what becomes of a run is told.
-#[derive(Clone, Copy)]
-pub(crate) struct Ways<'a> {
-    /// Who asks over HTTP.
-    pub(crate) exporter: Option<&'a Exporter>,
-    /// Standard output.
-    pub(crate) results: &'a Results,
-    /// The run folder, for a training.
-    pub(crate) files: Option<&'a RunFiles>,
-}
-
 /// How workers that were started once have fared.
-pub(crate) struct Attempted {
-    pub(crate) verdict: Verdict,
-    pub(crate) mpirun_code: Option<i32>,
-    pub(crate) workers: Vec<WorkerReport>,
-    pub(crate) asked_to_stop: bool,
+struct Attempted {
+    verdict: Verdict,
+    mpirun_code: Option<i32>,
+    workers: Vec<WorkerReport>,
+    asked_to_stop: bool,
     /// Whether they have had the run folder.
     had_folder: bool,
 }

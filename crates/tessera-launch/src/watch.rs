@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use tessera_control::{ExitCode, Message, read_record};
 
+use crate::addresses::host_name;
 use crate::banner::BannerFilter;
 use crate::display::{Display, Progress};
-use crate::listener::{Event, Stream, host_name};
+use crate::listener::{Event, Stream};
 use crate::processes::state_of;
 use crate::report::WorkerReport;
-use crate::run::Ways;
 use crate::session::Session;
 use crate::signals::{Stop, StopCounter, name};
 use crate::supervision::{Supervision, Verdict};
+use crate::ways::Ways;
 use crate::{LaunchOptions, Task, startup};
 
 /// Time between two looks at the clock, at mpirun and at all workers, of whom thousands may speak each second.
