@@ -240,3 +240,67 @@ fn without_a_split_for_the_test_a_run_is_trained_and_not_evaluated() {
     assert_eq!(code, Some(2), "{stderr}");
     assert!(errors(&stderr)[0].contains("there is nothing to evaluate on"), "{stderr}");
 }
+
+/// A part of the data: the same samples on one rank as on two, and other data to a checkpoint.
+#[test]
+fn a_fraction_is_trained_alike_on_every_world_and_never_changes_on_a_resume() {
+    let folder = TempDir::new().unwrap();
+    let set = packed(folder.path());
+    let path = format!("data.path={}", set.display());
+    let common = with(&SHORT, &["data.kind=packed", &path, "train.global_batch=8"]);
+    let halves = with(&common, &["data.fraction=0.5"]);
+    let mut found = Vec::new();
+    for nproc in [1, 2] {
+        let run_dir = folder.path().join(format!("half-{nproc}"));
+        let (code, _, stderr) = run(&mut train(nproc, &run_dir, &halves));
+        assert_eq!(code, Some(0), "{stderr}");
+        let told = "8 of 16 samples of train are used (data.fraction = 0.5)";
+        assert_eq!(stderr.matches(told).count(), 1, "{stderr}");
+        found.push(rows(&run_dir, "metrics.jsonl"));
+    }
+    for (one, two) in found[0].iter().zip(&found[1]) {
+        let (a, b) = (one["loss"].as_f64().unwrap(), two["loss"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-9 * a.abs(), "{a} and {b}");
+    }
+    let more = with(&common, &["data.fraction=0.75", "train.steps=14"]);
+    let (code, _, stderr) = run(&mut train(2, &folder.path().join("half-2"), &more));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("not the one that the checkpoint"), "{stderr}");
+    let none = with(&common, &["data.fraction=0.001"]);
+    let (code, _, stderr) = run(&mut train(1, &folder.path().join("none"), &none));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("leaves none of 16 samples"), "{stderr}");
+}
+
+/// What a person sees of labels: how many samples each class has, and which picture is of which.
+#[test]
+fn classes_are_counted_and_told_beside_the_pictures() {
+    let folder = TempDir::new().unwrap();
+    for (name, value) in [("cat/0", 10u8), ("cat/1", 60), ("tiger/2", 200), ("tiger/3", 250)] {
+        let path = folder.path().join(format!("in/{name}.pgm"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, [b"P5 4 4 255\n".to_vec(), vec![value; 16]].concat()).unwrap();
+    }
+    let out = folder.path().join("out");
+    let mut pack = tessera();
+    pack.args(["data", "pack", "--format", "folder", "--input"]).arg(folder.path().join("in"));
+    pack.arg("--out").arg(&out).args(["--set", "holdout=0"]);
+    let (code, _, stderr) = run(&mut pack);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, stdout, stderr) = run(tessera().args(["data", "inspect"]).arg(&out));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("with labels of 2 classes\n"), "{stdout}");
+    assert!(stdout.contains("  train has    2 of cat, 2 of tiger\n"), "{stdout}");
+    let sheet = folder.path().join("sheet.png");
+    let (code, stdout, stderr) =
+        run(tessera().args(["data", "preview", "--out"]).arg(&sheet).arg(&out));
+    assert_eq!(code, Some(0), "{stderr}");
+    let (_, classes) = stdout.split_once("their classes, row by row:\n").unwrap();
+    let told: Vec<&str> = classes.split_whitespace().collect();
+    // Two rows of two pictures of 4 x 4, with 2 pixels between; tigers are the bright ones.
+    let drawn = image::load_from_memory(&fs::read(&sheet).unwrap()).unwrap().into_luma8();
+    let corners = [(2, 2), (8, 2), (2, 8), (8, 8)];
+    let seen = corners.map(|(x, y)| if drawn.get_pixel(x, y).0[0] > 100 { "tiger" } else { "cat" });
+    assert_eq!(told, seen, "{stdout}");
+    assert_eq!(classes.lines().count(), 2);
+}
