@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bad_input;
+mod beginnings;
 mod data;
 mod docs;
 mod experiments;
@@ -17,8 +18,10 @@ mod nccl;
 mod outputs;
 mod pages;
 mod precision;
+mod probes;
 mod quantized_runs;
 mod resume;
+mod signals;
 mod slurm;
 mod storage;
 mod support;

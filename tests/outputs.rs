@@ -131,6 +131,8 @@ fn rows_and_logs_and_status_are_as_documented(run_dir: &Path) {
     let mut names: BTreeSet<&str> = numbers.map(|(name, _)| name.as_str()).collect();
     assert!(names.remove("step") && names.remove("samples"));
     names.insert("parameters");
+    // Those of a probe are looked at in `probes.rs`.
+    names.extend(["accuracy", "cross_entropy", "calibration_error"]);
     assert_eq!(names, BTreeSet::from(tessera_sweep::FIGURES));
 
     for rank in 0..2 {

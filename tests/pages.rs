@@ -62,8 +62,10 @@ impl Place {
 
     /// A packed data set where `configs/fashion_mnist.toml` looks for it.
     fn small_fashion_mnist(&self) {
-        for (split, num) in [("train", 64), ("test", 16)] {
-            self.pictures(&format!("pictures/{split}"), num, (28, 28));
+        for (split, num) in [("train", 32), ("test", 8)] {
+            for class in ["bag", "coat"] {
+                self.pictures(&format!("pictures/{split}/{class}"), num, (28, 28));
+            }
         }
         let size = "--set image.height=28 --set image.width=28 --set image.channels=1";
         let out = "--input pictures --out data/fashion_mnist";
@@ -137,6 +139,19 @@ fn the_commands_of_data_work() {
     }
 }
 
+#[test]
+fn the_commands_of_fine_tuning_work() {
+    let place = Place::new();
+    place.small_fashion_mnist();
+    let said = place.follow(
+        "fine-tuning.md",
+        &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
+    );
+    for name in ["larger", "fashion_mnist_classifier", "fashion_mnist_probe"] {
+        assert_eq!(steps_logged(&place.path("runs").join(name)), 4, "{name}: {said}");
+    }
+}
+
 mod full {
     use super::*;
 
@@ -193,7 +208,8 @@ fn every_block_that_shows_a_command_is_run() {
         }
     }
     followed.dedup();
-    let tested = ["data", "running", "sweeps", "tutorial"].map(|page| format!("docs/{page}.md"));
+    let tested = ["data", "fine-tuning", "running", "sweeps", "tutorial"]
+        .map(|page| format!("docs/{page}.md"));
     assert_eq!(followed, tested, "a page with blocks marked `sh` needs its test");
     for (_, word, by) in elsewhere {
         let what = word.split_whitespace().last().unwrap();

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{CommError, Communicator, RankDevice, Solo, Threads};
 use tessera_nn::quantize::VectorConfig;
-use tessera_nn::{QuantizerConfig, images_from_bytes, to_vectors};
+use tessera_nn::{QuantizerConfig, to_vectors};
 use tessera_train::{
-    Autoencoder, Clock, Precision, Row, StepInput, Stepped, TrainConfig, TrainError, Training,
-    checkpoint, part_of, read_scalars, resolve, training_batches,
+    Autoencoder, Clock, Precision, Row, Samples, StepInput, Stepped, TrainConfig, TrainError,
+    Training, checkpoint, part_of, read_scalars, resolve, training_batches,
 };
 
 use crate::root;
@@ -69,7 +69,8 @@ fn train_rank(
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let mine = batches(comm)?;
     let mut whole = if rank == 0 { Some(batches(&Solo::default())?) } else { None };
-    let mut training = Training::new(config, source.shape(), Device::Cpu);
+    let samples = Samples::of(config.task, &*source)?;
+    let mut training = Training::new(config, samples, Device::Cpu)?;
     prepare(&training);
     let mut clock = Clock::start(Arc::default(), &*training.task);
     let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
@@ -83,7 +84,6 @@ fn train_rank(
         let step = batch.step;
         let input = StepInput {
             step,
-            factor: 1.0,
             stop: false,
             compare_state: true,
             num_skipped: 0,
@@ -108,9 +108,8 @@ fn train_rank(
         let whole = whole?;
         let _no_grad = tch::no_grad_guard();
         let model = &training.task.of::<Autoencoder>().unwrap().model;
-        let bytes_nhwc = part_of(&whole, Device::Cpu).bytes_nhwc;
-        let images_nchw = images_from_bytes(&bytes_nhwc, model.kind());
-        let latents_nd = to_vectors(&model.encode(&images_nchw));
+        let samples_nc = part_of(&whole, Device::Cpu).values(model.kind());
+        let latents_nd = to_vectors(&model.encode(&samples_nc));
         let indices_nl = model.quantizer.tokenize(&model.parameters, &latents_nd);
         indices.push(Vec::try_from(indices_nl.flatten(0, 1))?);
     }
@@ -154,7 +153,7 @@ pub(crate) fn resume_world(
             assert_eq!(name, *saved_name);
             tensor.copy_(value);
         }
-        training.task.parameters().refresh();
+        training.task.refresh();
     };
     train_world_from(restore, world_size, config, steps)
 }

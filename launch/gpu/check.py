@@ -75,6 +75,45 @@ def losses(m: Machine, table: Table):
                   OK if off <= limit else BAD, worst=off)
 
 
+def trainings(m: Machine, table: Table):
+    """What can be trained beside the network of the other sections, on the device against the CPU or against itself."""
+    short = {"train__steps": 20, "metrics__every": 1, "eval__every": 0, "checkpoint__every": 0}
+    groups = {"optimizer__groups__encoder__frozen": "true", "optimizer__groups__quantizer__frozen": "true"}
+    plain = rows(m.train("plain", 1, **short))
+    again = rows(m.train("computed-again", 1, train__recompute="true", **short))
+    off = worst(again, plain)
+    table.add("activations computed again", f"losses of 20 steps {'bit for bit' if off == 0 else f'within {off:.1e}'}",
+              OK if off <= 0.02 else BAD, worst=off)
+    dense = {"model__backbone__kind": "dense", "model__backbone__hidden": 64}
+    cpu = rows(m.train("dense-cpu", 1, device="cpu", **dense, **short))
+    off = worst(rows(m.train("dense", 2, **dense, **short)), cpu)
+    table.add("dense network, 2 ranks against one of the CPU", f"losses of 20 steps differ by at most {off:.2e} (limit 0.02)",
+              OK if off <= 0.02 else BAD, worst=off)
+    begun = m.train("decoder-alone", 2, **groups, model__init_from=m.work / "plain", train__ema_decay=0.9, **short)
+    first, last = rows(begun)[0]["recon_mse"], plain[-1]["recon_mse"]
+    off = abs(first - last) / last
+    table.add("a decoder alone, begun from another run", f"its first loss is off by {off:.2e} of that run's last (limit 0.2)",
+              OK if off <= 0.2 else BAD, worst=off)
+    halves(m.work / "halves")
+    data = {"task": "probe", "data__kind": "idx", "data__path": m.work / "halves", "optimizer__learning_rate": 0.02,
+            "probe__head": "conv", "probe__channels": 4, "probe__stages": 2}
+    probe = m.train("probe", 2, **data, **(short | {"eval__every": 20}))
+    found = json.loads((probe / "eval.jsonl").read_text().splitlines()[-1])
+    table.add("a probe on two classes", f"accuracy {found['accuracy']:.3f} (at least 0.95)",
+              OK if found["accuracy"] >= 0.95 else BAD, accuracy=found["accuracy"])
+
+
+def halves(folder: pathlib.Path):
+    """IDX files of two classes: pictures whose upper or lower half is bright."""
+    folder.mkdir()
+    for name, count in [("train", 512), ("t10k", 64)]:
+        bright = lambda image, row: 200 if image % 2 == row // 8 else 20
+        pixels = bytes(bright(image, at // 16) + image % 16 for image in range(count) for at in range(256))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 16, 16) + pixels)
+        labels = bytes(image % 2 for image in range(count))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels)
+
+
 def resume(m: Machine, table: Table):
     long = {"train__steps": 20, "metrics__every": 1, "eval__every": 0, "checkpoint__every": 0}
     whole = rows(m.train("whole", 1, **long))
@@ -297,7 +336,7 @@ def trace(m: Machine, table: Table):
               f"{max(0, 1 - busy / step_ms):.0%} gaps", busy_ms=busy, step_ms=step_ms)
 
 
-SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "resume": resume,
+SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "trainings": trainings, "resume": resume,
             "faults": faults, "trace": trace, "throughput": throughput,
             "quantizer": quantizer}
 

@@ -34,6 +34,10 @@ pub enum BestMetric {
     Ssim,
     /// Perplexity of the codes: the highest.
     Perplexity,
+    /// With `task = "probe"`, part of the samples whose class was found: the highest.
+    Accuracy,
+    /// With `task = "probe"`, cross-entropy of the classes: the lowest.
+    CrossEntropy,
 }
 
 impl BestMetric {
@@ -44,6 +48,8 @@ impl BestMetric {
             Self::Psnr => ("psnr", -1.0),
             Self::Ssim => ("ssim", -1.0),
             Self::Perplexity => ("perplexity", -1.0),
+            Self::Accuracy => ("accuracy", -1.0),
+            Self::CrossEntropy => ("cross_entropy", 1.0),
         };
         evaluation.get(key)?.as_f64().filter(|value| value.is_finite()).map(|value| sign * value)
     }

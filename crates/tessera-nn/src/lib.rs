@@ -9,6 +9,7 @@
 
 pub mod backbone;
 pub mod chain;
+pub mod head;
 pub mod layers;
 pub mod loss;
 pub mod parameters;
@@ -19,6 +20,7 @@ pub mod signal;
 mod vqvae;
 
 pub use backbone::BackboneConfig;
+pub use head::{Head, HeadConfig};
 pub use parameters::{Kinds, Parameters};
 pub use quantize::{Quantizer, QuantizerConfig};
 pub use signal::{Signal, from_vectors, images_from_bytes, to_vectors};

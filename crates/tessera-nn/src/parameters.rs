@@ -11,12 +11,14 @@
 //! [`Parameters::refresh`] makes it anew after the first has changed. The quantiser's parameters
 //! are seen as they are.
 
+mod declarations;
+
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::random::{Purpose, draws};
-use crate::signal::channels_first;
+use self::declarations::Declaration;
+pub use self::declarations::{Declarations, Init, Role};
 
 /// Elements between the starts of two parameters are a multiple of this: 64 bytes of f32.
 const ALIGNMENT: i64 = 16;
@@ -46,123 +48,62 @@ pub enum Stage {
     Encoder,
     /// After the quantiser.
     Decoder,
-    /// A head on the features of a trained model.
+    /// On top of features.
     Head,
-}
-
-/// What a parameter is to its layer, which decides whether weight decay shrinks it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// A layer's weight; the only one that decays.
-    Weight,
-    /// A layer's bias.
-    Bias,
-    /// The scale or the shift of a norm, or what else scales whole channels.
-    Norm,
-    /// What is added to, or stands for, a position.
-    Position,
-    /// Codes, or what makes them: decay would draw those that nothing takes to the origin.
-    Codebook,
-}
-
-/// What a parameter starts as.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Uniform in [-bound, bound).
-    Uniform(f64),
-    /// One value.
-    Constant(f64),
-    /// From the normal distribution with mean 0 and this deviation.
-    Normal(f64),
-    /// The length of each slice along axis 0 of a parameter declared earlier, as weight
-    /// normalisation starts.
-    LengthsOf(ParameterId),
 }
 
 /// Handle of a parameter, given out when it is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParameterId(usize);
 
-/// What a layer asks for.
-#[derive(Debug, Clone)]
-struct Declaration {
-    name: String,
-    shape: Vec<i64>,
-    stage: Stage,
-    role: Role,
-    init: Init,
-    offset: i64,
-}
-
-/// Collects the parameters of a model before there is memory for them.
-#[derive(Debug, Default)]
-pub struct Declarations {
-    entries: Vec<Declaration>,
+/// Where each parameter that is trained lies in a buffer that has no room for the others.
+#[derive(Debug)]
+struct Layout {
+    /// First element of each parameter; none: it is frozen.
+    offsets: Vec<Option<i64>>,
     len: i64,
 }
 
-impl Declarations {
-    /// Declares a tensor.
-    ///
-    /// # Panics
-    ///
-    /// If the name is taken, or the parameter of an earlier stage follows that of a later one.
-    pub fn declare(
-        &mut self,
-        name: String,
-        shape: &[i64],
-        stage: Stage,
-        role: Role,
-        init: Init,
-    ) -> ParameterId {
-        assert!(self.entries.iter().all(|entry| entry.name != name), "{name} is declared twice");
-        let in_order = self.entries.last().is_none_or(|last| last.stage <= stage);
-        assert!(in_order, "{name}: parameters of {stage:?} come earlier");
-        let offset = self.len;
-        self.len += (shape.iter().product::<i64>() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        self.entries.push(Declaration { name, shape: shape.to_vec(), stage, role, init, offset });
-        ParameterId(self.entries.len() - 1)
-    }
-
-    /// Elements declared so far, padding included: where the next parameter starts.
-    pub(crate) fn len(&self) -> i64 {
-        self.len
-    }
-
-    /// Allocates the buffer and fills it with the initial values that `seed` stands for.
-    pub fn allocate(self, seed: u64, kinds: Kinds, device: Device) -> Parameters {
-        let flat = Tensor::zeros([self.len], (kinds.master, device));
-        let working = (kinds.compute != kinds.master).then(|| flat.to_kind(kinds.compute));
-        let seen = |entry: &Declaration| match (entry.stage, &working) {
-            (Stage::Quantizer, _) | (_, None) => view(&flat, entry),
-            (_, Some(working)) => view(working, entry),
-        };
-        let leaf = |entry| seen(entry).detach().set_requires_grad(true);
-        let leaves = self.entries.iter().map(leaf).collect();
-        for (id, entry) in self.entries.iter().enumerate() {
-            let len = entry.shape.iter().product::<i64>() as usize;
-            let mut draws = draws(seed, Purpose::Parameters, 0, id as u64);
-            let values = match entry.init {
-                Init::Uniform(bound) => Tensor::from_slice(&draws.uniform(bound, len)),
-                Init::Normal(deviation) => Tensor::from_slice(&draws.normal(deviation, len)),
-                Init::Constant(value) => Tensor::from_slice(&vec![value; len]),
-                Init::LengthsOf(of) => lengths(&view(&flat, &self.entries[of.0])),
-            };
-            view(&flat, entry).copy_(&values.view(entry.shape.as_slice()));
+impl Layout {
+    fn without(frozen: &[Stage], entries: &[Declaration], len: i64) -> Self {
+        let ends = entries.iter().skip(1).map(|entry| entry.offset).chain([len]);
+        let (mut offsets, mut trained) = (Vec::new(), 0);
+        for (entry, end) in entries.iter().zip(ends) {
+            if frozen.contains(&entry.stage) {
+                offsets.push(None);
+            } else {
+                offsets.push(Some(trained));
+                trained += end - entry.offset;
+            }
         }
-        let parameters = Parameters { flat, working, leaves, entries: self.entries };
-        parameters.refresh();
-        parameters
+        Self { offsets, len: trained }
     }
 }
 
+/// A parameter that is trained, as an optimiser has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trained {
+    /// Its elements in [`Parameters::flat`], with the padding behind it.
+    pub range: Range<i64>,
+    /// The first of them in a [trained buffer](Parameters::trained_len).
+    pub start: i64,
+    /// What it is a parameter of.
+    pub stage: Stage,
+    /// What it is there.
+    pub role: Role,
+}
+
 /// The parameters of a model: one flat buffer, and a leaf of the autograd graph for each tensor.
+///
+/// Parameters of frozen stages ([`Self::freeze`]) have no gradient. What an optimiser keeps of the others (gradients,
+/// moments) lies in *trained buffers*, which are laid out like [`Self::flat`] without the frozen stages.
 #[derive(Debug)]
 pub struct Parameters {
     flat: Tensor,
     working: Option<Tensor>,
     leaves: Vec<Tensor>,
     entries: Vec<Declaration>,
+    trained: Layout,
 }
 
 impl Parameters {
@@ -184,13 +125,24 @@ impl Parameters {
         self.working.as_ref().unwrap_or(&self.flat).kind()
     }
 
-    /// The elements of [`Self::flat`] that are a stage's.
-    pub fn range_of(&self, stage: Stage) -> Range<i64> {
-        let first_of = |is_past: &dyn Fn(Stage) -> bool| {
-            let first = self.entries.iter().find(|entry| is_past(entry.stage));
-            first.map_or(self.len(), |entry| entry.offset)
-        };
-        first_of(&|other| other >= stage)..first_of(&|other| other > stage)
+    /// Leaves these stages as they are: no graph is made for their leaves, and trained buffers have no room for them.
+    pub fn freeze(&mut self, stages: &[Stage]) {
+        self.trained = Layout::without(stages, &self.entries, self.len());
+        for (entry, leaf) in self.entries.iter().zip(&self.leaves) {
+            let _ = leaf.set_requires_grad(!stages.contains(&entry.stage));
+        }
+    }
+
+    /// Whether a stage has parameters, and is not frozen.
+    pub fn trains(&self, stage: Stage) -> bool {
+        !self.trained_range_of(stage).is_empty()
+    }
+
+    /// The stages that have parameters, in order.
+    pub fn stages(&self) -> Vec<Stage> {
+        let mut stages: Vec<Stage> = self.entries.iter().map(|entry| entry.stage).collect();
+        stages.dedup();
+        stages
     }
 
     /// Elements in the buffer, padding between parameters included.
@@ -203,36 +155,48 @@ impl Parameters {
         self.entries.is_empty()
     }
 
-    /// The elements of [`Self::flat`] that are each parameter's, with the padding behind it; in
-    /// order, and without gaps.
-    pub fn ranges(&self) -> Vec<Range<i64>> {
-        let ends = self.entries.iter().skip(1).map(|entry| entry.offset).chain([self.len()]);
-        self.entries.iter().zip(ends).map(|(entry, end)| entry.offset..end).collect()
+    /// Elements of a trained buffer, padding included.
+    pub fn trained_len(&self) -> i64 {
+        self.trained.len
     }
 
-    /// Which elements of [`Self::flat`] weight decay shrinks, `[len]` of its kind: 1 for weights of
-    /// layers; 0 for biases, norms, codes and padding.
-    pub fn decayed(&self) -> Tensor {
-        let decayed = self.flat.zeros_like();
-        for entry in self.entries.iter().filter(|entry| entry.role == Role::Weight) {
-            let _ = view(&decayed, entry).fill_(1.0);
+    /// The elements of a trained buffer that are a stage's; none where it is frozen.
+    pub fn trained_range_of(&self, stage: Stage) -> Range<i64> {
+        let all = self.trained();
+        let of_stage: Vec<_> = all.iter().filter(|trained| trained.stage == stage).collect();
+        match (of_stage.first(), of_stage.last()) {
+            (Some(first), Some(last)) => {
+                first.start..last.start + (last.range.end - last.range.start)
+            }
+            _ => 0..0,
         }
-        decayed
     }
 
-    /// Trainable numbers, padding not counted.
+    /// The parameters that are trained, in order.
+    pub fn trained(&self) -> Vec<Trained> {
+        let ends = self.entries.iter().skip(1).map(|entry| entry.offset).chain([self.len()]);
+        let all = self.entries.iter().zip(ends).zip(&self.trained.offsets);
+        let trained = |((entry, end), offset): ((&Declaration, i64), &Option<i64>)| {
+            let (range, stage, role) = (entry.offset..end, entry.stage, entry.role);
+            offset.map(|start| Trained { range, start, stage, role })
+        };
+        all.filter_map(trained).collect()
+    }
+
+    /// Trainable numbers, padding not counted, frozen ones included.
     pub fn num_trainable(&self) -> i64 {
-        self.entries.iter().map(|entry| entry.shape.iter().product::<i64>()).sum()
+        self.entries.iter().map(Declaration::len).sum()
     }
 
     /// The place of one parameter in [`Self::flat`], in its logical shape.
     pub fn master(&self, id: ParameterId) -> Tensor {
-        view(&self.flat, &self.entries[id.0])
+        let entry = &self.entries[id.0];
+        entry.view(&self.flat, entry.offset)
     }
 
-    /// The place of one parameter in `flat`, a buffer laid out like [`Self::flat`].
-    pub fn view_in(&self, flat: &Tensor, id: ParameterId) -> Tensor {
-        view(flat, &self.entries[id.0])
+    /// The place of one parameter in a trained buffer; none where it is frozen.
+    pub fn trained_view(&self, buffer: &Tensor, id: ParameterId) -> Option<Tensor> {
+        self.trained.offsets[id.0].map(|offset| self.entries[id.0].view(buffer, offset))
     }
 
     /// The leaf of one parameter.
@@ -250,14 +214,14 @@ impl Parameters {
             .collect()
     }
 
-    /// Copies the gradients of a stage, in the order of [`Self::leaves_of`], into their places in
-    /// `flat`, a buffer laid out like [`Self::flat`]. An undefined gradient becomes zero.
+    /// Copies the gradients of a stage, in the order of [`Self::leaves_of`], into their places in a
+    /// trained buffer. An undefined gradient becomes zero.
     ///
     /// # Panics
     ///
-    /// If the number of gradients is not that of the stage's parameters.
-    pub fn store_gradients(&self, stage: Stage, gradients: &[Tensor], flat: &Tensor) {
-        for (mut place, gradient) in self.places(stage, gradients, flat) {
+    /// If the number of gradients is not that of the stage's parameters, or the stage is frozen.
+    pub fn store_gradients(&self, stage: Stage, gradients: &[Tensor], buffer: &Tensor) {
+        for (mut place, gradient) in self.places(stage, gradients, buffer) {
             if gradient.defined() {
                 place.copy_(gradient);
             } else {
@@ -270,57 +234,53 @@ impl Parameters {
     ///
     /// # Panics
     ///
-    /// If the number of gradients is not that of the stage's parameters.
-    pub fn add_gradients(&self, stage: Stage, gradients: &[Tensor], flat: &Tensor) {
-        for (mut place, gradient) in self.places(stage, gradients, flat) {
+    /// As [`Self::store_gradients`].
+    pub fn add_gradients(&self, stage: Stage, gradients: &[Tensor], buffer: &Tensor) {
+        for (mut place, gradient) in self.places(stage, gradients, buffer) {
             if gradient.defined() {
                 place += gradient;
             }
         }
     }
 
-    /// The places of a stage's gradients in `flat`, with each gradient.
+    /// The places of a stage's gradients in a trained buffer, with each gradient.
     fn places<'a>(
         &'a self,
         stage: Stage,
         gradients: &'a [Tensor],
-        flat: &'a Tensor,
+        buffer: &'a Tensor,
     ) -> impl Iterator<Item = (Tensor, &'a Tensor)> {
-        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.stage == stage).collect();
-        assert_eq!(entries.len(), gradients.len(), "one gradient a parameter of {stage:?}");
-        entries.into_iter().map(move |entry| view(flat, entry)).zip(gradients)
+        let all = self.entries.iter().zip(&self.trained.offsets);
+        let of_stage: Vec<_> = all.filter(|(entry, _)| entry.stage == stage).collect();
+        assert_eq!(of_stage.len(), gradients.len(), "one gradient a parameter of {stage:?}");
+        let place = move |(entry, offset): (&Declaration, &Option<i64>)| {
+            entry.view(buffer, offset.expect("no gradient is made of a frozen stage"))
+        };
+        of_stage.into_iter().map(place).zip(gradients)
     }
 
-    /// Canonical name and logical view of each parameter in `flat`, a buffer laid out like
-    /// [`Self::flat`] (that itself, gradients, moments), in order of declaration.
-    pub fn named_views<'a>(&'a self, flat: &'a Tensor) -> impl Iterator<Item = (&'a str, Tensor)> {
-        self.entries.iter().map(move |entry| (entry.name.as_str(), view(flat, entry)))
+    /// Canonical name and logical view of each parameter in [`Self::flat`], in order of declaration.
+    pub fn named_views(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        let named = |entry: &Declaration| entry.view(&self.flat, entry.offset);
+        self.entries.iter().map(move |entry| (entry.name.as_str(), named(entry)))
     }
-}
 
-/// The length of each slice along axis 0, `[axis 0]`.
-fn lengths(tensor: &Tensor) -> Tensor {
-    let slices = tensor.reshape([tensor.size()[0], -1]);
-    slices.square().sum_dim_intlist([1i64].as_slice(), false, slices.kind()).sqrt()
-}
-
-/// The place of a parameter in a flat buffer, in its logical shape.
-fn view(flat: &Tensor, entry: &Declaration) -> Tensor {
-    let len = entry.shape.iter().product::<i64>();
-    let part = flat.narrow(0, entry.offset, len);
-    match entry.shape.as_slice() {
-        [outer, inner, axes @ ..] if !axes.is_empty() => {
-            channels_first(&part.view([&[*outer], axes, &[*inner]].concat().as_slice()))
-        }
-        shape => part.view(shape),
+    /// Canonical name and logical view of each trained parameter in a trained buffer, in order of declaration.
+    pub fn trained_views<'a>(
+        &'a self,
+        buffer: &'a Tensor,
+    ) -> impl Iterator<Item = (&'a str, Tensor)> {
+        let all = self.entries.iter().zip(&self.trained.offsets);
+        all.filter_map(move |(entry, offset)| {
+            offset.map(|offset| (entry.name.as_str(), entry.view(buffer, offset)))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const UNIFORM: Init = Init::Uniform(1.0);
+    use tch::Device;
 
     fn two() -> Parameters {
         let mut declarations = Declarations::default();
@@ -329,44 +289,51 @@ mod tests {
             &[2, 3, 2, 2],
             Stage::Encoder,
             Role::Weight,
-            UNIFORM,
+            Init::Uniform(1.0),
         );
-        declarations.declare("decoder.b.bias".into(), &[5], Stage::Decoder, Role::Bias, UNIFORM);
+        declarations.declare(
+            "decoder.b.bias".into(),
+            &[5],
+            Stage::Decoder,
+            Role::Bias,
+            Init::Uniform(1.0),
+        );
         declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu)
     }
 
-    #[test]
-    fn stages_share_the_buffer_between_them() {
-        let parameters = two();
-        assert_eq!(parameters.range_of(Stage::Encoder), 0..32);
-        assert_eq!(parameters.range_of(Stage::Quantizer), 0..0);
-        assert_eq!(parameters.range_of(Stage::Decoder), 32..48);
+    /// Codes, a weight, a bias: by hand 6 numbers, padded to 16; 24, padded to 32; 5, padded to 16.
+    fn three() -> Parameters {
+        let mut to = Declarations::default();
+        let init = Init::Uniform(1.0);
+        to.declare("quantizer.codebook".into(), &[2, 3], Stage::Quantizer, Role::Codebook, init);
+        to.declare("encoder.a.weight".into(), &[2, 3, 2, 2], Stage::Encoder, Role::Weight, init);
+        to.declare("decoder.b.bias".into(), &[5], Stage::Decoder, Role::Bias, init);
+        to.allocate(7, Kinds::same(Kind::Double), Device::Cpu)
     }
 
-    /// By hand: 24 weights, padded to 32; 5 biases, padded to 16; 6 numbers of codes, to 16.
     #[test]
-    fn weights_of_layers_decay_and_nothing_else() {
-        let mut declarations = Declarations::default();
-        declarations.declare(
-            "quantizer.codebook".into(),
-            &[2, 3],
-            Stage::Quantizer,
-            Role::Codebook,
-            UNIFORM,
-        );
-        declarations.declare(
-            "encoder.a.weight".into(),
-            &[2, 3, 2, 2],
-            Stage::Encoder,
-            Role::Weight,
-            UNIFORM,
-        );
-        declarations.declare("encoder.a.bias".into(), &[5], Stage::Encoder, Role::Bias, UNIFORM);
-        let parameters = declarations.allocate(7, Kinds::same(Kind::Double), Device::Cpu);
-        assert_eq!(parameters.ranges(), [0..16, 16..48, 48..64]);
-        let decayed = parameters.decayed();
-        assert_eq!(decayed.narrow(0, 16, 24).min().double_value(&[]), 1.0);
-        assert_eq!(decayed.sum(Kind::Double).double_value(&[]), 24.0);
+    fn a_frozen_stage_has_no_room_in_what_an_optimiser_keeps() {
+        let mut parameters = three();
+        let places = |parameters: &Parameters| {
+            let place = |stage| parameters.trained_range_of(stage);
+            let all = [Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head].map(place);
+            (parameters.trained_len(), all)
+        };
+        assert_eq!(places(&parameters), (64, [0..16, 16..48, 48..64, 0..0]));
+        assert_eq!(parameters.stages(), [Stage::Quantizer, Stage::Encoder, Stage::Decoder]);
+        parameters.freeze(&[Stage::Encoder]);
+        assert_eq!(places(&parameters), (32, [0..16, 0..0, 16..32, 0..0]));
+        let decoder = &parameters.trained()[1];
+        assert_eq!((decoder.range.clone(), decoder.start, decoder.role), (48..64, 16, Role::Bias));
+        let requires = |id| parameters.get(ParameterId(id)).requires_grad();
+        assert_eq!([0, 1, 2].map(requires), [true, false, true]);
+        let buffer = Tensor::arange(32, (Kind::Double, Device::Cpu));
+        let bias = parameters.trained_view(&buffer, ParameterId(2)).unwrap();
+        assert_eq!(Vec::<f64>::try_from(&bias).unwrap(), [16.0, 17.0, 18.0, 19.0, 20.0]);
+        assert!(parameters.trained_view(&buffer, ParameterId(1)).is_none());
+        let names: Vec<_> = parameters.trained_views(&buffer).map(|(name, _)| name).collect();
+        assert_eq!(names, ["quantizer.codebook", "decoder.b.bias"]);
+        assert_eq!(parameters.named_views().count(), 3, "the model has it all the same");
     }
 
     /// 1 + 2^-10 is not a bfloat16 (8 bits of mantissa); the master keeps it.
@@ -378,14 +345,14 @@ mod tests {
             &[2, 3],
             Stage::Quantizer,
             Role::Codebook,
-            UNIFORM,
+            Init::Uniform(1.0),
         );
         let weight = declarations.declare(
             "encoder.a.weight".into(),
             &[2, 3],
             Stage::Encoder,
             Role::Weight,
-            UNIFORM,
+            Init::Uniform(1.0),
         );
         let kinds = Kinds { master: Kind::Float, compute: Kind::BFloat16 };
         let parameters = declarations.allocate(7, kinds, Device::Cpu);
@@ -415,27 +382,6 @@ mod tests {
         assert!(first.flat().abs().max().double_value(&[]) <= 1.0);
     }
 
-    /// By hand: the lengths of (3, 4) and (0, 2).
-    #[test]
-    fn lengths_are_those_of_slices_along_the_first_axis() {
-        let tensor = Tensor::from_slice(&[3.0, 4.0, 0.0, 2.0]).view([2, 2, 1]);
-        assert_eq!(lengths(&tensor), Tensor::from_slice(&[5.0, 2.0]));
-    }
-
-    #[test]
-    fn parameters_start_as_they_are_declared_to() {
-        let mut to = Declarations::default();
-        let stage = Stage::Head;
-        let one = to.declare("one".into(), &[3], stage, Role::Norm, Init::Constant(1.0));
-        let drawn = to.declare("v".into(), &[2, 3], stage, Role::Weight, Init::Normal(0.02));
-        let length = to.declare("g".into(), &[2, 1], stage, Role::Norm, Init::LengthsOf(drawn));
-        let parameters = to.allocate(7, Kinds::same(Kind::Double), Device::Cpu);
-        assert_eq!(parameters.get(one), &Tensor::from_slice(&[1.0, 1.0, 1.0]));
-        let by_draws = draws(7, Purpose::Parameters, 0, 1).normal(0.02, 6);
-        assert_eq!(parameters.get(drawn).flatten(0, 1), Tensor::from_slice(&by_draws));
-        assert_eq!(parameters.get(length).flatten(0, 1), lengths(parameters.get(drawn)));
-    }
-
     #[test]
     fn gradients_go_to_their_own_places_and_missing_ones_are_zero() {
         let parameters = two();
@@ -443,7 +389,7 @@ mod tests {
         let gradient = Tensor::arange(24, (Kind::Double, Device::Cpu)).view([2, 3, 2, 2]);
         parameters.store_gradients(Stage::Encoder, &[gradient.shallow_clone()], &flat);
         parameters.store_gradients(Stage::Decoder, &[Tensor::new()], &flat);
-        let views: Vec<_> = parameters.named_views(&flat).collect();
+        let views: Vec<_> = parameters.trained_views(&flat).collect();
         assert_eq!(views[0].0, "encoder.a.weight");
         assert_eq!(views[0].1, gradient);
         assert_eq!(views[1].1.abs().sum(Kind::Double).double_value(&[]), 0.0);

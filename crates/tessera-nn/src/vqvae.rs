@@ -1,5 +1,7 @@
 //! Encoder, quantiser and decoder together.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -18,6 +20,12 @@ pub struct ModelConfig {
     pub backbone: BackboneConfig,
     /// The quantiser between them.
     pub quantizer: QuantizerConfig,
+    /// Begin from what another training made: a run folder, of which the newest good checkpoint is taken, or the
+    /// folder of a checkpoint; empty: begin from nothing. Counts only where a run begins. Nothing but tensors is taken:
+    /// the step is 0, and the optimiser has no moments.
+    pub init_from: PathBuf,
+    /// Which parts of it are taken: any of `"quantizer"`, `"encoder"`, `"decoder"`; empty: all of them.
+    pub init_parts: Vec<String>,
 }
 
 impl ModelConfig {

@@ -129,7 +129,7 @@ fn the_parameters_of_levels_that_are_left_out_are_at_rest() {
             for range in quantizer.at_rest(at) {
                 let _ = resting.narrow(0, range.start, range.end - range.start).fill_(1.0);
             }
-            for (name, part) in parameters.named_views(&resting) {
+            for (name, part) in parameters.trained_views(&resting) {
                 let level = name.split('.').nth(2).unwrap().parse().unwrap();
                 let expected = f64::from(u8::from(indices_nl.int64_value(&[0, level]) < 0));
                 assert_eq!(part.min().double_value(&[]), expected, "{name} in step {at}");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use tessera_nn::chain::Block;
-use tessera_nn::layers::resample::{average_pool, pick, upsample_nearest};
+use tessera_nn::layers::resample::{average_pool, max_pool, pick, upsample_nearest};
 use tessera_nn::layers::{
     Activation, Amount, Attention, AttentionConfig, Conv, ConvConfig, ConvTranspose,
     ConvTransposeConfig, Fill, GroupNorm, LayerNorm, Linear, LinearConfig, Mask, Pad, RmsNorm,
@@ -104,6 +104,7 @@ enum Subject {
     Rotary { axes: Vec<i64>, dim: i64 },
     Upsample { factors: Vec<i64> },
     AveragePool { factors: Vec<i64> },
+    MaxPool { factors: Vec<i64> },
     Pick { factors: Vec<i64> },
 }
 
@@ -188,6 +189,7 @@ impl Subject {
             }
             Self::Upsample { factors } => Box::new(|_, input| upsample_nearest(input, factors)),
             Self::AveragePool { factors } => Box::new(|_, input| average_pool(input, factors)),
+            Self::MaxPool { factors } => Box::new(|_, input| max_pool(input, factors)),
             Self::Pick { factors } => Box::new(|_, input| pick(input, factors)),
         }
     }
@@ -202,7 +204,7 @@ fn every_third(len: i64) -> Tensor {
 
 fn cases() -> Vec<Case> {
     let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/layers.json")).unwrap();
-    assert_eq!(cases.len(), 61);
+    assert_eq!(cases.len(), 64);
     cases
 }
 
@@ -230,10 +232,8 @@ fn check(case: &Case, kind: Kind, tolerance: f64, lay_out: &dyn Fn(&Tensor) -> T
     let mut to = Declarations::default();
     let layer = case.layer.build(kind, &mut to);
     let parameters = to.allocate(0, Kinds::same(kind), Device::Cpu);
-    let mut places: BTreeMap<String, Tensor> = parameters
-        .named_views(parameters.flat())
-        .map(|(name, view)| (name.to_owned(), view))
-        .collect();
+    let mut places: BTreeMap<String, Tensor> =
+        parameters.named_views().map(|(name, view)| (name.to_owned(), view)).collect();
     assert_eq!(places.len(), case.parameters.len(), "{}", case.name);
     for (k, Parameter { name, shape, .. }) in case.parameters.iter().enumerate() {
         let place = places.get_mut(&format!("layer.{name}")).unwrap();
@@ -254,7 +254,7 @@ fn check(case: &Case, kind: Kind, tolerance: f64, lay_out: &dyn Fn(&Tensor) -> T
     assert_near(&what("gradient"), &gradients[0], &case.gradient, tolerance);
     let flat = parameters.flat().zeros_like();
     parameters.store_gradients(Stage::Head, &gradients[1..], &flat);
-    let found: BTreeMap<&str, Tensor> = parameters.named_views(&flat).collect();
+    let found: BTreeMap<&str, Tensor> = parameters.trained_views(&flat).collect();
     for Parameter { name, gradient, .. } in &case.parameters {
         let found = &found[format!("layer.{name}").as_str()];
         assert_near(&what(&format!("gradient of {name}")), found, gradient, tolerance);
@@ -297,7 +297,7 @@ fn a_batch_of_no_samples_goes_through_and_its_gradients_are_zero() {
         let gradients = Tensor::run_backward(&[root], &inputs, false, false);
         let flat = parameters.flat().ones_like();
         parameters.store_gradients(Stage::Head, &gradients[1..], &flat);
-        for (name, gradient) in parameters.named_views(&flat) {
+        for (name, gradient) in parameters.trained_views(&flat) {
             let most = gradient.abs().max().double_value(&[]);
             assert_eq!(most, 0.0, "{}: {name}", case.name);
         }

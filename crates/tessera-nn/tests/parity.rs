@@ -58,7 +58,7 @@ fn check(case: &Case) {
     assert_eq!(quantizer.dim(), case.dim, "{}", case.name);
     let parameters = declarations.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
     let mut places: BTreeMap<String, Tensor> = quantizer.state().into_iter().collect();
-    for (name, view) in parameters.named_views(parameters.flat()) {
+    for (name, view) in parameters.named_views() {
         places.insert(name.to_owned(), view);
     }
     for (name, values) in &case.given {
@@ -91,7 +91,7 @@ fn check(case: &Case) {
     assert_near(&what("gradient"), &gradients[0], &case.gradient);
     let flat = parameters.flat().zeros_like();
     parameters.store_gradients(Stage::Quantizer, &gradients[1..], &flat);
-    let found: BTreeMap<&str, Tensor> = parameters.named_views(&flat).collect();
+    let found: BTreeMap<&str, Tensor> = parameters.trained_views(&flat).collect();
     for (name, expected) in &case.parameter_gradients {
         assert_near(&what(&format!("gradient of {name}")), &found[name.as_str()], expected);
     }

@@ -3,6 +3,8 @@
 //! Each key is documented at its field; `docs/reference/keys.md` is made from that.
 //! Where values come from (defaults, file, environment, `--set`) is `resolve.rs`'s business.
 
+pub(crate) mod groups;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -12,20 +14,27 @@ use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
 use tessera_nn::{Kinds, ModelConfig};
 
+use crate::engine::average::Weights;
 use crate::engine::optim::OptimizerConfig;
 use crate::engine::schedule::ScheduleConfig;
 use crate::error::TrainError;
+use crate::task::kind::TaskKind;
+use crate::task::probe::config::ProbeConfig;
 
 /// The whole configuration of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
+    /// What is trained.
+    pub task: TaskKind,
     /// Key of all randomness: initial values, order of samples.
     pub seed: u64,
     /// Where samples come from.
     pub data: DataConfig,
     /// Encoder, quantiser, decoder.
     pub model: ModelConfig,
+    /// What a head reads and what it is, with `task = "probe"`.
+    pub probe: ProbeConfig,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// Learning rate over steps.
@@ -60,6 +69,12 @@ pub struct LoopConfig {
     /// Most samples of a rank's part that are computed at once, up to 2^40; 0: all of them. Fewer take less memory and more
     /// time, and the step is that of the whole part up to rounding.
     pub micro_batch: u64,
+    /// Whether what the blocks of a network compute within is computed again for the backward pass, instead of being kept:
+    /// less memory for a third more time. Gradients are the same bit for bit.
+    pub recompute: bool,
+    /// Decay of a moving average of the weights, in [0, 1); 0: none is made. 0.999 averages over about 1000 steps, the
+    /// first of which count less. It takes the memory of the weights once more.
+    pub ema_decay: f64,
     /// Steps in a row that may be left out because loss or gradient are not finite; the next one
     /// ends the run with 5. On a GPU a value above 0 costs a wait in each step.
     pub max_skipped_steps: u64,
@@ -79,6 +94,8 @@ impl Default for LoopConfig {
             stop_at: 0,
             global_batch: 256,
             micro_batch: 0,
+            recompute: false,
+            ema_decay: 0.0,
             max_skipped_steps: 0,
             precision: Precision::Fp32,
             device: DeviceConfig::Auto,
@@ -163,11 +180,13 @@ pub struct EvalConfig {
     pub every: u64,
     /// Samples a batch, over all ranks together, 1 to 2^40. It does not change the result.
     pub batch: u64,
+    /// Which weights are for use: to be evaluated, shown, and to begin another training from.
+    pub weights: Weights,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every: 500, batch: 500 }
+        Self { every: 500, batch: 500, weights: Weights::Average }
     }
 }
 
@@ -197,7 +216,19 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         self.data.validate()?;
         self.model.quantizer.validate().map_err(TrainError::BadInput)?;
+        self.probe.validate().map_err(TrainError::BadInput)?;
         self.optimizer.validate().map_err(TrainError::BadInput)?;
+        let parts: Vec<_> = self.task.parts().iter().map(|stage| groups::name(*stage)).collect();
+        if let Some(part) =
+            self.model.init_parts.iter().find(|part| !parts.contains(&part.as_str()))
+        {
+            return Err(TrainError::BadInput(format!(
+                "model.init_parts should be any of {}, found \"{part}\"",
+                parts.join(", ")
+            )));
+        }
+        let groups = self.optimizer.groups.validate(self.task.stages(), self.train.steps);
+        groups.map_err(TrainError::BadInput)?;
         self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;
         self.comm.validate().map_err(TrainError::BadInput)?;
         self.limits.validate().map_err(TrainError::BadInput)?;
@@ -221,6 +252,12 @@ impl TrainConfig {
                 self.train.micro_batch
             )));
         }
+        if !(0.0..1.0).contains(&self.train.ema_decay) {
+            return Err(TrainError::BadInput(format!(
+                "train.ema_decay should be from 0 (no average) to below 1, found {}",
+                self.train.ema_decay
+            )));
+        }
         if self.checkpoint.file_mib > 1 << 20 {
             return Err(TrainError::BadInput(format!(
                 "checkpoint.file_mib should be from 0 to 2^20, found {}",
@@ -234,6 +271,14 @@ impl TrainConfig {
             )));
         }
         Ok(())
+    }
+
+    /// The same without the values of keys that nothing reads.
+    #[must_use]
+    pub(crate) fn without_idle_keys(&self) -> Self {
+        let mut config = self.clone();
+        config.model.quantizer = config.model.quantizer.without_idle_keys();
+        config
     }
 
     /// SHA-256 of the configuration as JSON, in hex: what ranks compare at start.

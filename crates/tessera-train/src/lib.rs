@@ -13,25 +13,32 @@ pub mod reference;
 mod resolve;
 pub mod task;
 
+/// The worked examples of `docs/extending.md`, which are compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/extending.md")]
+mod extending {}
+
+pub use config::groups::{Decays, GroupConfig, GroupsConfig};
 pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
+pub use engine::agreement::agree_on;
+pub use engine::average::Weights;
 pub use engine::batch::{part_of, training_batches};
 pub use engine::checkpoint;
 pub use engine::clock::{Clock, Lap, StepTimes};
-pub use engine::coordinator::agree_on;
-pub use engine::evaluate::{Split, Which, evaluate, evaluate_run};
+pub use engine::evaluate::{Request, Split, Which, evaluate, evaluate_run};
 pub use engine::faults::Faults;
 pub use engine::figures::{Figure, Row, Value};
 pub use engine::metrics;
 pub use engine::optim::{AdamW, OptimizerConfig};
 pub use engine::run::{Ending, train};
 pub use engine::run_folder::{Resume, RunFolder, Tenure};
-pub use engine::scalars::{Arriving, NotFinite, Reduced, read_scalars};
+pub use engine::scalars::{Arriving, NotFinite, Reduced, StepInput, read_scalars};
 pub use engine::schedule::{ScheduleConfig, ScheduleKind};
 pub use engine::setup::{Worker, check};
 pub use engine::step::{Stepped, Sums};
 pub use engine::trace::Trace;
-pub use engine::training::{StepInput, Training};
+pub use engine::training::Training;
 pub use error::TrainError;
 pub use resolve::{Resolved, resolve};
-pub use task::Task;
 pub use task::autoencoder::{Autoencoder, reconstruct};
+pub use task::{Samples, Task};

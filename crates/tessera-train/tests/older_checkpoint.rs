@@ -11,7 +11,7 @@ use tessera_checkpoint::upgrade::{Upgraded, upgrade};
 use tessera_checkpoint::{Checkpoint, Storage, diff};
 use tessera_comm::{RankDevice, Solo};
 use tessera_train::{
-    Clock, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
+    Clock, Samples, StepInput, Stepped, TrainConfig, Training, checkpoint, training_batches,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -44,7 +44,9 @@ fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
     config.validate().unwrap();
     let source = tessera_data::source::open(&config.data, "train").unwrap();
     let elsewhere = TrainConfig { seed: 99, ..config.clone() };
-    let mut training = Training::new(&elsewhere, source.shape(), Device::Cpu);
+    let mut training =
+        Training::new(&elsewhere, Samples::of(config.task, &*source).unwrap(), Device::Cpu)
+            .unwrap();
     checkpoint::restore(&saved, &training).unwrap();
     let updates = &training.optimizer.updates;
     assert_eq!(*updates, updates.full_like(3.0), "each step counted for each parameter");
@@ -70,7 +72,6 @@ fn goes_on(name: &str, version: u32) -> (Checkpoint, Training) {
         .unwrap();
     let input = StepInput {
         step: 3,
-        factor: 1.0,
         stop: false,
         compare_state: true,
         num_skipped: 0,

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tch::Tensor;
 use tessera_comm::{RankDevice, Solo};
 use tessera_control::{Activity, ExitCode};
-use tessera_data::SampleShape;
 use tessera_nn::QuantizerConfig;
+use tessera_nn::Signal;
 use tessera_train::engine::evaluate::check_finite;
 use tessera_train::task::Asked;
 use tessera_train::{
-    Clock, Split, StepInput, Stepped, TrainConfig, Training, checkpoint, evaluate, resolve,
-    training_batches,
+    Clock, Samples, Split, StepInput, Stepped, TrainConfig, Training, checkpoint, evaluate,
+    resolve, training_batches,
 };
 
 /// What makes an experiment tiny: four samples of four tokens a step.
@@ -64,13 +64,14 @@ fn config(file: &Path) -> TrainConfig {
 }
 
 fn new_training(config: &TrainConfig) -> Training {
-    Training::new(config, SampleShape::image(1, 8, 8), tch::Device::Cpu)
+    let signal = Signal::Image { channels: 1, height: 8, width: 8 };
+    Training::new(config, Samples { signal, num_classes: None }, tch::Device::Cpu).unwrap()
 }
 
 /// Adds to the bias of the encoder's last layer, and so to every latent.
 fn shift_latents(training: &Training, by: &Tensor) {
     let parameters = training.task.parameters();
-    let mut views = parameters.named_views(parameters.flat());
+    let mut views = parameters.named_views();
     let (_, mut bias) = views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap();
     bias.copy_(&(by.to_kind(bias.kind()) + &bias));
     parameters.refresh();
@@ -78,13 +79,13 @@ fn shift_latents(training: &Training, by: &Tensor) {
 
 fn latent_bias(training: &Training) -> Tensor {
     let parameters = training.task.parameters();
-    let mut views = parameters.named_views(parameters.flat());
+    let mut views = parameters.named_views();
     views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap().1.copy()
 }
 
 fn set_latent_bias(training: &Training, bias: &Tensor) {
     let parameters = training.task.parameters();
-    let mut views = parameters.named_views(parameters.flat());
+    let mut views = parameters.named_views();
     views.find(|(name, _)| *name == "encoder.to_code.bias").unwrap().1.copy_(bias);
     parameters.refresh();
 }
@@ -127,7 +128,6 @@ impl Run {
         }
         let input = StepInput {
             step: batch.step,
-            factor: 1.0,
             stop: false,
             compare_state: false,
             num_skipped: 0,

@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
-use tessera_train::{Resolved, Resume, TrainError, Which, resolve};
+use tessera_train::{Resolved, Resume, TrainError, Weights, Which, resolve};
 
 /// One worker of a training or an evaluation.
 #[derive(Debug, Parser)]
@@ -109,6 +109,10 @@ pub(crate) struct EvalArguments {
     /// Reconstruct from so many levels of a residual quantiser [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) levels: Option<usize>,
+    /// Which weights: average (those of train.ema_decay) or trained (those of the last step) [default: as the
+    /// run's eval.weights says]
+    #[arg(long, value_name = "average|trained")]
+    pub(crate) weights: Option<Weights>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -23,7 +23,7 @@ use tessera_control::{
 use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::task::Asked;
 use tessera_train::{
-    Figure, Resolved, Row, RunFolder, TrainError, Value, agree_on, evaluate_run, train,
+    Figure, Request, Resolved, Row, RunFolder, TrainError, Value, agree_on, evaluate_run, train,
 };
 
 use arguments::{
@@ -199,11 +199,11 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
-    let EvalArguments { run, checkpoint, levels, part, .. } = arguments;
+    let EvalArguments { run, checkpoint, levels, weights, part, .. } = arguments;
+    let asked = Asked { levels: *levels };
+    let request = Request { which: *checkpoint, weights: *weights, part: *part, asked };
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
-    let evaluated: Result<_, TrainError> =
-        evaluate_run(comm, device, run, *checkpoint, Asked { levels: *levels }, *part, activity);
-    match evaluated {
+    match evaluate_run(comm, device, run, request, activity) {
         Ok(figures) => {
             let text = if arguments.json {
                 serde_json::to_string(&figures).expect("figures are plain data") + "\n"
@@ -218,17 +218,34 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
 
 /// The figures of an evaluation, a line each.
 fn table(figures: &Row) -> String {
-    let mut lines = Vec::new();
+    let (mut lines, mut tables) = (Vec::new(), Vec::new());
     for Figure { name, value, unit, digits, .. } in &figures.figures {
         let text = match (value, digits) {
             (Value::Text(text), _) => text.clone(),
             (Value::Count(count), _) => count.to_string(),
             (Value::Number(number), Some(digits)) => format!("{number:.digits$} {unit}"),
+            (Value::Table(rows), _) => {
+                tables.push((name.replace('_', " "), rows));
+                continue;
+            }
             (Value::Number(_) | Value::Numbers(_) | Value::Counts(_), _) => continue,
         };
         lines.push((name.replace('_', " "), text));
     }
     lines.insert(1, ("step".to_owned(), figures.step.to_string()));
     let width = 2 + lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    lines.iter().map(|(name, text)| format!("{name:<width$}{}\n", text.trim_end())).collect()
+    let plain = lines.iter().map(|(name, text)| format!("{name:<width$}{}\n", text.trim_end()));
+    plain.chain(tables.into_iter().map(|(name, rows)| matrix(&name, rows))).collect()
+}
+
+/// A table of counts, such as how often samples of a class (a row) were taken for each class (a column).
+fn matrix(name: &str, rows: &[Vec<u64>]) -> String {
+    let width = 1 + rows.iter().flatten().max().map_or(1, |most| most.to_string().len());
+    let line =
+        |row: &Vec<u64>| row.iter().map(|count| format!("{count:>width$}")).collect::<String>();
+    let rows: Vec<String> = rows.iter().map(|row| format!("  {}\n", line(row))).collect();
+    format!(
+        "{name}, a row for each class that is, a column for each that was found\n{}",
+        rows.concat()
+    )
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use tessera_checkpoint::{
     CheckedFile, Checkpoint, CheckpointError, CheckpointErrorKind, Difference, Survey, TensorInfo,
     checkpoint_at, diff, list, survey,
@@ -35,7 +36,7 @@ struct Report {
     tessera: String,
     config_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    evaluation: Option<serde_json::Value>,
+    evaluation: Option<Value>,
     intact: bool,
     files: Vec<CheckedFile>,
     tensors: Vec<TensorInfo>,
@@ -103,7 +104,7 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "written by {} workers, seed {}", report.world_size, report.seed)?;
     writeln!(out, "tessera {}, config {}", report.tessera, report.config_hash)?;
     if let Some(evaluation) = &report.evaluation {
-        writeln!(out, "test mse {}, psnr {}", evaluation["mse"], evaluation["psnr"])?;
+        writeln!(out, "evaluated: {}", plain_figures(evaluation))?;
     }
     for CheckedFile { entry, problem } in &report.files {
         let state = problem.as_deref().unwrap_or("intact");
@@ -114,6 +115,13 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "  {name:width$}  {dtype}  {shape:?}")?;
     }
     Ok(())
+}
+
+/// The figures of an evaluation that are one number.
+fn plain_figures(evaluation: &Value) -> String {
+    let all = evaluation.as_object().into_iter().flatten();
+    let plain = all.filter(|(name, value)| value.is_number() && *name != "step");
+    plain.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Which checkpoints to check.

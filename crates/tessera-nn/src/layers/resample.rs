@@ -36,6 +36,21 @@ pub fn average_pool(input: &Tensor, factors: &[i64]) -> Tensor {
     }
 }
 
+/// `[N, C, ..]`: the largest of each block of `factors` positions. What is left over at the end of an axis is left out.
+///
+/// # Panics
+///
+/// If there is not one factor for each positional axis, 1 to 3 of them.
+pub fn max_pool(input: &Tensor, factors: &[i64]) -> Tensor {
+    axes_of(input, factors);
+    let (none, ones) = (vec![0; factors.len()], vec![1; factors.len()]);
+    match factors.len() {
+        1 => input.max_pool1d(factors, factors, none, ones, false),
+        2 => input.max_pool2d(factors, factors, none, ones, false),
+        _ => input.max_pool3d(factors, factors, none, ones, false),
+    }
+}
+
 /// `[N, C, ..]`: the first of each block of `factors` positions, a view.
 ///
 /// # Panics

@@ -17,7 +17,7 @@ use crate::vqvae::to_device;
 /// Most latents offered to dead codes at a time.
 const MAX_OFFERS: i64 = 256;
 /// How far the two halves of a split code lie from it, against the codes' root mean square.
-const SPLIT: f64 = 0.01;
+pub(super) const SPLIT: f64 = 0.01;
 
 /// Latents offered at a time for a codebook of this size, R.
 pub(super) fn num_offers(num_codes: i64) -> i64 {

@@ -31,12 +31,17 @@ impl SimVq {
         let values = generator.normal(deviation, (num_codes * dim) as usize);
         let frozen_kd = Tensor::from_slice(&values).view([num_codes, dim]);
         let name = format!("{}.transform.weight", slot.name);
-        let (stage, init) = (Stage::Quantizer, Init::Uniform(deviation));
         Self {
             config: config.clone(),
             name: format!("{}.frozen_codebook", slot.name),
             frozen_kd: frozen_kd.to_kind(slot.kind).to(slot.device),
-            weight: to.declare(name, &[dim, dim], stage, Role::Codebook, init),
+            weight: to.declare(
+                name,
+                &[dim, dim],
+                Stage::Quantizer,
+                Role::Codebook,
+                Init::Uniform(deviation),
+            ),
         }
     }
 

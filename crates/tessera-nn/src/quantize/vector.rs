@@ -60,9 +60,13 @@ impl VectorQuantizer {
         let store = match config.codebook {
             Codebook::Gradient => {
                 let name = format!("{}.codebook", slot.name);
-                let (shape, init) = ([num_codes, dim], Init::Uniform(bound));
-                let (stage, role) = (Stage::Quantizer, Role::Codebook);
-                Store::Parameter(to.declare(name, &shape, stage, role, init))
+                Store::Parameter(to.declare(
+                    name,
+                    &[num_codes, dim],
+                    Stage::Quantizer,
+                    Role::Codebook,
+                    Init::Uniform(bound),
+                ))
             }
             Codebook::Ema => {
                 let mut generator = draws(slot.seed, Purpose::Codebook, 0, id(slot.level, 0));

@@ -16,8 +16,11 @@ mod words;
 const POINTS: usize = 5;
 
 /// What a trial is measured by: the numbers of an evaluation, and how many numbers make the model.
-pub const FIGURES: [&str; 7] =
-    ["mse", "psnr", "ssim", "perplexity", "codes_used", "bits_per_token", "parameters"];
+#[rustfmt::skip] // one line a task
+pub const FIGURES: [&str; 10] = [
+    "mse", "psnr", "ssim", "perplexity", "codes_used", "bits_per_token", "parameters",
+    "accuracy", "cross_entropy", "calibration_error",
+];
 
 /// A sweep, with everything said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

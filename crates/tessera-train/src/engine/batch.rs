@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor};
 use tessera_comm::{Communicator, HostBytes, RankDevice, Uploads};
-use tessera_data::{Batch, Loader, Order, Source, train_plan};
-use tessera_nn::to_device;
+use tessera_data::{
+    Batch, DataConfig, LoadOptions, Loader, Modality, Order, SampleShape, Source, train_plan,
+};
+use tessera_nn::{Signal, to_device};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::task::Part;
+use crate::task::kind::TaskKind;
 
 /// This rank's batches from a step to the end of the run, read ahead into memory that its device
 /// copies from.
@@ -25,18 +28,23 @@ pub fn training_batches(
     comm: &dyn Communicator,
     device: RankDevice,
 ) -> Result<Loader<HostBytes>, TrainError> {
-    let TrainConfig { seed, data, train, .. } = config;
+    let TrainConfig { task, seed, data, train, .. } = config;
     let order = Order::Shuffled(source.sampler(&data.shuffling(), *seed));
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let plan = train_plan(start_step, train.steps, train.global_batch, rank, world_size);
     let take = move |num_bytes| HostBytes::new(&device, num_bytes).map_err(io::Error::other);
-    Ok(Loader::with_memory(source, order, plan, data.load_options(), take)?)
+    Ok(Loader::with_memory(source, order, plan, load_options(*task, data), take)?)
+}
+
+/// How a task's samples are read.
+pub(crate) fn load_options(task: TaskKind, data: &DataConfig) -> LoadOptions {
+    LoadOptions { labels: task.wants_labels(), ..data.load_options() }
 }
 
 /// A batch on a device, as a part of its global batch.
 pub fn part_of<M: AsRef<[u8]>>(batch: &Batch<M>, device: Device) -> Part {
-    let bytes_nhwc = Tensor::from_slice(batch.pixels()).view(shape_nhwc(batch));
-    part(batch, batch.step, to_device(bytes_nhwc, device))
+    let raw = Tensor::from_slice(batch.pixels()).view(raw_shape(batch).as_slice());
+    part(batch, batch.step, to_device(raw, device))
 }
 
 /// The same, copied while the device computes; the batch may get other memory for its own, or none.
@@ -49,24 +57,41 @@ pub(crate) fn upload(
     batch: &mut Batch<HostBytes>,
     step: u64,
 ) -> Result<Part, TrainError> {
-    let shape = shape_nhwc(batch);
-    let bytes_nhwc = uploads.upload(&mut batch.memory, &shape)?;
-    Ok(part(batch, step, bytes_nhwc))
+    let shape = raw_shape(batch);
+    let raw = uploads.upload(&mut batch.memory, &shape)?;
+    Ok(part(batch, step, raw))
 }
 
-fn part<M>(batch: &Batch<M>, step: u64, bytes_nhwc: Tensor) -> Part {
+fn part<M>(batch: &Batch<M>, step: u64, raw: Tensor) -> Part {
+    let has_labels = batch.labels.len() == batch.num_samples();
+    let labels = has_labels.then(|| to_device(Tensor::from_slice(&batch.labels), raw.device()));
     let first = batch.positions.start - batch.global.start;
     Part {
         step,
-        bytes_nhwc,
+        raw,
+        signal: signal_of(batch.shape),
+        labels,
         samples: first..first + batch.num_samples() as u64,
         num_global: batch.global.end - batch.global.start,
-        shape: batch.shape,
     }
 }
 
-fn shape_nhwc<M>(batch: &Batch<M>) -> [i64; 4] {
-    let (num_samples, shape) = (batch.num_samples() as i64, &batch.shape);
-    let sizes = [shape.height, shape.width, shape.channels].map(i64::from);
-    [num_samples, sizes[0], sizes[1], sizes[2]]
+/// What a model knows of a sample's shape.
+pub(crate) fn signal_of(shape: SampleShape) -> Signal {
+    let SampleShape { modality, frames, channels, height, width, .. } = shape;
+    let [frames, channels, height, width] = [frames, channels, height, width].map(i64::from);
+    match modality {
+        Modality::Image => Signal::Image { channels, height, width },
+        Modality::Audio => Signal::Audio { channels, samples: frames },
+        Modality::Video => Signal::Video { channels, frames, height, width },
+    }
+}
+
+/// Shape of a batch's bytes: as [`Signal::from_raw`] reads them.
+fn raw_shape<M>(batch: &Batch<M>) -> Vec<i64> {
+    let (num, signal) = (batch.num_samples() as i64, signal_of(batch.shape));
+    match signal {
+        Signal::Audio { .. } => vec![num, batch.shape.num_bytes() as i64],
+        _ => [vec![num], signal.axes(), vec![signal.channels()]].concat(),
+    }
 }

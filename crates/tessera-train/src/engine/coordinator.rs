@@ -8,63 +8,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tessera_checkpoint::{CheckpointError, Manifest, Storage, Verified};
-use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
-use tessera_control::{Attempt, ExitCode};
+use tessera_comm::{Communicator, broadcast_bytes};
+use tessera_control::Attempt;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::TrainConfig;
+use crate::engine::agreement::{agree, agree_on};
 use crate::engine::checkpoint;
 use crate::engine::run_folder::{Resume, Tenure};
 use crate::engine::settings::{self, Settings};
 use crate::error::TrainError;
-
-/// What a rank reports when ranks agree on whether all of them succeeded.
-#[derive(Debug, Serialize, Deserialize)]
-enum Report {
-    Ok(Vec<u8>),
-    Failed { code: ExitCode, message: String },
-}
-
-/// Exchanges `mine` over all ranks: everybody's bytes, or an error on every rank if one failed.
-///
-/// # Errors
-///
-/// The rank's own error, or [`TrainError::Peer`] with that of the first rank that failed.
-pub(crate) fn agree(
-    comm: &dyn Communicator,
-    mine: Result<Vec<u8>, TrainError>,
-) -> Result<Vec<Vec<u8>>, TrainError> {
-    let report = match &mine {
-        Ok(bytes) => Report::Ok(bytes.clone()),
-        Err(error) => Report::Failed { code: error.code(), message: error.to_string() },
-    };
-    let reports =
-        all_gather_bytes(comm, &serde_json::to_vec(&report).expect("a report is plain data"))?;
-    mine?;
-    let mut all = Vec::with_capacity(reports.len());
-    for (rank, report) in reports.iter().enumerate() {
-        match serde_json::from_slice(report).expect("every rank sends a report") {
-            Report::Ok(bytes) => all.push(bytes),
-            Report::Failed { code, message } => {
-                return Err(TrainError::Peer { rank, code, message });
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// Lets all ranks know whether each of them could do its part: the rank's own value, or an error
-/// on every rank if one failed. Collective.
-///
-/// # Errors
-///
-/// The rank's own error, or [`TrainError::Peer`] with that of the first rank that failed.
-pub fn agree_on<T>(comm: &dyn Communicator, mine: Result<T, TrainError>) -> Result<T, TrainError> {
-    match mine {
-        Ok(value) => agree(comm, Ok(Vec::new())).map(|_| value),
-        Err(error) => Err(agree(comm, Err(error)).expect_err("this rank failed")),
-    }
-}
 
 /// Compares configuration, program, data and the environment's settings over ranks.
 ///
@@ -187,17 +140,29 @@ pub(crate) fn check_resumable(
     resume: &Resume,
     config: &TrainConfig,
     data_fingerprint: &str,
-) -> Result<(), TrainError> {
+) -> Result<Begins, TrainError> {
     let attempt = Attempt::from_env().map_err(TrainError::BadInput)?;
     match look_for_checkpoint(checkpoints, resume, attempt.as_ref(), How::Manifest)? {
-        (_, Some(manifest)) => checkpoint::check_resumable(&manifest, config, data_fingerprint),
-        (_, None) => Ok(()),
+        (_, Some(manifest)) => {
+            checkpoint::check_resumable(&manifest, config, data_fingerprint)?;
+            Ok(Begins::Resumed)
+        }
+        (_, None) => Ok(Begins::Anew),
     }
+}
+
+/// How a run would begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// From step 0.
+    Anew,
+    /// From a checkpoint.
+    Resumed,
 }
 
 /// How much of a checkpoint is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+pub(crate) enum How {
     /// Its manifest alone.
     Manifest,
     /// Every byte.
@@ -247,12 +212,16 @@ fn look_for_checkpoint(
     match resume {
         Resume::Never => Ok((Choice { path: None, notices: Vec::new() }, None)),
         Resume::From(path) => {
-            if let Some(checkpoints) = checkpoints_of_run(path) {
-                return newest_of_run(path, &checkpoints, how);
-            }
-            let manifest = how.verify(path)?;
-            let notices = vec![format!("resuming from {} as asked", path.display())];
-            Ok((Choice { path: Some(path.clone()), notices }, Some(manifest)))
+            let (found, mut notices) = named(path, "--resume", how)?;
+            notices.push(match found.path == *path {
+                true => format!("resuming from {} as asked", path.display()),
+                false => format!(
+                    "resuming from step {}, the newest good checkpoint of {}, as asked",
+                    found.manifest.step,
+                    path.display()
+                ),
+            });
+            Ok((Choice { path: Some(found.path), notices }, Some(found.manifest)))
         }
         Resume::Auto => {
             let (found, refused) = how.newest_good(checkpoints, |_| true)?;
@@ -295,34 +264,34 @@ fn checkpoints_of_run(path: &Path) -> Option<PathBuf> {
     (is_named || holds_some()).then(|| path.to_owned())
 }
 
-/// The newest good checkpoint of a run that was asked for by its folder.
-fn newest_of_run(
+/// The checkpoint that `key` names, by its own folder or by that of its run, of which it is the newest good one; and
+/// what is said of newer ones.
+pub(crate) fn named(
     path: &Path,
-    checkpoints: &Path,
+    key: &str,
     how: How,
-) -> Result<(Choice, Option<Manifest>), TrainError> {
-    let (found, refused) = how.newest_good(checkpoints, |_| true)?;
+) -> Result<(Verified, Vec<String>), TrainError> {
+    let Some(checkpoints) = checkpoints_of_run(path) else {
+        let manifest = how.verify(path)?;
+        return Ok((Verified { path: path.to_owned(), manifest }, Vec::new()));
+    };
+    let (found, refused) = how.newest_good(&checkpoints, |_| true)?;
     let Some(found) = found else {
         let why = refused.first().map_or(String::new(), |error| format!(" ({error})"));
         return Err(TrainError::BadInput(format!(
-            "--resume {} names a run without a good checkpoint{why}: name another one",
+            "{key} {} names a run without a good checkpoint{why}: name another one",
             path.display()
         )));
     };
-    let mut notices: Vec<String> =
-        refused.iter().map(|error| format!("checkpoint skipped: {error}")).collect();
-    notices.push(format!(
-        "resuming from step {}, the newest good checkpoint of {}, as asked",
-        found.manifest.step,
-        path.display()
-    ));
-    Ok((Choice { path: Some(found.path), notices }, Some(found.manifest)))
+    let skipped = refused.iter().map(|error| format!("checkpoint skipped: {error}")).collect();
+    Ok((found, skipped))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tessera_checkpoint::{BestMetric, Dtype, HostTensor, Retention, Save};
+    use tessera_control::ExitCode;
 
     const OURS: &str = "9f3a07c2b1d4";
 

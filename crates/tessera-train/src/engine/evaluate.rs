@@ -8,16 +8,18 @@ use tessera_comm::Communicator;
 use tessera_control::{Activity, Phase};
 use tessera_data::{DataConfig, LoadOptions, Loader, Order, Source, eval_plan};
 
-use super::batch::part_of;
+use super::agreement::agree_on;
+use super::average::Weights;
+use super::batch::{load_options, part_of, signal_of};
 use super::checkpoint;
-use super::coordinator::agree_on;
 use super::figures::{Figure, Row, Value};
 use super::run_folder::RunFolder;
 use super::setup::open_test;
 use super::training::Training;
+use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::resolve::Resolved;
-use crate::task::{Asked, Task};
+use crate::task::{Asked, Samples, Task};
 
 /// Where an evaluation reads its samples.
 #[derive(Clone)]
@@ -66,7 +68,7 @@ pub fn evaluate(
     let num_samples = *samples as u64;
     let mut figures =
         vec![Figure::text("split", split.name.as_str()), Figure::count("samples", num_samples)];
-    figures.extend(measure.figures(sums, num_samples, split.source.shape()));
+    figures.extend(measure.figures(sums, num_samples, signal_of(split.source.shape())));
     Ok(Row { step, figures })
 }
 
@@ -114,8 +116,20 @@ impl std::str::FromStr for Which {
     }
 }
 
-/// Evaluates a checkpoint of a run on its test split, or that of one `part` of its mixture, counted
-/// from 0. Collective.
+/// What of a run is to be evaluated.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Which checkpoint.
+    pub which: Which,
+    /// Which weights; none: those that the configuration of the run names.
+    pub weights: Option<Weights>,
+    /// On the test split of which part of a mixture, counted from 0; none: of all.
+    pub part: Option<usize>,
+    /// What is asked of the task.
+    pub asked: Asked,
+}
+
+/// Evaluates a checkpoint of a run on its test split. Collective.
 ///
 /// # Errors
 ///
@@ -125,11 +139,10 @@ pub fn evaluate_run(
     comm: &dyn Communicator,
     device: Device,
     run_dir: &Path,
-    which: Which,
-    asked: Asked,
-    part: Option<usize>,
+    request: Request,
     activity: &Activity,
 ) -> Result<Row, TrainError> {
+    let Request { which, weights, part, asked } = request;
     let resolved = agree_on(comm, Resolved::of_run(run_dir))?;
     let found = match comm.rank() {
         0 => find(run_dir, which),
@@ -138,16 +151,34 @@ pub fn evaluate_run(
     let checkpoint = agree_on(comm, found)?;
     let config = &resolved.config;
     let source = agree_on(comm, test_of(&config.data, part))?;
-    let training = Training::new(config, source.shape(), device);
+    let samples = agree_on(comm, samples_of(config, &*source))?;
+    let training = agree_on(comm, Training::new(config, samples, device))?;
+    if weights == Some(Weights::Average) && training.average.is_none() {
+        return Err(TrainError::BadInput(
+            "--weights average asks for what this run has not made: train with train.ema_decay above 0"
+                .to_owned(),
+        ));
+    }
     drop(training.task.measure(asked)?); // before anything is read
     let step = checkpoint::restore_all(comm, &checkpoint, &training)?.step;
-    let (batch, load) = (config.eval.batch, config.data.load_options());
+    let (batch, load) = (config.eval.batch, load_options(config.task, &config.data));
     let name = part.map_or("test".to_owned(), |part| format!("test of data.mixture.{part}"));
     let split = Split { name, source, batch, load };
     activity.enter(Phase::Evaluate);
-    let figures = evaluate(comm, &*training.task, &split, step, asked, activity)?;
+    let figures = training.with(weights.unwrap_or(config.eval.weights), |task| {
+        evaluate(comm, task, &split, step, asked, activity)
+    })?;
     check_finite(&*training.task, &figures)?;
     Ok(figures)
+}
+
+/// What a task has to know of its data; where that can differ between splits, of what it was trained on.
+fn samples_of(config: &TrainConfig, test: &dyn Source) -> Result<Samples, TrainError> {
+    if config.task.wants_labels() {
+        let train = tessera_data::source::open(&config.data, "train")?;
+        return Ok(Samples::of(config.task, &*train)?);
+    }
+    Ok(Samples::of(config.task, test)?)
 }
 
 /// The split test of a data set, or of a part of it.

@@ -35,9 +35,9 @@ const EXIT: i32 = 9;
 pub(crate) enum Point {
     /// Before the wait for a batch.
     Data,
-    /// Before the encoder.
+    /// Before the forward pass.
     Forward,
-    /// Before the decoder's backward pass.
+    /// Before the backward pass.
     Backward,
     /// Before the sum over ranks.
     Reduce,

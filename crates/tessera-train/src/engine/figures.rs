@@ -16,6 +16,8 @@ pub enum Value {
     Numbers(Vec<f64>),
     /// Numbers of things.
     Counts(Vec<u64>),
+    /// Numbers of things in rows of equal length.
+    Table(Vec<Vec<u64>>),
     /// A name.
     Text(String),
 }
@@ -27,6 +29,7 @@ impl Serialize for Value {
             Self::Count(count) => count.serialize(serializer),
             Self::Numbers(numbers) => numbers.serialize(serializer),
             Self::Counts(counts) => counts.serialize(serializer),
+            Self::Table(rows) => rows.serialize(serializer),
             Self::Text(text) => text.serialize(serializer),
         }
     }
@@ -68,6 +71,11 @@ impl Figure {
         Self { value: Value::Counts(value), ..Self::number(name, 0.0) }
     }
 
+    /// Rows of numbers of things, for rows and for a person who asks.
+    pub fn table(name: &'static str, value: Vec<Vec<u64>>) -> Self {
+        Self { value: Value::Table(value), ..Self::number(name, 0.0) }
+    }
+
     /// A name that rows alone have.
     pub fn text(name: &'static str, value: impl Into<String>) -> Self {
         Self { value: Value::Text(value.into()), ..Self::number(name, 0.0) }
@@ -96,7 +104,7 @@ impl Figure {
         match self.value {
             Value::Number(number) => Some(number),
             Value::Count(count) => Some(count as f64),
-            Value::Numbers(_) | Value::Counts(_) | Value::Text(_) => None,
+            Value::Numbers(_) | Value::Counts(_) | Value::Table(_) | Value::Text(_) => None,
         }
     }
 

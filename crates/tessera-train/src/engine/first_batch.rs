@@ -28,8 +28,11 @@ impl Training {
             self.task.first_look(&part, &reducer);
         }
         reducer.all_reduce(comm)?;
-        self.task.begin(&whole, &reducer);
-        self.task.parameters().refresh();
+        self.task.begin(&whole, &reducer, &self.taken);
+        self.task.refresh();
+        if let Some(average) = &self.average {
+            average.restart(self.task.parameters());
+        }
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! What is trained is a [`Task`](crate::task::Task), of which nothing here knows more than that trait says. Every
 //! collective of a step is in `step.rs`.
 
+pub(crate) mod agreement;
+pub(crate) mod average;
 pub(crate) mod batch;
 pub mod checkpoint;
 pub(crate) mod clock;
@@ -23,4 +25,5 @@ pub(crate) mod setup;
 pub(crate) mod step;
 pub(crate) mod trace;
 pub(crate) mod training;
+pub(crate) mod warm_start;
 pub(crate) mod window;

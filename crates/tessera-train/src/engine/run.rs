@@ -13,25 +13,28 @@ use tessera_control::{Phase, RunState, RunStatus, SignOfLife};
 use tessera_data::source::Source;
 use tessera_data::{Batch, DataError, Loader};
 
-use super::batch::training_batches;
+use super::agreement::agree_on;
+use super::batch::{load_options, training_batches};
 use super::checkpoint;
 use super::checkpoint::saver::Saver;
 use super::clock::{Clock, Lap};
-use super::coordinator::{agree_on, agree_on_run, choose_checkpoint};
+use super::coordinator::{agree_on_run, choose_checkpoint};
 use super::evaluate::{Split, evaluate};
 use super::figures::{Figure, Row};
 use super::metrics::reporter::Reporter;
 use super::metrics::{self, Launcher};
 use super::run_folder::{Resume, Tenure};
 use super::saving;
-use super::scalars::Arriving;
+use super::scalars::{Arriving, StepInput};
 use super::setup::{Worker, open_data};
 use super::step::Stepped;
-use super::training::{StepInput, Training};
-use crate::config::TrainConfig;
+use super::training::Training;
+use super::warm_start;
+use crate::config::groups::rate_name;
+use crate::config::{LoopConfig, TrainConfig};
 use crate::error::TrainError;
 use crate::resolve::Resolved;
-use crate::task::Asked;
+use crate::task::{Asked, Samples, Task};
 
 /// How a run ended well.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,14 +65,22 @@ pub fn train(
     let (fingerprint, notes) = (data.fingerprint(), data.notes());
     agree_on_run(comm, config, &fingerprint)?;
 
-    let mut training = Training::new(config, data.train.shape(), worker.device.device);
+    let mut training = {
+        let samples = Samples::of(config.task, &*data.train).map_err(TrainError::from);
+        let samples = agree_on(comm, samples)?;
+        agree_on(comm, Training::new(config, samples, worker.device.device))?
+    };
     training.uploads = agree_on(comm, Uploads::new(&worker.device).map_err(TrainError::from))?;
     let choice = choose_checkpoint(comm, tenure, resume, config, &fingerprint)?;
-    let mut step = 0;
+    let (mut step, mut told) = (0, choice.notices);
     if let Some(path) = &choice.path {
         step = checkpoint::restore_all(comm, path, &training)?.step;
     } else {
+        told.extend(warm_start::load(comm, &mut training, config)?);
         checkpoint::broadcast_state(comm, &training)?;
+        if let Some(average) = &training.average {
+            average.restart(training.task.parameters());
+        }
     }
     let ranks = (comm.rank(), comm.world_size());
     let opened = match comm.rank() {
@@ -94,7 +105,7 @@ pub fn train(
             name: "test".into(),
             source,
             batch: config.eval.batch,
-            load: config.data.load_options(),
+            load: load_options(config.task, &config.data),
         }),
         num_train: data.train.num_samples(),
         saver: agree_on(comm, saver)?,
@@ -115,7 +126,7 @@ pub fn train(
                 .to_owned(),
         );
     }
-    for notice in choice.notices {
+    for notice in told {
         run.notice(notice);
     }
     // Whoever watches the folder sees that the run goes on, however far its rows lie apart.
@@ -179,7 +190,7 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn steps(mut self, source: Arc<dyn Source>) -> Result<Ending, TrainError> {
-        let TrainConfig { train, metrics, eval, checkpoint, schedule, .. } = self.config;
+        let TrainConfig { train, metrics, eval, checkpoint, .. } = self.config;
         if self.step >= train.steps {
             self.notice(format!("nothing to do: all {} steps are done", train.steps));
             return self.end(RunState::Done);
@@ -198,7 +209,6 @@ impl Run<'_> {
             }
             let input = StepInput {
                 step: self.step,
-                factor: schedule.factor(self.step, train.steps),
                 stop: self.worker.stop.load(Ordering::Relaxed),
                 compare_state: self.step.is_multiple_of(metrics.every),
                 num_skipped: batch.num_skipped,
@@ -231,9 +241,10 @@ impl Run<'_> {
                 && let Some(test) = &self.test
             {
                 self.clock.enter(Phase::Evaluate);
-                let (task, activity) = (&*self.training.task, &self.worker.activity);
-                let all = Asked::default();
-                let figures = evaluate(self.comm, task, test, self.step, all, activity)?;
+                let (activity, all) = (&self.worker.activity, Asked::default());
+                let figures = self.training.with(eval.weights, |task| {
+                    evaluate(self.comm, task, test, self.step, all, activity)
+                })?;
                 self.look_at_figures(&figures)?;
                 if let Some(reporter) = &mut self.reporter {
                     reporter.evaluation(&figures);
@@ -244,7 +255,8 @@ impl Run<'_> {
                 && let Some(reporter) = &mut self.reporter
             {
                 let on_corrupt = self.config.data.on_corrupt;
-                if let Some(picture) = self.training.task.show(&*self.shown, on_corrupt)? {
+                let show = |task: &dyn Task| task.show(&*self.shown, on_corrupt);
+                if let Some(picture) = self.training.with(eval.weights, show)? {
                     reporter.picture(self.step, picture);
                 }
             }
@@ -299,8 +311,8 @@ impl Run<'_> {
         let times = self.clock.take_window();
         let global = self.config.train.global_batch;
         let samples_seen = self.step * global;
-        let factor = self.config.schedule.factor(self.step - 1, self.config.train.steps);
-        let learning_rate = self.config.optimizer.learning_rate * factor;
+        let TrainConfig { optimizer, schedule, train: LoopConfig { steps, .. }, .. } = self.config;
+        let learning_rate = optimizer.learning_rate * schedule.factor(self.step - 1, *steps);
         let samples_per_second = global as f64 * 1e3 / times.step_ms;
         let train = |name: &'static str, value: f64| Figure::number(name, value).charted("train");
         let speed = |name: &'static str, value: f64| Figure::number(name, value).charted("speed");
@@ -315,6 +327,11 @@ impl Run<'_> {
         figures.extend([
             Figure::count("samples_skipped", means.samples_skipped).charted("train"),
             train("learning_rate", learning_rate),
+        ]);
+        let rates = self.training.optimizer.rates(self.step - 1).into_iter();
+        let own = rates.filter(|(stage, _)| optimizer.groups.of(*stage).has_own_rate());
+        figures.extend(own.map(|(stage, rate)| train(rate_name(stage), rate)));
+        figures.extend([
             train("grad_norm", means.grad_norm),
             speed("samples_per_second", samples_per_second).in_unit("samples/s"),
             speed("step_ms", times.step_ms).in_unit("ms"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::engine::coordinator::agree_on;
+use crate::engine::agreement::agree_on;
 use crate::error::{MAKE_FOLDER, TrainError};
 use tessera_checkpoint::Storage;
 use tessera_comm::{Communicator, broadcast_bytes};
@@ -62,8 +62,8 @@ impl RunFolder {
         self.root.join("tensorboard")
     }
 
-    /// `reconstructions/`: pictures, input over output.
-    pub fn reconstructions(&self) -> PathBuf {
+    /// `reconstructions/`: pictures of what the model does.
+    pub fn pictures(&self) -> PathBuf {
         self.root.join("reconstructions")
     }
 
@@ -143,7 +143,7 @@ impl RunFolder {
     /// The folder and those in it that every run has.
     fn folders(&self) -> [PathBuf; 5] {
         let logs = self.root.join("logs");
-        [self.root.clone(), self.tensorboard(), self.reconstructions(), logs, self.checkpoints()]
+        [self.root.clone(), self.tensorboard(), self.pictures(), logs, self.checkpoints()]
     }
 }
 

@@ -6,8 +6,8 @@ use tessera_checkpoint::CheckpointError;
 use tessera_comm::all_gather_bytes;
 use tessera_control::{Client, Message, Phase, Process, RunState, RunStatus};
 
+use super::agreement::agree_on;
 use super::checkpoint::{self, saver::Saved};
-use super::coordinator::agree_on;
 use super::evaluate::check_finite;
 use super::figures::Row;
 use super::metrics::reporter::Reporter;
@@ -130,7 +130,7 @@ impl Run<'_> {
     /// A mismatch with what this rank has, so that the odd one out can be seen among all.
     pub(super) fn with_state(&self, error: TrainError) -> TrainError {
         let TrainError::Mismatch(text) = error else { return error };
-        let state = scalars::state_hash(&*self.training.task);
+        let state = scalars::state_hash(&*self.training.task, self.training.average.as_ref());
         let (rank, step) = (self.comm.rank(), self.step);
         TrainError::Mismatch(format!(
             "{text}; rank {rank} is at step {step} with state {state:016x}"

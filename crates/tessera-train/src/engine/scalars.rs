@@ -8,17 +8,35 @@ use tessera_comm::{Mark, RankDevice, desync};
 use tessera_nn::to_device;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::engine::checkpoint::saver;
-use crate::engine::training::StepInput;
+use crate::engine::average::Average;
 use crate::error::TrainError;
 use crate::task::{Loss, Task};
 
 /// Scalars behind the losses and before the desync numbers: stop flag, samples skipped, how far ranks are with a save.
-const FLAGS: usize = 2 + saver::NUMBERS;
+const FLAGS: usize = 2 + SAVES;
+/// Numbers that tell how far a rank is with a save.
+pub(crate) const SAVES: usize = 4;
 
 /// Scalars of a step with so many losses.
 pub(crate) fn len(num_losses: usize) -> i64 {
     (num_losses + FLAGS + desync::NUMBERS) as i64
+}
+
+/// What differs from step to step, apart from the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInput {
+    /// The step, from 0.
+    pub step: u64,
+    /// Whether this rank was asked to stop.
+    pub stop: bool,
+    /// Whether ranks compare their whole state in this step.
+    pub compare_state: bool,
+    /// Samples of this rank's part that could not be read.
+    pub num_skipped: u64,
+    /// Whether to look, before anything is changed, if loss and gradient are finite.
+    pub check_finite: bool,
+    /// How far this rank is with the save on its way.
+    pub saves: [f64; SAVES],
 }
 
 /// The reduced scalars of a step, the same on every rank.
@@ -31,14 +49,14 @@ pub struct Reduced {
     /// Whether any rank asked to stop.
     pub stop: bool,
     /// How many ranks are done with the save on its way, or failed.
-    pub(crate) saves: [f64; saver::NUMBERS],
+    pub(crate) saves: [f64; SAVES],
 }
 
 /// Writes this rank's scalars: losses already divided by global counts, the stop flag, and a
 /// hash of step, layout and, where ranks compare their state, that of parameters and all other state.
 pub(crate) fn write(
     scalars: &mut Tensor,
-    task: &dyn Task,
+    (task, average): (&dyn Task, Option<&Average>),
     input: StepInput,
     layout_hash: u64,
     losses: &[Tensor],
@@ -46,7 +64,7 @@ pub(crate) fn write(
     let mut hash = Xxh3::new();
     hash.update(&[input.step, layout_hash].map(u64::to_le_bytes).concat());
     if input.compare_state {
-        hash_state(task, &mut hash);
+        hash_state(task, average, &mut hash);
     }
     let flags = [f64::from(u8::from(input.stop)), input.num_skipped as f64];
     let host: Vec<f64> = losses
@@ -136,7 +154,7 @@ pub(crate) fn not_finite(
     let mut numbers = losses.chain([("gradient norm", norm.double_value(&[]))]);
     let (what, value) = numbers.find(|(_, value)| !value.is_finite())?;
     let is_bad = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 0;
-    let mut named = task.parameters().named_views(gradients);
+    let mut named = task.parameters().trained_views(gradients);
     let tensor = named.find(|(_, tensor)| is_bad(tensor)).map(|(name, _)| name.to_owned());
     Some(NotFinite { what, value, tensor })
 }
@@ -174,17 +192,18 @@ pub fn read_scalars(
     Ok(Reduced { step, losses: values.to_vec(), stop: flags[0] > 0.0, saves })
 }
 
-/// A hash of parameters and all other state.
-pub(crate) fn state_hash(task: &dyn Task) -> u64 {
+/// A hash of parameters, their average and all other state of the task.
+pub(crate) fn state_hash(task: &dyn Task, average: Option<&Average>) -> u64 {
     let mut hash = Xxh3::new();
-    hash_state(task, &mut hash);
+    hash_state(task, average, &mut hash);
     hash.digest()
 }
 
-/// Hashes parameters and all other state, bit for bit.
-fn hash_state(task: &dyn Task, hash: &mut Xxh3) {
+/// Hashes them, bit for bit.
+fn hash_state(task: &dyn Task, average: Option<&Average>, hash: &mut Xxh3) {
     let state = task.state().into_iter().map(|(_, tensor)| tensor);
-    for tensor in state.chain([task.parameters().flat().shallow_clone()]) {
+    let average = average.map(|average| average.weights.shallow_clone());
+    for tensor in state.chain([task.parameters().flat().shallow_clone()]).chain(average) {
         let tensor = tensor.to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.copy_data_u8(&mut bytes, tensor.numel());

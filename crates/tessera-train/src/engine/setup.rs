@@ -8,18 +8,18 @@ use std::sync::atomic::AtomicBool;
 use tessera_comm::{RankDevice, Watchdog};
 use tessera_control::{Activity, Client};
 use tessera_data::source::Source;
-use tessera_data::{DataConfig, DataError, DataKind, Modality};
+use tessera_data::{DataConfig, DataError, DataKind};
 
 use crate::config::TrainConfig;
 use crate::engine::clock::Clock;
-use crate::engine::coordinator::check_resumable;
+use crate::engine::coordinator::{Begins, check_resumable};
 use crate::engine::faults::Faults;
 use crate::engine::run_folder::{self, Resume, RunFolder};
 use crate::engine::trace::Trace;
+use crate::engine::warm_start;
 use crate::error::TrainError;
 use crate::resolve::Resolved;
-use crate::task::Task;
-use crate::task::autoencoder::signal_of;
+use crate::task::{self, Samples, Task};
 
 /// What a worker brings to a run.
 #[derive(Debug)]
@@ -102,20 +102,16 @@ pub fn check(resolved: &Resolved, resume: &Resume) -> Result<(), TrainError> {
     let data = open_data(&resolved.config)?;
     run_folder::check(&resolved.run_dir, resume)?;
     let checkpoints = RunFolder { root: resolved.run_dir.clone() }.checkpoints();
-    check_resumable(&checkpoints, resume, &resolved.config, &data.fingerprint())
+    match check_resumable(&checkpoints, resume, &resolved.config, &data.fingerprint())? {
+        Begins::Anew => warm_start::check(&resolved.config),
+        Begins::Resumed => Ok(()),
+    }
 }
 
 pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
     let train = tessera_data::source::open(&config.data, "train")?;
     let test = open_test(&config.data)?;
     let shape = train.shape();
-    if shape.modality != Modality::Image {
-        return Err(TrainError::BadInput(
-            "the data are audio or video, the models here take pictures: train on a data set of \
-             modality \"image\""
-                .to_owned(),
-        ));
-    }
     let best = config.checkpoint.keep_best;
     if test.is_none() && best > 0 {
         return Err(TrainError::BadInput(format!(
@@ -130,7 +126,8 @@ pub(crate) fn open_data(config: &TrainConfig) -> Result<Data, TrainError> {
                 .to_owned(),
         ));
     }
-    config.model.validate(&signal_of(shape)).map_err(TrainError::BadInput)?;
+    let samples = Samples::of(config.task, &*train)?;
+    task::check(config, &samples).map_err(TrainError::BadInput)?;
     Ok(Data { train, test })
 }
 

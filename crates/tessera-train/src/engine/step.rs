@@ -8,6 +8,7 @@
 //! 3. **all-reduce** of what is left of gradients, the task's pieces, losses, stop flag and desync check: over MPI all of
 //!    it, in one call
 //! 4. where loss or gradient are not finite, no rank goes on; AdamW on the flat parameters, then the task's own update
+//!    and the moving average of the weights
 //!
 //! A rank's loss is its sum over the *global* count, so sums over ranks and parts are exact means, and parts may be
 //! unequal or empty. The reduced scalars of step s are looked at after step s + 1, at the same place on every rank, so no
@@ -24,8 +25,8 @@ use tessera_nn::parameters::Stage;
 
 use super::batch::upload;
 use super::clock::{Clock, Lap};
-use super::scalars::{self, NotFinite};
-use super::training::{GRADIENTS, SCALARS, StepInput, Training};
+use super::scalars::{self, NotFinite, StepInput};
+use super::training::{GRADIENTS, SCALARS, Training};
 use crate::error::TrainError;
 use crate::task::{Task, Updated};
 
@@ -54,7 +55,7 @@ impl Training {
         input: StepInput,
         clock: &mut Clock,
     ) -> Result<Stepped, TrainError> {
-        let Self { task, optimizer, window, uploads, reducer, micro_batch } = self;
+        let Self { task, optimizer, average, window, uploads, reducer, micro_batch, .. } = self;
         clock.enter(Phase::Compute);
         let whole = upload(uploads, batch, input.step)?;
         let parts = whole.split(*micro_batch);
@@ -81,7 +82,8 @@ impl Training {
 
         clock.enter(Phase::Reduce);
         let layout_hash = reducer.layout_hash();
-        scalars::write(&mut reducer.piece(SCALARS), &**task, input, layout_hash, &losses);
+        let state = (&**task, average.as_ref());
+        scalars::write(&mut reducer.piece(SCALARS), state, input, layout_hash, &losses);
         match clock.faults.of_sum(input.step) {
             None => reducer.all_reduce(comm)?,
             Some(fault) => fault.sum(reducer, comm)?,
@@ -98,12 +100,16 @@ impl Training {
             return Ok(Stepped::Skipped(found));
         }
         let at_rest = task.at_rest(input.step);
-        optimizer.step(input.factor, task.parameters().flat(), &gradients, &norm, &at_rest);
+        optimizer.step(input.step, task.parameters().flat(), &gradients, &norm, &at_rest);
         let norm = norm.to_kind(Kind::Double);
         clock.lap(Lap::Optimizer);
         let Updated { resets, numbers, vector } = task.update(&whole, reducer);
         for (id, rows) in &resets {
             optimizer.forget_rows(task.parameters(), *id, rows);
+        }
+        if let Some(average) = average {
+            average.update(optimizer.count(), task.parameters());
+            resets.iter().for_each(|(id, rows)| average.take_rows(task.parameters(), *id, rows));
         }
         task.parameters().refresh();
         window.add(&scalars, &norm, &numbers, &vector);
@@ -230,7 +236,10 @@ impl<'a> Sums<'a> {
     ) -> Result<(), TrainError> {
         let Turn::Pass { is_last: true, .. } = self.turn else { return Ok(()) };
         let start = self.reducer.span(GRADIENTS, GRADIENTS).start;
-        let of_stage = parameters.range_of(stage);
+        let of_stage = parameters.trained_range_of(stage);
+        if of_stage.is_empty() {
+            return Ok(()); // frozen
+        }
         self.send(start + of_stage.start..start + of_stage.end)
     }
 

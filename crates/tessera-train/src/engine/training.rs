@@ -3,14 +3,15 @@
 
 use tch::{Device, Kind};
 use tessera_comm::{Piece, Reducer, Uploads};
-use tessera_data::SampleShape;
+use tessera_nn::parameters::Stage;
 
-use super::checkpoint::saver;
+use super::average::{Average, Weights};
 use super::optim::AdamW;
 use super::scalars;
 use super::window::Window;
 use crate::config::TrainConfig;
-use crate::task::{self, Task};
+use crate::error::TrainError;
+use crate::task::{self, Samples, Task};
 
 /// The piece of the buffer that has the gradients, behind those of the task.
 pub(crate) const GRADIENTS: &str = "gradients";
@@ -24,48 +25,61 @@ pub struct Training {
     pub task: Box<dyn Task>,
     /// Its optimiser.
     pub optimizer: AdamW,
+    /// The average of its weights, where one is wanted.
+    pub average: Option<Average>,
     /// Sums of the current logging interval.
     pub window: Window,
     /// What brings batches to the device of the model.
     pub uploads: Uploads,
     pub(crate) reducer: Reducer,
+    /// Stages that begin from another training, whole: the first batch has nothing to tell of them.
+    pub(crate) taken: Vec<Stage>,
     /// Most samples of a pass; 0: all of a rank's.
     pub(crate) micro_batch: u64,
 }
 
-/// What differs from step to step, apart from the batch.
-#[derive(Debug, Clone, Copy)]
-pub struct StepInput {
-    /// The step, from 0.
-    pub step: u64,
-    /// Factor of the schedule on the learning rate.
-    pub factor: f64,
-    /// Whether this rank was asked to stop.
-    pub stop: bool,
-    /// Whether ranks compare their whole state in this step.
-    pub compare_state: bool,
-    /// Samples of this rank's part that could not be read.
-    pub num_skipped: u64,
-    /// Whether to look, before anything is changed, if loss and gradient are finite.
-    pub check_finite: bool,
-    /// How far this rank is with the save on its way.
-    pub saves: [f64; saver::NUMBERS],
-}
-
 impl Training {
-    /// What a configuration trains, for samples of this shape, before its first step.
-    pub fn new(config: &TrainConfig, shape: SampleShape, device: Device) -> Self {
-        let task = task::build(config, shape, device);
-        let optimizer = AdamW::new(&config.optimizer, task.parameters());
+    /// What a configuration trains, for samples like these, before its first step.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] if it cannot be trained on them.
+    pub fn new(config: &TrainConfig, samples: Samples, device: Device) -> Result<Self, TrainError> {
+        Ok(Self::of(task::build(config, samples, device)?, config))
+    }
+
+    /// A task before its first step.
+    pub fn of(task: Box<dyn Task>, config: &TrainConfig) -> Self {
+        let device = task.parameters().flat().device();
+        let optimizer =
+            AdamW::new(&config.optimizer, &config.schedule, config.train.steps, task.parameters());
+        let decay = config.train.ema_decay;
+        let average = (decay > 0.0).then(|| Average::new(decay, task.parameters()));
         let kind = task.parameters().flat().kind();
         let num_losses = task.losses().len();
         let mut pieces = task.pieces();
-        pieces.push(Piece { name: GRADIENTS, len: task.parameters().len() });
+        pieces.push(Piece { name: GRADIENTS, len: task.parameters().trained_len() });
         pieces.push(Piece { name: SCALARS, len: scalars::len(num_losses) });
         let reducer = Reducer::new(pieces, kind, device);
         let window = Window::new(num_losses, task.totals(), device);
         let micro_batch = config.train.micro_batch;
-        Self { task, optimizer, window, uploads: Uploads::none(), reducer, micro_batch }
+        let uploads = Uploads::none();
+        let taken = Vec::new();
+        Self { task, optimizer, average, window, uploads, reducer, taken, micro_batch }
+    }
+
+    /// Does something with the weights that are for use; the training goes on with those it had.
+    pub(crate) fn with<T>(&self, weights: Weights, what: impl FnOnce(&dyn Task) -> T) -> T {
+        let average = self.average.as_ref().filter(|_| weights == Weights::Average);
+        let swap = || {
+            if let Some(average) = average {
+                average.swap(self.task.parameters());
+            }
+        };
+        swap();
+        let done = what(&*self.task);
+        swap();
+        done
     }
 
     /// Kind of the parameters that the optimiser moves.

@@ -5,39 +5,72 @@
 //! them back. So a step is the same for every number of ranks and of micro-batches, whatever is trained.
 
 pub mod autoencoder;
+pub(crate) mod kind;
+pub mod probe;
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tessera_comm::{Piece, Reducer};
-use tessera_data::{OnCorrupt, SampleShape, Source};
-use tessera_nn::Parameters;
-use tessera_nn::parameters::ParameterId;
+use tessera_data::{DataError, OnCorrupt, Source};
+use tessera_nn::parameters::{ParameterId, Stage};
+use tessera_nn::{Parameters, Signal};
 
+pub use self::kind::TaskKind;
 use crate::config::TrainConfig;
+use crate::engine::batch::signal_of;
 use crate::engine::figures::Figure;
-use crate::engine::metrics::image_grid::EncodedPng;
+use crate::engine::metrics::picture::EncodedPng;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
+
+/// What a task has to know of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Samples {
+    /// What a sample is.
+    pub signal: Signal,
+    /// Number of classes; none where samples have no labels, or nobody asks for them.
+    pub num_classes: Option<u64>,
+}
+
+impl Samples {
+    /// What a task of this kind has to know of the split `train`.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`] if the data cannot be read.
+    pub fn of(task: TaskKind, train: &dyn Source) -> Result<Self, DataError> {
+        let num_classes = if task.wants_labels() { train.num_classes()? } else { None };
+        Ok(Self { signal: signal_of(train.shape()), num_classes })
+    }
+}
 
 /// Samples on a device, and where they stand in the global batch.
 #[derive(Debug)]
 pub struct Part {
     /// Optimiser step, from 0.
     pub step: u64,
-    /// Bytes `[N, H, W, C]`; N may be 0.
-    pub bytes_nhwc: Tensor,
+    /// The samples as they lie in memory, `[N, ..]`; N may be 0.
+    pub raw: Tensor,
+    /// What they are.
+    pub signal: Signal,
+    /// The numbers of their classes, `[N]` int64, where the task [wants](TaskKind::wants_labels) them.
+    pub labels: Option<Tensor>,
     /// Their places in the global batch, from 0.
     pub samples: Range<u64>,
     /// Samples of the global batch.
     pub num_global: u64,
-    /// Shape of a sample.
-    pub shape: SampleShape,
 }
 
 impl Part {
+    /// The samples `[N, C, ..]`, as a model reads them.
+    pub fn values(&self, kind: Kind) -> Tensor {
+        self.signal.from_raw(&self.raw, kind)
+    }
+
     /// The same samples in parts of at most `most`, of which there is at least one; 0: in one.
     pub(crate) fn split(&self, most: u64) -> Vec<Self> {
         let num = self.samples.end - self.samples.start;
@@ -46,8 +79,10 @@ impl Part {
         let part = |start: u64| {
             let len = most.min(num - start);
             let first = self.samples.start + start;
+            let narrow = |tensor: &Tensor| tensor.narrow(0, start as i64, len as i64);
             Self {
-                bytes_nhwc: self.bytes_nhwc.narrow(0, start as i64, len as i64),
+                raw: narrow(&self.raw),
+                labels: self.labels.as_ref().map(narrow),
                 samples: first..first + len,
                 ..*self
             }
@@ -84,7 +119,7 @@ pub enum Half {
 }
 
 /// What a task adds up over a logging interval, beside its losses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Single numbers of steps.
     pub numbers: usize,
@@ -117,6 +152,11 @@ pub trait Task: Any + Debug + Send {
     /// All trainable tensors.
     fn parameters(&self) -> &Parameters;
 
+    /// Lets layers see what has been written to [parameters](Self::parameters) and [state](Self::state).
+    fn refresh(&self) {
+        self.parameters().refresh();
+    }
+
     /// Its losses, in the order in which [`Self::pass`] returns them. Their sum is what is trained on.
     fn losses(&self) -> &'static [Loss];
 
@@ -124,10 +164,14 @@ pub trait Task: Any + Debug + Send {
     fn phases(&self) -> &'static [Phase];
 
     /// The name of [`Self::update`] as a phase.
-    fn update_phase(&self) -> &'static str;
+    fn update_phase(&self) -> &'static str {
+        "update"
+    }
 
     /// What it sums over ranks beside gradients and losses, in the order of the buffer.
-    fn pieces(&self) -> Vec<Piece>;
+    fn pieces(&self) -> Vec<Piece> {
+        Vec::new()
+    }
 
     /// Pieces that have to be whole before a pass can end ([`Sums::whole`]).
     fn surveyed(&self) -> &'static [&'static str] {
@@ -159,26 +203,44 @@ pub trait Task: Any + Debug + Send {
 
     /// Moves what no optimiser moves, from the sums over all ranks, after its step. `whole` is all of this rank's
     /// samples.
-    fn update(&mut self, whole: &Part, sums: &Reducer) -> Updated;
+    fn update(&mut self, _whole: &Part, _sums: &Reducer) -> Updated {
+        let device = self.parameters().flat().device();
+        let vector = Tensor::zeros([0], (Kind::Double, device));
+        Updated { resets: Vec::new(), numbers: Vec::new(), vector }
+    }
 
     /// What the first global batch has to tell before the first step, as pieces that are summed over ranks.
-    fn first_pieces(&self, whole: &Part) -> Vec<Piece>;
+    fn first_pieces(&self, _whole: &Part) -> Vec<Piece> {
+        Vec::new()
+    }
 
     /// Adds a part's share to the [first pieces](Self::first_pieces).
-    fn first_look(&self, part: &Part, sums: &Reducer);
+    fn first_look(&self, _part: &Part, _sums: &Reducer) {}
 
-    /// Begins from the summed [first pieces](Self::first_pieces).
-    fn begin(&mut self, whole: &Part, sums: &Reducer);
+    /// Begins from the summed [first pieces](Self::first_pieces). Stages that are `taken` begin as another training has
+    /// left them.
+    fn begin(&mut self, _whole: &Part, _sums: &Reducer, _taken: &[Stage]) {}
+
+    /// Makes tensors that another training has saved, by name, fit into this one, where it knows how. What to tell of it.
+    fn fit(&self, _saved: &mut BTreeMap<String, Tensor>) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Canonical name and tensor of all state that is no parameter, in a fixed order. Writing to the tensors restores
     /// it.
-    fn state(&self) -> Vec<(String, Tensor)>;
+    fn state(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
 
     /// What it adds up over a logging interval.
-    fn totals(&self) -> Totals;
+    fn totals(&self) -> Totals {
+        Totals::default()
+    }
 
     /// The figures of a logging interval, from its totals.
-    fn figures(&self, numbers: &[f64], vector: &[f64]) -> Vec<Figure>;
+    fn figures(&self, _numbers: &[f64], _vector: &[f64]) -> Vec<Figure> {
+        Vec::new()
+    }
 
     /// How the model is measured.
     ///
@@ -194,9 +256,11 @@ pub trait Task: Any + Debug + Send {
     /// [`TrainError`] if samples cannot be read.
     fn show(
         &self,
-        source: &dyn Source,
-        on_corrupt: OnCorrupt,
-    ) -> Result<Option<EncodedPng>, TrainError>;
+        _source: &dyn Source,
+        _on_corrupt: OnCorrupt,
+    ) -> Result<Option<EncodedPng>, TrainError> {
+        Ok(None)
+    }
 }
 
 /// A model under measurement over a split.
@@ -213,7 +277,7 @@ pub trait Measure {
     fn add(&self, part: &Part, sums: &Tensor);
 
     /// The figures of a split of `num_samples`, from its sums.
-    fn figures(&self, sums: &[f64], num_samples: u64, shape: SampleShape) -> Vec<Figure>;
+    fn figures(&self, sums: &[f64], num_samples: u64, signal: Signal) -> Vec<Figure>;
 
     /// Figures that are no number where the model computes none: name and words.
     fn finite(&self) -> &'static [(&'static str, &'static str)];
@@ -226,7 +290,28 @@ impl dyn Task {
     }
 }
 
-/// Builds what the configuration trains, for samples of this shape.
-pub(crate) fn build(config: &TrainConfig, shape: SampleShape, device: Device) -> Box<dyn Task> {
-    Box::new(autoencoder::Autoencoder::new(config, shape, device))
+/// What is wrong with a configuration for samples like these, if anything.
+pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), String> {
+    match config.task {
+        TaskKind::Autoencoder => config.model.validate(&samples.signal),
+        TaskKind::Probe => probe::check(config, samples),
+    }
+}
+
+/// Builds what the configuration trains, for samples like these.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] if it cannot be trained on them.
+pub(crate) fn build(
+    config: &TrainConfig,
+    samples: Samples,
+    device: Device,
+) -> Result<Box<dyn Task>, TrainError> {
+    Ok(match config.task {
+        TaskKind::Autoencoder => {
+            Box::new(autoencoder::Autoencoder::new(config, samples.signal, device))
+        }
+        TaskKind::Probe => Box::new(probe::Probe::new(config, samples, device)?),
+    })
 }

@@ -6,23 +6,25 @@
 
 pub(crate) mod saver;
 pub(crate) mod snapshot;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tch::Tensor;
-use tessera_checkpoint::{Checkpoint, Dtype, Manifest};
+use tessera_checkpoint::{Checkpoint, Dtype, HostTensor, Manifest};
 use tessera_comm::{Communicator, broadcast_bytes};
 
+pub use self::state::state;
 use crate::config::TrainConfig;
-use crate::engine::coordinator::agree_on;
+use crate::engine::agreement::agree_on;
 use crate::engine::optim::AdamW;
 use crate::engine::training::Training;
 use crate::error::TrainError;
 
 /// Keys that may change between a checkpoint and the run that goes on from it. `train.steps`
 /// may too, where the schedule does not depend on it.
-const MAY_CHANGE: [&str; 27] = [
+const MAY_CHANGE: [&str; 31] = [
     "checkpoint.best_metric",
     "checkpoint.every",
     "checkpoint.file_mib",
@@ -40,42 +42,21 @@ const MAY_CHANGE: [&str; 27] = [
     "data.verify",
     "eval.batch",
     "eval.every",
+    "eval.weights",
     "metrics.every",
     "metrics.images_every",
+    "model.init_from",
+    "model.init_parts",
     "train.device",
     "train.max_skipped_steps",
     "train.micro_batch",
     "train.precision",
+    "train.recompute",
     "train.stop_at",
     "train.threads",
     "optimizer.clip_grad_norm",
     "optimizer.learning_rate",
 ];
-
-/// All state of a training under canonical names, in a fixed order; writing to a tensor restores
-/// it.
-pub fn state(training: &Training) -> Vec<(String, Tensor)> {
-    let mut all = Vec::new();
-    let parameters = training.task.parameters();
-    for (name, tensor) in parameters.named_views(parameters.flat()) {
-        all.push((name.to_owned(), tensor));
-    }
-    let moments = [
-        ("optimizer.exp_avg", &training.optimizer.exp_avg),
-        ("optimizer.exp_avg_sq", &training.optimizer.exp_avg_sq),
-    ];
-    for (prefix, flat) in moments {
-        for (name, tensor) in parameters.named_views(flat) {
-            all.push((format!("{prefix}.{name}"), tensor));
-        }
-    }
-    all.push(("optimizer.updates".to_owned(), training.optimizer.updates.shallow_clone()));
-    all.extend(training.task.state());
-    for (name, tensor) in training.window.state() {
-        all.push((name.to_owned(), tensor.shallow_clone()));
-    }
-    all
-}
 
 /// A manifest of a training after `step` steps, without its files.
 pub(crate) fn draft(
@@ -119,18 +100,18 @@ pub(crate) fn check_resumable(
     })?;
     // A default that has changed is no other run where nothing reads the key.
     let plain = |config: &TrainConfig| {
-        let mut config = config.clone();
-        config.model.quantizer = config.model.quantizer.without_idle_keys();
-        serde_json::to_value(config).expect("a configuration is plain data")
+        serde_json::to_value(config.without_idle_keys()).expect("a configuration is plain data")
     };
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
-    let is_endless = !config.schedule.kind.knows_its_end();
+    let groups = &config.optimizer.groups;
+    let is_endless = !groups.know_their_end(&config.schedule, config.task.stages());
     let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
     let mut keys = Vec::from_iter(keys);
     keys.sort_by_key(|key| !key.ends_with(".kind")); // what the others hang on comes first
     for key in keys {
         let may = MAY_CHANGE.contains(&of_whole_run(key))
             || key.starts_with("limits.")
+            || (key.starts_with("optimizer.groups.") && key.ends_with(".learning_rate"))
             || (key == "train.steps" && is_endless);
         let value = |of: &BTreeMap<String, String>| {
             of.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
@@ -182,20 +163,9 @@ fn flatten(prefix: &str, value: &serde_json::Value, leaves: &mut BTreeMap<String
 pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), TrainError> {
     let bad = |what: String| TrainError::BadInput(format!("the checkpoint cannot be used: {what}"));
     let saved: BTreeMap<_, _> = checkpoint.tensors().into_iter().collect();
-    let read = |name: &str| {
-        let Some(view) = saved.get(name) else {
-            return Err(bad(format!("it has no tensor {name}")));
-        };
-        let kind = match view.dtype {
-            Dtype::F32 => tch::Kind::Float,
-            Dtype::F64 => tch::Kind::Double,
-            other => return Err(bad(format!("{name} is of kind {other:?}"))),
-        };
-        let size: Vec<i64> = view.shape.iter().map(|&size| size as i64).collect();
-        Ok(Tensor::from_data_size(view.bytes, &size, kind))
-    };
     for (name, mut tensor) in state(training) {
-        let found = read(&name)?;
+        let view = saved.get(&name).ok_or_else(|| bad(format!("it has no tensor {name}")))?;
+        let found = tensor_of(&name, view).map_err(bad)?;
         let (kind, size) = (found.kind(), found.size());
         if kind != tensor.kind() || size != tensor.size() {
             return Err(bad(format!(
@@ -206,8 +176,19 @@ pub fn restore(checkpoint: &Checkpoint, training: &Training) -> Result<(), Train
         }
         tensor.copy_(&found);
     }
-    training.task.parameters().refresh();
+    training.task.refresh();
     Ok(())
+}
+
+/// A tensor of a checkpoint, on the host.
+pub(crate) fn tensor_of(name: &str, view: &HostTensor<'_>) -> Result<Tensor, String> {
+    let kind = match view.dtype {
+        Dtype::F32 => tch::Kind::Float,
+        Dtype::F64 => tch::Kind::Double,
+        other => return Err(format!("{name} is of kind {other:?}")),
+    };
+    let size: Vec<i64> = view.shape.iter().map(|&size| size as i64).collect();
+    Ok(Tensor::from_data_size(view.bytes, &size, kind))
 }
 
 /// Writes the state of a checkpoint into the trainings of all ranks: rank 0 alone reads it. Collective.
@@ -234,7 +215,8 @@ pub(crate) fn restore_all(
     let AdamW { exp_avg, exp_avg_sq, updates, .. } = &training.optimizer;
     let window = training.window.state();
     let buffers = [exp_avg, exp_avg_sq, updates].into_iter();
-    for buffer in buffers.chain(window.iter().map(|(_, tensor)| *tensor)) {
+    let average = training.average.as_ref().map(|average| &average.weights);
+    for buffer in buffers.chain(average).chain(window.iter().map(|(_, tensor)| *tensor)) {
         let _ = comm.broadcast(buffer.shallow_clone(), 0)?.wait()?;
     }
     broadcast_state(comm, training)?;
@@ -249,10 +231,16 @@ pub(crate) fn broadcast_state(
 ) -> Result<(), TrainError> {
     let parameters = training.task.parameters();
     let _ = comm.broadcast(parameters.flat().shallow_clone(), 0)?.wait()?;
-    for (_, tensor) in training.task.state() {
-        let _ = comm.broadcast(tensor, 0)?.wait()?;
+    for (_, mut tensor) in training.task.state() {
+        // Of a view whose elements do not lie in a row, a copy travels.
+        let sent = tensor.contiguous();
+        let is_copy = sent.data_ptr() != tensor.data_ptr();
+        let heard = comm.broadcast(sent, 0)?.wait()?;
+        if is_copy {
+            tensor.copy_(&heard);
+        }
     }
-    parameters.refresh();
+    training.task.refresh();
     Ok(())
 }
 

@@ -27,11 +27,10 @@ use super::snapshot::Snapshot;
 use crate::config::CheckpointConfig;
 use crate::engine::metrics::reporter::Durable;
 use crate::engine::run_folder::Tenure;
+use crate::engine::scalars::SAVES;
 use crate::engine::training::Training;
 use crate::error::TrainError;
 
-/// Numbers that a rank adds to the reduction.
-pub(crate) const NUMBERS: usize = 4;
 /// How long ranks wait before they tell one another again how far they are.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for the thread, and between two looks.
@@ -192,9 +191,9 @@ impl Saver {
     /// What this rank adds to a step's reduction: whether it is done with the job on its way, and
     /// whether it failed. Two pairs take turns, so that what was said of one job is not taken for
     /// news of the next.
-    pub(crate) fn flags(&mut self) -> [f64; NUMBERS] {
+    pub(crate) fn flags(&mut self) -> [f64; SAVES] {
         self.look(Duration::ZERO);
-        let mut flags = [0.0; NUMBERS];
+        let mut flags = [0.0; SAVES];
         if let Some(Save { mine: Some(result), .. }) = &self.save {
             flags[2 * (self.num_jobs % 2) + usize::from(result.is_err())] = 1.0;
         }
@@ -202,7 +201,7 @@ impl Saver {
     }
 
     /// Takes in the sums of what ranks have said, at the same place on every rank.
-    pub(crate) fn hear(&mut self, sums: &[f64; NUMBERS]) -> Option<Saved> {
+    pub(crate) fn hear(&mut self, sums: &[f64; SAVES]) -> Option<Saved> {
         self.save.as_ref()?;
         let pair = 2 * (self.num_jobs % 2);
         let (done, failed) = (sums[pair], sums[pair + 1]);

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use tessera_checkpoint::{Dtype, HostTensor, num_files};
 use tessera_comm::{HostBytes, RankDevice, download};
 
-use super::state;
+use super::state::state;
 use crate::engine::training::Training;
 use crate::error::TrainError;
 

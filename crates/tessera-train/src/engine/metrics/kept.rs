@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::image_grid::EncodedPng;
+use super::picture::EncodedPng;
 use crate::engine::figures::Row;
 
 /// About what a row takes in memory.
@@ -116,7 +116,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::metrics::image_grid::ImageShape;
+    use crate::engine::metrics::picture::ImageShape;
     use crate::engine::metrics::tests::row;
 
     /// Sinks as of a run: rows; events, which take all; pictures.

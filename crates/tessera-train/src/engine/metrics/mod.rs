@@ -1,18 +1,18 @@
 //! What a run writes down while it goes, and where to.
 
 mod append;
-pub mod image_grid;
 pub mod jsonl;
 mod kept;
 mod line_file;
+pub mod picture;
 pub(crate) mod replace_file;
 pub(crate) mod reporter;
 mod sinks;
 pub mod tensorboard;
 
 pub use self::append::Appended;
-use self::image_grid::EncodedPng;
 pub use self::line_file::LineFile;
+use self::picture::EncodedPng;
 pub(crate) use self::sinks::{Launcher, Sink, open, write_config};
 use super::figures::Row;
 use crate::error::TrainError;
@@ -38,7 +38,7 @@ pub trait MetricSink: Send {
         Ok(())
     }
 
-    /// A picture of reconstructions was made after `step` steps.
+    /// A picture was made after `step` steps.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tessera_checkpoint::CheckpointError;
 use tessera_control::RunStatus;
 
-use super::image_grid::EncodedPng;
 use super::kept::{Entry, Kept};
+use super::picture::EncodedPng;
 use super::{Launcher, MetricSink, Sink};
 use crate::engine::figures::Row;
 use crate::error::TrainError;
@@ -124,7 +124,7 @@ impl Reporter {
         self.keep(Entry::Evaluation(Arc::new(figures.clone())));
     }
 
-    /// A picture of reconstructions was made after `step` steps.
+    /// A picture was made after `step` steps.
     pub(crate) fn picture(&mut self, step: u64, picture: EncodedPng) {
         self.keep(Entry::Picture(step, Arc::new(picture)));
     }
@@ -355,7 +355,7 @@ mod tests {
         let run_dir = tempfile::tempdir().unwrap();
         let folder = RunFolder { root: run_dir.path().to_owned() };
         fs::create_dir_all(folder.tensorboard()).unwrap();
-        fs::create_dir_all(folder.reconstructions()).unwrap();
+        fs::create_dir_all(folder.pictures()).unwrap();
         let attempt = "9f3a07c2b1d4-0".parse().unwrap();
         let tenure = Tenure::without_lock(folder, attempt);
         let folder = &tenure.folder;

@@ -8,9 +8,9 @@ use tessera_checkpoint::Storage;
 use tessera_control::{Client, Message};
 
 use super::MetricSink;
-use super::image_grid::EncodedPng;
 use super::jsonl::JsonLines;
 use super::kept::{Entry, Takes};
+use super::picture::EncodedPng;
 use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
 use crate::engine::figures::{Figure, Row};
@@ -53,7 +53,7 @@ pub(crate) fn open(
         let lines = JsonLines::open(&path, Some(last_step), Some(&aside));
         lines.map(|lines| lines.on(storage.clone())).map_err(TrainError::file("open", &path))
     };
-    cut_pictures(&folder.reconstructions(), last_step, &aside.join("reconstructions"))?;
+    cut_pictures(&folder.pictures(), last_step, &aside.join("reconstructions"))?;
     let path = folder.tensorboard();
     let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"));
     let events = events.map_err(TrainError::file("open", &path))?;
@@ -71,11 +71,7 @@ pub(crate) fn open(
             target: Box::new(rows),
         },
         Sink { unit: "events of TensorBoard", takes: |_| true, target: Box::new(events) },
-        Sink {
-            unit: "pictures",
-            takes: is_picture,
-            target: Box::new(Pictures(folder.reconstructions())),
-        },
+        Sink { unit: "pictures", takes: is_picture, target: Box::new(Pictures(folder.pictures())) },
     ])
 }
 

@@ -19,7 +19,7 @@ use tessera_checkpoint::Storage;
 use self::event::{event_step, image_event, scalar_event, version_event};
 use self::tfrecord::{first_record, frame};
 use super::append::Appended;
-use super::image_grid::EncodedPng;
+use super::picture::EncodedPng;
 use super::replace_file::replace_file;
 
 /// What TensorBoard recognizes an event file by.
@@ -162,7 +162,7 @@ mod tests {
     use tessera_checkpoint::Fate;
 
     use super::*;
-    use crate::engine::metrics::image_grid::ImageShape;
+    use crate::engine::metrics::picture::ImageShape;
 
     fn event_file(dir: &Path) -> PathBuf {
         newest_event_file(dir).expect("folder").expect("one event file")

@@ -1,9 +1,9 @@
 //! Reconstruction and codebook figures over a split.
 
 use tch::{Kind, Tensor};
-use tessera_data::SampleShape;
-use tessera_nn::{VqVae, from_vectors, images_from_bytes, loss, to_vectors};
+use tessera_nn::{Signal, VqVae, from_vectors, loss, to_vectors};
 
+use super::pass::count;
 use super::usage::Usage;
 use crate::engine::figures::Figure;
 use crate::error::TrainError;
@@ -41,50 +41,71 @@ impl Measure for Reconstruction<'_> {
     }
 
     fn add(&self, part: &Part, sums: &Tensor) {
-        let images_nchw = images_from_bytes(&part.bytes_nhwc, self.model.kind());
-        let (outputs_nchw, indices_nl) = reconstruct(self.model, &images_nchw, self.num_levels);
-        let error = loss::squared_error(&outputs_nchw, &images_nchw).to_kind(Kind::Double);
-        let similarity = loss::ssim_sum(&outputs_nchw, &images_nchw);
+        let samples_nc = part.values(self.model.kind());
+        let (outputs_nc, indices_nl) = reconstruct(self.model, &samples_nc, self.num_levels);
+        let error = loss::squared_error(&outputs_nc, &samples_nc).to_kind(Kind::Double);
+        let similarity = similarity(&outputs_nc, &samples_nc, part.signal);
         let _ = sums.narrow(0, 0, HEAD).g_add_(&Tensor::stack(&[error, similarity], 0));
-        let mut first = HEAD;
-        for (level, &len) in self.levels.iter().enumerate() {
-            let indices_n = indices_nl.select(1, level as i64);
-            let kept_n = indices_n.masked_select(&indices_n.ge(0));
-            let taken_k = kept_n.bincount(None::<Tensor>, len);
-            let _ = sums.narrow(0, first, len).g_add_(&taken_k);
-            first += len;
-        }
+        count(&indices_nl, &self.levels, &sums.narrow(0, HEAD, self.len() - HEAD));
     }
 
-    fn figures(&self, sums: &[f64], num_samples: u64, shape: SampleShape) -> Vec<Figure> {
+    fn figures(&self, sums: &[f64], num_samples: u64, signal: Signal) -> Vec<Figure> {
         let (head, counts) = sums.split_at(HEAD as usize);
         let samples = num_samples as f64;
-        let mse = head[0] / (samples * shape.num_bytes() as f64);
-        let psnr = Figure::number("psnr", loss::psnr(mse)).in_unit("dB");
-        let mut figures = vec![
-            Figure::number("mse", mse).charted("eval").shown(5),
-            psnr.charted("eval").shown(2),
-            Figure::number("ssim", head[1] / samples).charted("eval").shown(4),
-        ];
+        let mse = head[0] / (samples * signal.num_values() as f64);
+        let mut figures = vec![Figure::number("mse", mse).charted("eval").shown(5)];
+        if is_visible(signal) {
+            let psnr = Figure::number("psnr", loss::psnr(mse)).in_unit("dB");
+            figures.push(psnr.charted("eval").shown(2));
+            figures.push(Figure::number("ssim", head[1] / samples).charted("eval").shown(4));
+        }
         figures.extend(Usage::of(counts, &self.levels).in_evaluation());
         figures
     }
 
     fn finite(&self) -> &'static [(&'static str, &'static str)] {
-        &[("mse", "mean squared error"), ("ssim", "structural similarity")]
+        match is_visible(self.model.signal) {
+            true => &[("mse", "mean squared error"), ("ssim", "structural similarity")],
+            false => &[("mse", "mean squared error")],
+        }
     }
 }
 
-/// Images through the whole model, with the first `num_levels` levels of a residual quantiser:
-/// outputs clamped to [0, 1], and the indices of each token. An output is NaN where a latent that
+/// Whether people look at such samples: what is measured on pixels is said of them alone.
+fn is_visible(signal: Signal) -> bool {
+    matches!(signal, Signal::Image { .. } | Signal::Video { .. })
+}
+
+/// Sum over samples of the structural similarity, of a film the mean over its pictures; a scalar in float64, 0 for what
+/// is not visible.
+fn similarity(outputs_nc: &Tensor, samples_nc: &Tensor, signal: Signal) -> Tensor {
+    match signal {
+        Signal::Image { .. } => loss::ssim_sum(outputs_nc, samples_nc),
+        Signal::Video { channels, frames, height, width } => {
+            let pictures = |film_ncthw: &Tensor| {
+                let pictures_ntchw = film_ncthw.permute([0, 2, 1, 3, 4]);
+                pictures_ntchw.reshape([-1, channels, height, width])
+            };
+            loss::ssim_sum(&pictures(outputs_nc), &pictures(samples_nc)) / frames as f64
+        }
+        Signal::Audio { .. } | Signal::Tokens { .. } => {
+            Tensor::zeros([], (Kind::Double, samples_nc.device()))
+        }
+    }
+}
+
+/// Samples through the whole model, with the first `num_levels` levels of a residual quantiser:
+/// outputs clamped to the range of their signal, and the indices of each token. An output is NaN where a latent that
 /// it was made of is not finite, even though there is a code for it.
-pub fn reconstruct(model: &VqVae, images_nchw: &Tensor, num_levels: usize) -> (Tensor, Tensor) {
-    let latents_ndhw = model.encode(images_nchw);
+pub fn reconstruct(model: &VqVae, samples_nc: &Tensor, num_levels: usize) -> (Tensor, Tensor) {
+    let latents = model.encode(samples_nc);
     let (quantizer, parameters) = (&model.quantizer, &model.parameters);
-    let latents_nd = to_vectors(&latents_ndhw);
+    let latents_nd = to_vectors(&latents);
     let indices_nl = quantizer.tokenize(parameters, &latents_nd);
     let indices_nl = quantizer.leave_out(&indices_nl, num_levels);
     let is_lost_n1 = latents_nd.isfinite().all_dim(1, true).logical_not();
     let codes_nd = quantizer.look_up(parameters, &indices_nl).masked_fill(&is_lost_n1, f64::NAN);
-    (model.decode(&from_vectors(&codes_nd, &latents_ndhw)).clamp(0.0, 1.0), indices_nl)
+    let outputs_nc = model.decode(&from_vectors(&codes_nd, &latents));
+    let range = model.signal.range().expect("what is made anew is no tokens");
+    (outputs_nc.clamp(*range.start(), *range.end()), indices_nl)
 }

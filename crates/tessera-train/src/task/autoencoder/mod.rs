@@ -2,17 +2,21 @@
 
 mod evaluate;
 mod first_codes;
+mod fit;
+mod grid;
 mod pass;
 mod pictures;
 pub mod usage;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use tch::{Device, Tensor};
 use tessera_comm::{Piece, Reducer};
-use tessera_data::{Modality, OnCorrupt, SampleShape, Source};
-use tessera_nn::quantize::{self, Place};
-use tessera_nn::{Parameters, Signal, VqVae, images_from_bytes};
+use tessera_data::{OnCorrupt, Source};
+use tessera_nn::parameters::Stage;
+use tessera_nn::quantize::{self, Lens, Place};
+use tessera_nn::{Parameters, Signal, VqVae};
 
 use self::evaluate::Reconstruction;
 pub use self::evaluate::reconstruct;
@@ -20,7 +24,7 @@ use self::usage::Usage;
 use super::{Asked, Half, Loss, Measure, Part, Phase, Task, Totals, Updated};
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
-use crate::engine::metrics::image_grid::EncodedPng;
+use crate::engine::metrics::picture::EncodedPng;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
 
@@ -30,20 +34,41 @@ pub struct Autoencoder {
     /// The replica.
     pub model: VqVae,
     seed: u64,
+    /// Whether the quantiser stays as it is, codes and statistics included.
+    has_frozen_quantizer: bool,
+    /// Whether what blocks compute within is computed again for the backward pass.
+    recompute: bool,
 }
 
 impl Autoencoder {
-    /// The model of a configuration, for samples of this shape, with the initial values that its seed stands for.
-    pub fn new(config: &TrainConfig, shape: SampleShape, device: Device) -> Self {
-        let signal = signal_of(shape);
+    /// The model of a configuration, for samples of `signal`, with the initial values that its seed stands for.
+    pub fn new(config: &TrainConfig, signal: Signal, device: Device) -> Self {
         let kinds = config.train.precision.kinds();
-        let model = VqVae::new(&config.model, &signal, config.seed, kinds, device);
-        Self { model, seed: config.seed }
+        let mut model = VqVae::new(&config.model, &signal, config.seed, kinds, device);
+        let groups = &config.optimizer.groups;
+        model.parameters.freeze(&groups.frozen());
+        Self {
+            model,
+            seed: config.seed,
+            has_frozen_quantizer: groups.quantizer.frozen,
+            recompute: config.train.recompute,
+        }
     }
 
-    /// Images `[N, C, H, W]` in [0, 1], channels-last in memory.
-    fn images(&self, part: &Part) -> Tensor {
-        images_from_bytes(&part.bytes_nhwc, self.model.kind())
+    /// Whether nothing before the decoder is trained: its inputs are data then.
+    fn trains_decoder_alone(&self) -> bool {
+        self.has_frozen_quantizer && !self.model.parameters.trains(Stage::Encoder)
+    }
+
+    /// What of the quantiser's is summed: of a frozen one no statistics, and no distribution where no loss of it moves
+    /// an encoder.
+    fn lens(&self) -> Lens {
+        let lens = self.model.quantizer.lens();
+        Lens {
+            counts: lens.counts,
+            statistics: if self.has_frozen_quantizer { 0 } else { lens.statistics },
+            distribution: if self.trains_decoder_alone() { 0 } else { lens.distribution },
+        }
     }
 
     /// Where a part's tokens stand among those of the global batch.
@@ -76,7 +101,7 @@ impl Task for Autoencoder {
     }
 
     fn pieces(&self) -> Vec<Piece> {
-        let lens = self.model.quantizer.lens();
+        let lens = self.lens();
         vec![
             Piece { name: pass::COUNTS, len: lens.counts },
             Piece { name: pass::STATISTICS, len: lens.statistics },
@@ -85,7 +110,7 @@ impl Task for Autoencoder {
     }
 
     fn surveyed(&self) -> &'static [&'static str] {
-        match self.model.quantizer.lens().distribution {
+        match self.lens().distribution {
             0 => &[],
             _ => &[pass::DISTRIBUTION],
         }
@@ -105,6 +130,10 @@ impl Task for Autoencoder {
     }
 
     fn update(&mut self, whole: &Part, sums: &Reducer) -> Updated {
+        if self.has_frozen_quantizer {
+            let vector = sums.piece(pass::COUNTS);
+            return Updated { resets: Vec::new(), numbers: vec![None], vector };
+        }
         let place = self.place(whole);
         let sums = quantize::Sums {
             counts: sums.piece(pass::COUNTS),
@@ -124,8 +153,12 @@ impl Task for Autoencoder {
         self.look_at_first(part, sums);
     }
 
-    fn begin(&mut self, whole: &Part, sums: &Reducer) {
-        self.start_from(whole, sums);
+    fn begin(&mut self, whole: &Part, sums: &Reducer, taken: &[Stage]) {
+        self.start_from(whole, sums, taken);
+    }
+
+    fn fit(&self, saved: &mut BTreeMap<String, Tensor>) -> Vec<String> {
+        self.fit_codebooks(saved)
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
@@ -152,17 +185,6 @@ impl Task for Autoencoder {
         on_corrupt: OnCorrupt,
     ) -> Result<Option<EncodedPng>, TrainError> {
         pictures::draw(&self.model, source, on_corrupt)
-    }
-}
-
-/// What a model knows of a sample's shape.
-pub(crate) fn signal_of(shape: SampleShape) -> Signal {
-    let SampleShape { modality, frames, channels, height, width, .. } = shape;
-    let [frames, channels, height, width] = [frames, channels, height, width].map(i64::from);
-    match modality {
-        Modality::Image => Signal::Image { channels, height, width },
-        Modality::Audio => Signal::Audio { channels, samples: frames },
-        Modality::Video => Signal::Video { channels, frames, height, width },
     }
 }
 

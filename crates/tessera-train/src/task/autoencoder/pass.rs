@@ -10,9 +10,11 @@
 //! unequal or empty.
 
 use tch::Tensor;
+use tessera_nn::chain::{Block, Chain};
 use tessera_nn::parameters::Stage;
-use tessera_nn::quantize::{self, Quantized};
-use tessera_nn::{from_vectors, loss, to_vectors};
+use tessera_nn::quantize::{self, LateLoss, Path, Quantized};
+use tessera_nn::recompute::{self, Kept};
+use tessera_nn::{Parameters, from_vectors, loss, to_vectors};
 
 use super::{Autoencoder, BACKWARD, FORWARD, Part, Phase};
 use crate::engine::step::Sums;
@@ -40,21 +42,49 @@ pub(super) const PHASES: [Phase; 5] = [
     Phase { name: "encoder, quantiser backward", ends: BACKWARD },
 ];
 
-/// The buffers of a quantiser.
-fn buffers(sums: &Sums<'_>) -> quantize::Sums {
-    quantize::Sums {
-        counts: sums.piece(COUNTS),
-        statistics: sums.piece(STATISTICS),
-        distribution: sums.piece(DISTRIBUTION),
-    }
+/// A part's tokens after the quantiser, as a pass goes on with them.
+struct Coded<'a> {
+    output_nd: Tensor,
+    loss: Tensor,
+    /// None where nothing before the decoder is trained.
+    path: Option<Path>,
+    late: Vec<LateLoss<'a>>,
 }
 
 impl Autoencoder {
+    /// The buffers of the quantiser.
+    fn buffers(&self, sums: &Sums<'_>) -> quantize::Sums {
+        let statistics = match self.has_frozen_quantizer {
+            true => {
+                let (kind, device) = (self.model.kind(), self.model.device());
+                Tensor::zeros([self.model.quantizer.lens().statistics], (kind, device))
+            }
+            false => sums.piece(STATISTICS),
+        };
+        let (counts, distribution) = (sums.piece(COUNTS), sums.piece(DISTRIBUTION));
+        quantize::Sums { counts, statistics, distribution }
+    }
+
+    /// The quantiser's forward; where it and the encoder are frozen, by the rule of an evaluation.
+    fn quantize(&self, latents_nd: &Tensor, part: &Part, sums: &Sums<'_>) -> Coded<'_> {
+        let (quantizer, parameters) = (&self.model.quantizer, &self.model.parameters);
+        if self.trains_decoder_alone() {
+            let indices_nl = quantizer.tokenize(parameters, latents_nd);
+            let output_nd = quantizer.look_up(parameters, &indices_nl);
+            count(&indices_nl, &quantizer.num_codes(), &sums.piece(COUNTS));
+            let loss = Tensor::zeros([], (latents_nd.kind(), latents_nd.device()));
+            return Coded { output_nd, loss, path: None, late: Vec::new() };
+        }
+        let (place, buffers) = (self.place(part), self.buffers(sums));
+        let quantized = quantizer.forward(parameters, latents_nd, &place, &buffers);
+        let Quantized { output_nd, path, loss, late, indices_nl: _ } = quantized;
+        Coded { output_nd, loss, path: Some(path), late }
+    }
+
     pub(super) fn survey_distribution(&self, part: &Part, sums: &mut Sums<'_>) {
         let model = &self.model;
-        let latents_nd = to_vectors(&model.encode(&self.images(part)));
-        let place = self.place(part);
-        drop(model.quantizer.forward(&model.parameters, &latents_nd, &place, &buffers(sums)));
+        let latents_nd = to_vectors(&model.encode(&part.values(model.kind())));
+        drop(self.quantize(&latents_nd, part, sums));
     }
 
     pub(super) fn forward_and_backward(
@@ -62,29 +92,33 @@ impl Autoencoder {
         part: &Part,
         sums: &mut Sums<'_>,
     ) -> Result<Vec<Tensor>, TrainError> {
-        let model = &self.model;
-        let images_nchw = self.images(part);
-        let latents_ndhw = model.encode(&images_nchw);
+        let (parameters, backbone) = (&self.model.parameters, &self.model.backbone);
+        let samples_nc = part.values(self.model.kind());
+        let encoders = trained_leaves(parameters, Stage::Encoder);
+        let encoded = self.forward(backbone.encoder(), &samples_nc, !encoders.is_empty());
         sums.lap(ENCODE);
-        let (place, buffers) = (self.place(part), buffers(sums));
-        let latents_nd = to_vectors(&latents_ndhw);
-        let Quantized { output_nd, path, loss: mut quantizer_loss, late, indices_nl: _ } =
-            model.quantizer.forward(&model.parameters, &latents_nd, &place, &buffers);
+        let latents_nd = to_vectors(&encoded.output);
+        let Coded { output_nd, path, loss: mut quantizer_loss, late } =
+            self.quantize(&latents_nd, part, sums);
         // A quantiser may make a plain code of a latent that is not finite.
         quantizer_loss += loss::zero_if_finite(&latents_nd);
         sums.ready(&[COUNTS, STATISTICS, DISTRIBUTION])?;
         sums.lap(QUANTIZE);
 
-        let cut_ndhw = from_vectors(&output_nd, &latents_ndhw).set_requires_grad(true);
-        let num_pixels = part.num_global as f64 * part.shape.num_bytes() as f64;
-        let recon = loss::squared_error(&model.decode(&cut_ndhw), &images_nchw) / num_pixels;
+        let cut = from_vectors(&output_nd, &encoded.output).set_requires_grad(path.is_some());
+        let num_values = part.num_global as f64 * part.signal.num_values() as f64;
+        let decoded = self.forward(backbone.decoder(), &cut, true);
+        let recon = loss::squared_error(&decoded.output, &samples_nc) / num_values;
         sums.lap(DECODE);
-        let mut inputs = model.parameters.leaves_of(Stage::Decoder);
-        inputs.push(&cut_ndhw);
-        let mut gradients = Tensor::f_run_backward(&[&recon], &inputs, false, false)?;
-        let at_cut_ndhw = gradients.pop().expect("one gradient an input");
-        sums.add_gradients(&model.parameters, Stage::Decoder, &gradients);
-        sums.ready_gradients(&model.parameters, Stage::Decoder)?;
+        let decoders = trained_leaves(parameters, Stage::Decoder);
+        let at_cut = path.as_ref().map(|_| &cut);
+        let mut gradients =
+            self.backward(backbone.decoder(), decoded, &recon, [&[], &decoders], at_cut)?;
+        let path = path.map(|path| (path, gradients.pop().expect("one gradient an input")));
+        if !decoders.is_empty() {
+            sums.add_gradients(parameters, Stage::Decoder, &gradients);
+            sums.ready_gradients(parameters, Stage::Decoder)?;
+        }
         sums.lap(DECODER_BACKWARD);
 
         if !late.is_empty() {
@@ -93,15 +127,95 @@ impl Autoencoder {
                 quantizer_loss += loss(&distribution);
             }
         }
-        let root = path.root(&to_vectors(&at_cut_ndhw)) + &quantizer_loss;
-        let quantizers = model.parameters.leaves_of(Stage::Quantizer);
-        let encoders = model.parameters.leaves_of(Stage::Encoder);
-        let inputs: Vec<&Tensor> = quantizers.iter().chain(&encoders).copied().collect();
-        let gradients = Tensor::f_run_backward(&[root], &inputs, false, false)?;
-        let (at_quantizer, at_encoder) = gradients.split_at(quantizers.len());
-        sums.add_gradients(&model.parameters, Stage::Quantizer, at_quantizer);
-        sums.add_gradients(&model.parameters, Stage::Encoder, at_encoder);
+        let quantizers = trained_leaves(parameters, Stage::Quantizer);
+        if let Some((path, at_cut)) = path
+            && !(quantizers.is_empty() && encoders.is_empty())
+        {
+            let root = path.root(&to_vectors(&at_cut)) + &quantizer_loss;
+            let leaves = [&quantizers[..], &encoders];
+            let gradients = self.backward(backbone.encoder(), encoded, &root, leaves, None)?;
+            let (at_quantizer, at_encoder) = gradients.split_at(quantizers.len());
+            for (stage, gradients) in
+                [(Stage::Quantizer, at_quantizer), (Stage::Encoder, at_encoder)]
+            {
+                if !gradients.is_empty() {
+                    sums.add_gradients(parameters, stage, gradients);
+                }
+            }
+        }
         sums.lap(ENCODER_BACKWARD);
         Ok(vec![recon, quantizer_loss])
+    }
+
+    /// A chain's output in the master kind; `has_graph`: a gradient goes back through it.
+    fn forward(&self, chain: &Chain, input: &Tensor, has_graph: bool) -> Passed {
+        let (parameters, kind) = (&self.model.parameters, self.model.kind());
+        let input = input.to_kind(parameters.compute_kind());
+        if !(self.recompute && has_graph) {
+            let output = chain.forward(parameters, &input);
+            return Passed { output: output.to_kind(kind), kept: None };
+        }
+        let (output, kept) = recompute::forward(chain, parameters, &input);
+        Passed { output: output.to_kind(kind).set_requires_grad(true), kept: Some(kept) }
+    }
+
+    /// The gradients of `root` at leaves before the chain or beside it, at leaves of the chain, and at its input where that
+    /// is given, in this order.
+    fn backward(
+        &self,
+        chain: &Chain,
+        passed: Passed,
+        root: &Tensor,
+        [beside, inside]: [&[&Tensor]; 2],
+        input: Option<&Tensor>,
+    ) -> Result<Vec<Tensor>, TrainError> {
+        let Passed { output, kept } = passed;
+        let Some(kept) = kept else {
+            let targets: Vec<&Tensor> = beside.iter().chain(inside).copied().chain(input).collect();
+            return Ok(Tensor::f_run_backward(&[root], &targets, false, false)?);
+        };
+        let targets: Vec<&Tensor> = beside.iter().copied().chain([&output]).collect();
+        let mut gradients = Tensor::f_run_backward(&[root], &targets, false, false)?;
+        let parameters = &self.model.parameters;
+        let at_output = gradients.pop().expect("the output's is the last");
+        let at_output = at_output.to_kind(parameters.compute_kind());
+        match input {
+            None => gradients.extend(kept.backward(chain, parameters, inside, &at_output)),
+            Some(input) => {
+                let (at_leaves, at_input) =
+                    kept.backward_to_input(chain, parameters, inside, &at_output);
+                gradients.extend(at_leaves);
+                gradients.push(at_input.to_kind(input.kind()));
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+/// What came out of a chain.
+struct Passed {
+    /// `[N, ..]`; where it was computed without a graph, a leaf.
+    output: Tensor,
+    /// What the graph is made of again.
+    kept: Option<Kept>,
+}
+
+/// The leaves of a stage that have a gradient.
+fn trained_leaves(parameters: &Parameters, stage: Stage) -> Vec<&Tensor> {
+    match parameters.trains(stage) {
+        true => parameters.leaves_of(stage),
+        false => Vec::new(),
+    }
+}
+
+/// Adds to `counts` how often each code of each level was taken.
+pub(super) fn count(indices_nl: &Tensor, num_codes: &[i64], counts: &Tensor) {
+    let mut first = 0;
+    for (level, &len) in (0..).zip(num_codes) {
+        let indices_n = indices_nl.select(1, level);
+        let kept_n = indices_n.masked_select(&indices_n.ge(0));
+        let taken_k = kept_n.bincount(None::<Tensor>, len).to_kind(counts.kind());
+        let _ = counts.narrow(0, first, len).g_add_(&taken_k);
+        first += len;
     }
 }

@@ -5,7 +5,7 @@
 //! and `summary.proto` beside it. Fields are written in the order of their numbers and zero
 //! steps are left out, as protobuf's own encoders do, so the bytes are equal to TensorBoard's.
 
-use crate::engine::metrics::image_grid::EncodedPng;
+use crate::engine::metrics::picture::EncodedPng;
 
 // Protobuf wire types: the lower three bits of a field's key.
 const WIRE_VARINT: u8 = 0;
@@ -119,7 +119,7 @@ fn take_varint(message: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::super::tfrecord::first_record;
     use super::*;
-    use crate::engine::metrics::image_grid::ImageShape;
+    use crate::engine::metrics::picture::ImageShape;
 
     /// Written by TensorBoard's own writer: `tensorboard_events.py` beside it.
     const FIXTURE: &[u8] = include_bytes!("../../../../tests/fixtures/tensorboard_events.bin");

@@ -5,30 +5,12 @@
 
 use std::io;
 
+use crate::engine::metrics::picture::{EncodedPng, ImageShape};
+
 /// Pixels between an input and its output, and between neighbors; twice that between pairs.
 const GAP: usize = 2;
 /// The gray of everything that is no image; visible beside black and beside white.
 const BACKGROUND: u8 = 128;
-
-/// Size of one image, laid out as rows of pixels with the channels side by side (HWC).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageShape {
-    /// Rows.
-    pub height: usize,
-    /// Pixels in a row.
-    pub width: usize,
-    /// 1 for gray, 3 for RGB.
-    pub channels: usize,
-}
-
-/// An encoded picture, ready for [`EventWriter::image`](super::tensorboard::EventWriter::image).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedPng {
-    /// The bytes of the PNG file.
-    pub png: Vec<u8>,
-    /// Size of the whole picture.
-    pub shape: ImageShape,
-}
 
 /// The grid of `inputs` over `outputs`.
 ///
@@ -39,7 +21,7 @@ pub struct EncodedPng {
 ///
 /// `InvalidInput` if the two differ in length, hold no whole number of images, hold none, or
 /// `shape` is not an image of 1 or 3 channels.
-pub fn reconstruction_png(
+pub(super) fn reconstruction_png(
     inputs: &[u8],
     outputs: &[u8],
     shape: ImageShape,
@@ -64,7 +46,7 @@ pub fn reconstruction_png(
         ));
     }
     let (grid_shape, pixels) = lay_out(inputs, outputs, shape, columns);
-    Ok(EncodedPng { png: encode(&pixels, grid_shape)?, shape: grid_shape })
+    EncodedPng::encode(&pixels, grid_shape)
 }
 
 /// Places every image of a checked grid; returns the grid's shape and bytes.
@@ -97,25 +79,6 @@ fn lay_out(
         }
     }
     (grid, pixels)
-}
-
-fn encode(pixels: &[u8], shape: ImageShape) -> io::Result<Vec<u8>> {
-    let too_large =
-        |_| io::Error::new(io::ErrorKind::InvalidInput, "picture side over 2^32 pixels");
-    let width = u32::try_from(shape.width).map_err(too_large)?;
-    let height = u32::try_from(shape.height).map_err(too_large)?;
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(if shape.channels == 1 {
-        png::ColorType::Grayscale
-    } else {
-        png::ColorType::Rgb
-    });
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
