@@ -133,7 +133,10 @@ fn what_cannot_begin_a_training_is_refused() {
     let from = init_from(&first);
     let residual = ["model.quantizer.kind=residual", "model.quantizer.quantizer.code_dim=8"];
     for (settings, words) in [
-        (vec!["model.init_from=/nowhere/at/all"], "/nowhere/at/all"),
+        (
+            vec!["model.init_from=/nowhere/at/all"],
+            "model.init_from /nowhere/at/all is not there: name a run folder",
+        ),
         (
             vec![&*from, "model.backbone.channels=8"],
             "decoder.conv.bias is [16] there and [8] here; set [model] as it is there",

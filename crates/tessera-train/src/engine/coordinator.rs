@@ -4,6 +4,7 @@
 //! the run is about, says from which checkpoint it goes on, and makes a checkpoint visible after
 //! every rank has written its part. Each decision is one that all ranks hear at the same place.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -271,6 +272,12 @@ pub(crate) fn named(
     key: &str,
     how: How,
 ) -> Result<(Verified, Vec<String>), TrainError> {
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Err(TrainError::BadInput(format!(
+            "{key} {} is not there: name a run folder, or the folder of a checkpoint",
+            path.display()
+        )));
+    }
     let Some(checkpoints) = checkpoints_of_run(path) else {
         let manifest = how.verify(path)?;
         return Ok((Verified { path: path.to_owned(), manifest }, Vec::new()));
@@ -394,6 +401,6 @@ mod tests {
         assert!(refused(folder.path()).contains("without a good checkpoint ("));
         // Neither a run nor a checkpoint.
         let told = refused(&folder.path().join("nowhere"));
-        assert!(!told.contains("names a run"), "{told}");
+        assert!(told.starts_with("--resume ") && told.contains(" is not there: name"), "{told}");
     }
 }
