@@ -23,5 +23,5 @@ pub use backbone::BackboneConfig;
 pub use head::{Head, HeadConfig};
 pub use parameters::{Kinds, Parameters};
 pub use quantize::{Quantizer, QuantizerConfig};
-pub use signal::{Signal, from_vectors, images_from_bytes, to_vectors};
+pub use signal::{Signal, from_vectors, to_vectors};
 pub use vqvae::{ModelConfig, VqVae, to_device};

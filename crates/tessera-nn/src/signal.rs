@@ -173,17 +173,6 @@ impl Signal {
     }
 }
 
-/// Bytes `[N, H, W, C]` of kind uint8 to images `[N, C, H, W]` in [0, 1] on the same device,
-/// channels-last in memory.
-///
-/// # Panics
-///
-/// If `bytes_nhwc` has not four axes.
-pub fn images_from_bytes(bytes_nhwc: &Tensor, kind: Kind) -> Tensor {
-    let (_, height, width, channels) = bytes_nhwc.size4().expect("bytes are [N, H, W, C]");
-    Signal::Image { channels, height, width }.from_raw(bytes_nhwc, kind)
-}
-
 /// Latents `[N, D, ..]` to vectors `[N positions, D]`, for any number of positional axes: tokens
 /// in row-major order. No copy where channels are last in memory.
 pub fn to_vectors(latents_nd: &Tensor) -> Tensor {
@@ -235,7 +224,6 @@ mod tests {
         let images_nchw = IMAGE.from_raw(&bytes_nhwc, Kind::Float);
         assert_eq!(images_nchw, (bytes_nhwc.to_kind(Kind::Float) / 255.0).permute([0, 3, 1, 2]));
         assert_eq!(images_nchw.stride(), [24, 1, 12, 3]);
-        assert_eq!(images_nchw, images_from_bytes(&bytes_nhwc, Kind::Float));
         let film_ncthw = FILM.from_raw(&count(&[2, 2, 2, 4, 3], Kind::Uint8), Kind::Float);
         assert_eq!(film_ncthw.size(), FILM.shape(2));
         assert_eq!(film_ncthw.stride(), [48, 1, 24, 12, 3]);

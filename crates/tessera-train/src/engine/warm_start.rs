@@ -71,8 +71,9 @@ pub(crate) fn load(
     Ok(report.notices)
 }
 
+/// The checkpoint that a path names; of a run the newest that is whole, as `--resume` takes it.
 fn read(path: &Path) -> Result<Checkpoint, TrainError> {
-    let (found, _) = named(path, KEY, How::Manifest)?;
+    let (found, _) = named(path, KEY, How::Whole)?;
     Ok(Checkpoint::read(&found.path)?)
 }
 
