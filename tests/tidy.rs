@@ -37,8 +37,9 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     ("tessera-worker", &["tessera-train", "tessera-comm", "tessera-control"]),
 ];
-/// Crates that own system libraries, and so `unsafe` code.
-const OWNS_SYSTEM_LIBRARIES: [&str; 2] = ["nccl-rs", "tessera-comm"];
+/// Crates that own system libraries, and the file that calls C++ of ours, and so have `unsafe` code.
+const OWNS_SYSTEM_LIBRARIES: [&str; 3] =
+    ["nccl-rs", "tessera-comm", "tessera-nn/src/layers/fused_norm.rs"];
 const LONGEST_FILE: usize = 500;
 
 /// What cargo says of all packages for this machine: those for others need not have been downloaded.

@@ -9,6 +9,7 @@
 
 pub mod backbone;
 pub mod chain;
+pub mod cost;
 pub mod head;
 pub mod layers;
 pub mod loss;

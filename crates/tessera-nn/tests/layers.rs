@@ -94,7 +94,7 @@ struct Convolution {
 enum Subject {
     Conv(Convolution),
     ConvTranspose(Convolution),
-    GroupNorm { channels: i64, groups: i64, eps: f64 },
+    GroupNorm { channels: i64, groups: i64, eps: f64, silu: bool },
     LayerNorm { channels: i64, eps: f64 },
     RmsNorm { channels: i64, eps: f64 },
     Activation { activation: Activation },
@@ -155,8 +155,12 @@ impl Subject {
             Self::ConvTranspose(size) => {
                 block(ConvTranspose::new(to, &scope, size.conv_transpose()))
             }
-            Self::GroupNorm { channels, groups, eps } => {
-                block(GroupNorm::new(to, &scope, *channels, *groups, *eps))
+            Self::GroupNorm { channels, groups, eps, silu } => {
+                let layer = GroupNorm::new(to, &scope, *channels, *groups, *eps);
+                if !silu {
+                    return block(layer);
+                }
+                Box::new(move |parameters, input| layer.forward_silu(parameters, input))
             }
             Self::LayerNorm { channels, eps } => block(LayerNorm::new(to, &scope, *channels, *eps)),
             Self::RmsNorm { channels, eps } => block(RmsNorm::new(to, &scope, *channels, *eps)),
@@ -204,7 +208,7 @@ fn every_third(len: i64) -> Tensor {
 
 fn cases() -> Vec<Case> {
     let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/layers.json")).unwrap();
-    assert_eq!(cases.len(), 64);
+    assert_eq!(cases.len(), 71);
     cases
 }
 

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::Scope;
 use crate::chain::Block;
+use crate::cost;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// A function of each number by itself.
@@ -25,6 +26,9 @@ pub enum Activation {
 impl Activation {
     /// The function of each number of `input`.
     pub fn of(self, input: &Tensor) -> Tensor {
+        if self != Self::Relu {
+            cost::tell(|meter| meter.keep(input));
+        }
         match self {
             Self::Relu => input.relu(),
             Self::Silu => input.silu(),
@@ -65,6 +69,7 @@ impl Snake {
 impl Block for Snake {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let alpha = parameters.get(self.alpha);
+        cost::tell(|meter| meter.keep(input));
         input + (input * alpha).sin().square() / (alpha + SNAKE_EPS)
     }
 }

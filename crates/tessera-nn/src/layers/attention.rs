@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::{Linear, LinearConfig, Rotary, Scope};
 use crate::chain::Block;
+use crate::cost;
 use crate::parameters::{Declarations, Parameters};
 
 /// Size of an attention.
@@ -78,6 +79,15 @@ impl Attention {
         if let Some(rotary) = rotary {
             (query, key) = (rotary.turn(&query), rotary.turn(&key));
         }
+        cost::tell(|meter| {
+            // Scores, and sums of values by them.
+            meter.multiply_add(2 * input_nld.numel() as i64 * input_nld.size()[1]);
+            meter.keep(&projected);
+            if rotary.is_some() {
+                meter.keep(&query);
+                meter.keep(&key);
+            }
+        });
         let (allowed, is_causal) = match mask {
             Mask::All => (None, false),
             Mask::Causal => (None, true),

@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::Scope;
 use crate::chain::Block;
+use crate::cost;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// Size and start of a linear layer.
@@ -56,6 +57,11 @@ impl Linear {
 
 impl Block for Linear {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        input.linear(parameters.get(self.weight), self.bias.map(|bias| parameters.get(bias)))
+        let weight = parameters.get(self.weight);
+        cost::tell(|meter| {
+            meter.multiply_add(input.numel() as i64 * weight.size()[0]);
+            meter.keep(input);
+        });
+        input.linear(weight, self.bias.map(|bias| parameters.get(bias)))
     }
 }

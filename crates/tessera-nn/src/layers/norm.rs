@@ -3,8 +3,9 @@
 
 use tch::Tensor;
 
-use super::Scope;
+use super::{Activation, Scope, fused_norm};
 use crate::chain::Block;
+use crate::cost;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// Scale and shift of each channel, from 1 and 0.
@@ -39,12 +40,38 @@ impl GroupNorm {
     pub fn new(to: &mut Declarations, scope: &Scope, channels: i64, groups: i64, eps: f64) -> Self {
         Self { affine: Affine::new(to, scope, channels), groups, eps }
     }
+
+    /// SiLU of the norm, as one function: on a CPU without what lies between them in memory, and without a second
+    /// derivative.
+    pub fn forward_silu(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        if fused_norm::takes(input) {
+            self.fused(parameters, input, true)
+        } else {
+            Activation::Silu.of(&self.plain(parameters, input))
+        }
+    }
+
+    fn fused(&self, parameters: &Parameters, input: &Tensor, is_silu: bool) -> Tensor {
+        cost::tell(|meter| meter.keep(input));
+        let affine = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
+        fused_norm::group_norm(input, affine, self.groups, self.eps, is_silu)
+    }
+
+    fn plain(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        cost::tell(|meter| meter.keep(input));
+        let [weight, bias] = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
+        input.group_norm(self.groups, Some(weight), Some(bias), self.eps, true)
+    }
 }
 
 impl Block for GroupNorm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        let [weight, bias] = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
-        input.group_norm(self.groups, Some(weight), Some(bias), self.eps, true)
+        // libtorch's own is as fast where positions are last.
+        if fused_norm::takes(input) && !input.is_contiguous() {
+            self.fused(parameters, input, false)
+        } else {
+            self.plain(parameters, input)
+        }
     }
 }
 
@@ -70,6 +97,7 @@ impl LayerNorm {
 impl Block for LayerNorm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let [weight, bias] = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
+        cost::tell(|meter| meter.keep(input));
         input.layer_norm([self.channels], Some(weight), Some(bias), self.eps, true)
     }
 }
@@ -95,6 +123,7 @@ impl RmsNorm {
 
 impl Block for RmsNorm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        cost::tell(|meter| meter.keep(input));
         input.rms_norm([self.channels], Some(parameters.get(self.weight)), self.eps)
     }
 }

@@ -8,6 +8,8 @@
 
 use tch::Tensor;
 
+use crate::cost;
+
 /// Steps of a convolution along each positional axis.
 pub(super) struct Steps<'a> {
     pub(super) stride: &'a [i64],
@@ -43,6 +45,13 @@ impl Steps<'_> {
         let groups = self.groups;
         let output =
             input.convolution(&weight, bias, stride, padding, dilation, transposed, more, groups);
+        cost::tell(|meter| {
+            // Of the side whose values each meet one slice of the weight along its first axis.
+            let slices = if transposed { &input } else { &output };
+            let slice = weight.numel() as i64 / weight.size()[0].max(1);
+            meter.multiply_add(slices.numel() as i64 * slice);
+            meter.keep(&input);
+        });
         if is_single { output.squeeze_dim(2) } else { output }
     }
 }

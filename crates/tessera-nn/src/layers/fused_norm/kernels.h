@@ -1,0 +1,54 @@
+// The loops of group norm over memory, for one sample or a piece of one.
+//
+// Values are taken as one strip. Its coefficients come round every `period` values where channels are last in memory: a
+// strip is then some positions with all of their channels, and the period a multiple of the channels, and of `lanes`,
+// so that every load of coefficients is whole. A period of 0 stands for a strip of one channel, with one coefficient.
+// kernels.cpp is compiled once for each instruction set, and nothing of the standard library is in it: what linkers
+// merge must not hold instructions that a machine lacks.
+
+#pragma once
+
+#include <cstdint>
+
+namespace tessera {
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// T is what memory holds, A what is computed in.
+template <typename T, typename A>
+struct Kernels {
+  // Values of A in a vector.
+  int64_t lanes;
+
+  // Adds (x - shift) and its square to the sums of each place of the period, or to the one sum.
+  void (*moments)(const T* x, int64_t len, int64_t period, const A* shift, double* sums, double* squares);
+
+  // y = f(x * scale + shift), where f is SiLU or nothing.
+  void (*apply)(const T* x, T* y, int64_t len, int64_t period, const A* scale, const A* shift, bool is_silu);
+
+  // With h = x * inverse + offset, z = h * weight + bias and dz = dy f'(z): adds dz and dz * h to the sums, as
+  // above, and leaves dz in `kept` unless that is null.
+  void (*slopes)(const T* x, const T* dy, int64_t len, int64_t period, const A* inverse, const A* offset,
+                 const A* weight, const A* bias, double* sums, double* products, A* kept, bool is_silu);
+
+  // With z = x * scale + shift and dz = dy f'(z): dx = dz * scale + x * slope + level.
+  void (*gradient)(const T* x, const T* dy, T* dx, int64_t len, int64_t period, const A* scale, const A* shift,
+                   const A* slope, const A* level, bool is_silu);
+};
+
+// The kernels of one instruction set.
+struct Set {
+  Kernels<float, float> of_float;
+  Kernels<double, double> of_double;
+  Kernels<bfloat16, float> of_bfloat16;
+};
+
+extern const Set baseline;
+#ifdef TESSERA_X86
+extern const Set avx2;
+extern const Set avx512;
+#endif
+
+}  // namespace tessera
