@@ -21,6 +21,8 @@ TESSERA_TESTS=$wanted ./launch/setup.sh
 # shellcheck source=launch/env.sh
 . launch/env.sh
 nextest=$(tool cargo-nextest)
+# As the launcher sets it for workers: threads of libtorch that spin beside other tests make those ten times slower.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 # The tests that start processes take the programs from the target folder. All at once, so that no core waits for the last
 # crate of the programs before it begins with the tests.

@@ -130,6 +130,64 @@ fn a_value_of_the_wrong_type_or_out_of_range_is_told_with_what_it_may_be() {
     refused_everywhere(&["data.synthetic.height=15"], &["multiples of 4", "15 x 16"]);
 }
 
+/// What networks, losses and critics cannot be, by the size of pictures (16 x 16) or by one another.
+#[test]
+fn networks_and_losses_that_cannot_be_are_told_with_the_key_and_what_to_do() {
+    let unet2d = |keys: &str| format!("model.backbone={{kind = \"unet2d\", channels = 8, {keys}}}");
+    let cases: [(&[&str], &[&str]); 9] = [
+        (
+            &[&unet2d("groups = 2, attention_resolutions = [12]")],
+            &["model.backbone.attention_resolutions should be among [16, 8, 4]", "found 12"],
+        ),
+        (&[&unet2d("groups = 3")], &["model.backbone.groups should divide", "found 3"]),
+        (
+            &[&unet2d("groups = 2, multipliers = [1, 1, 1, 1, 1, 1]")],
+            &["multiples of 32", "found 16 x 16", "pack the data at 32 x 32"],
+        ),
+        (
+            &["model.backbone={kind = \"hierarchy\", levels = 4}"],
+            &["the hierarchy backbone", "multiples of 32", "found 16 x 16"],
+        ),
+        (&["loss.adversarial=0.1", "critic.layers=2"], &["critic.layers is 2", "lower it to 1"]),
+        (
+            &["loss.adversarial=0.1", "adversarial.start=60"],
+            &["adversarial.start is 60, but the run ends after 60 steps"],
+        ),
+        (
+            &["loss.adversarial=0.1", "adversarial.critic_start=5"],
+            &["adversarial.critic_start is 5, after adversarial.start, 0"],
+        ),
+        (&["loss.squared=0"], &["set loss.squared = 1"]),
+        (
+            &["loss.perceptual=1", "perceptual.network=vgg"],
+            &["perceptual.path, which is empty", "perceptual.network = \"random\""],
+        ),
+    ];
+    for (number, (settings, words)) in cases.into_iter().enumerate() {
+        if number == 0 {
+            refused_everywhere(settings, words);
+        }
+        let folder = TempDir::new().unwrap();
+        let run_dir = folder.path().join("run");
+        refused(&mut train_alone(&run_dir, settings), &run_dir, words);
+        assert!(!run_dir.exists(), "a run folder was made");
+    }
+}
+
+#[test]
+fn a_file_of_another_network_is_refused_with_the_tensor_that_is_missing() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("other.safetensors");
+    let header = br#"{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(&[0; 4]);
+    fs::write(&file, bytes).unwrap();
+    let path = format!("perceptual.path={}", file.display());
+    let settings = ["loss.perceptual=1", "perceptual.network=vgg", path.as_str()];
+    refused_everywhere(&settings, &["perceptual.path", "other.safetensors", "features.0.weight"]);
+}
+
 #[test]
 fn a_missing_configuration_file_is_named() {
     let folder = TempDir::new().unwrap();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 mod configurations;
 mod experiments;
 mod figures;
+mod objectives;
 mod quantizers;
 mod ranks;
 

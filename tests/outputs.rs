@@ -133,6 +133,9 @@ fn rows_and_logs_and_status_are_as_documented(run_dir: &Path) {
     names.insert("parameters");
     // Those of a probe are looked at in `probes.rs`.
     names.extend(["accuracy", "cross_entropy", "calibration_error"]);
+    // Pictures of 16 x 16 have one scale; `figures.rs` has what features give.
+    names.extend(["ms_ssim", "ms_ssim_2", "ms_ssim_3", "ms_ssim_4", "lpips", "feature_distance"]);
+    names.extend(["frechet", "precision", "recall", "density", "coverage"]);
     assert_eq!(names, BTreeSet::from(tessera_sweep::FIGURES));
 
     for rank in 0..2 {
@@ -172,9 +175,9 @@ fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
         assert_eq!(points.as_array().unwrap(), &expected, "{tag}");
         compared += 1;
     }
-    // All single numbers of a row but step, epoch, samples_seen and world_size; six figures of an
+    // All single numbers of a row but step, epoch, samples_seen and world_size; seven figures of an
     // evaluation.
-    assert_eq!(compared, 14 + 6);
+    assert_eq!(compared, 14 + 7);
 
     let pictures = read["images"]["reconstructions"].as_array().unwrap();
     assert_eq!(pictures.len(), 2);
@@ -183,14 +186,16 @@ fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
         let bytes = fs::read(&path).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((&picture["step"], &picture["png"]), (&step.into(), &hex.into()));
-        // 16 images of 16 x 16 in 8 columns, gaps of 2: 8 * 18 + 2 wide; two rows of pairs, each
-        // 2 * 16 + 3 * 2 high.
-        assert_eq!((&picture["width"], &picture["height"]), (&146.into(), &76.into()));
+        // 16 images of 16 x 16, each shown as 96 x 96, in 8 columns, gaps of 2: 8 * 98 + 2 wide; two rows of input,
+        // output and error, each 3 * 96 + 4 * 2 high.
+        let (width, height) = (786, 592);
+        assert_eq!((&picture["width"], &picture["height"]), (&width.into(), &height.into()));
         let file = BufReader::new(fs::File::open(&path).unwrap());
         let mut png = png::Decoder::new(file).read_info().unwrap();
         let mut pixels = vec![0; png.output_buffer_size().unwrap()];
         let info = png.next_frame(&mut pixels).unwrap();
-        assert_eq!((info.width, info.height, info.buffer_size()), (146, 76, 146 * 76));
+        let size = (info.width as usize, info.height as usize, info.buffer_size());
+        assert_eq!(size, (width, height, width * height));
         assert_eq!(info.color_type, png::ColorType::Grayscale);
     }
 }

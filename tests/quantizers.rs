@@ -38,7 +38,7 @@ const WITHOUT_CODEBOOK: [&str; 6] =
 const TAKES_FEW: [&str; 5] = ["simvq", "fsq", "fsq_symmetric", "lfq", "bsq"];
 
 /// Calls `change` with each vector quantiser in a configuration.
-fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut VectorConfig)) {
+pub(crate) fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut VectorConfig)) {
     match config {
         QuantizerConfig::Vector(config) => change(config),
         QuantizerConfig::Residual(config) => each_vector(&mut config.quantizer, change),
@@ -49,7 +49,7 @@ fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut VectorConfig))
 
 /// An experiment, small, with many codes replaced where it replaces any: what was taken once is
 /// soon forgotten.
-fn config(name: &str) -> TrainConfig {
+pub(crate) fn config(name: &str) -> TrainConfig {
     let sets: Vec<String> = SMALL.iter().map(|set| set.to_string()).collect();
     let mut config = resolve(Some(&file(name)), [], &sets, None).unwrap().config;
     if !TAKES_FEW.contains(&name) {
@@ -121,7 +121,7 @@ fn assert_resumes_elsewhere(name: &str, world_size: usize, config: &TrainConfig,
 
 /// Worlds of these sizes and of 1 on a batch that none of 2, 3 and 4 divides, the first resumed, in one part and in
 /// micro-batches of these sizes; then one that leaves a rank without samples; then float32 and bfloat16.
-fn exact_over_ranks(
+pub(crate) fn exact_over_ranks(
     name: &str,
     mut config: TrainConfig,
     world_sizes: &[usize],
@@ -171,6 +171,19 @@ fn exact_over_ranks(
             assert!(is_finite, "{name}, {precision:?}: {tensor} is not finite");
         }
     }
+}
+
+/// The same in short: three ranks in micro-batches, with activations computed again, resumed; then a few steps in float32.
+pub(crate) fn exact_in_parts(name: &str, mut config: TrainConfig) {
+    let one = train_world(1, &config, STEPS).remove(0);
+    (config.train.micro_batch, config.train.recompute) = (3, true);
+    let ranks = train_world(3, &config, STEPS);
+    assert_bitwise_equal(&ranks);
+    assert_close(&format!("{name}, 3 ranks, 3 samples at once"), &one, &ranks[0]);
+    assert_resumes(name, 3, &config, &ranks[0]);
+    (config.train.micro_batch, config.train.recompute) = (0, false);
+    config.train.precision = Precision::Fp32;
+    assert_bitwise_equal(&train_world(3, &config, 6));
 }
 
 fn all_exact(names: &[&str]) {

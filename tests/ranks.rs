@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{CommError, Communicator, RankDevice, Solo, Threads};
+use tessera_nn::QuantizerConfig;
 use tessera_nn::quantize::VectorConfig;
-use tessera_nn::{QuantizerConfig, to_vectors};
 use tessera_train::{
     Autoencoder, Clock, Precision, Row, Samples, StepInput, Stepped, TrainConfig, TrainError,
     Training, checkpoint, part_of, read_scalars, resolve, training_batches,
@@ -29,8 +29,8 @@ pub(crate) struct Outcome {
     /// Codes of the whole global batch of each step, seen with the parameters after it; on rank 0, whose
     /// state is every rank's.
     pub(crate) indices: Vec<Vec<i64>>,
-    /// Reconstruction, quantiser's losses, gradient norm, perplexity, codes used: of each step.
-    pub(crate) metrics: Vec<[f64; 5]>,
+    /// Reconstruction, quantiser's losses, gradient norm, perplexity, codes used, and further losses: of each step.
+    pub(crate) metrics: Vec<Vec<f64>>,
     /// Dead codes replaced in all steps.
     pub(crate) codes_replaced: u64,
     num_collectives: u64,
@@ -97,21 +97,22 @@ fn train_rank(
         let means = training.window.take();
         let row = Row { step, figures: training.task.figures(&means.numbers, &means.vector) };
         codes_replaced += row.number("codes_replaced") as u64;
-        metrics.push([
+        let first = [
             means.losses[0],
             means.losses[1],
             means.grad_norm,
             row.number("perplexity"),
             row.number("codes_used"),
-        ]);
+        ];
+        metrics.push([&first, &means.losses[2..]].concat());
         let Some(whole) = whole.as_mut().and_then(Iterator::next) else { continue };
         let whole = whole?;
         let _no_grad = tch::no_grad_guard();
         let model = &training.task.of::<Autoencoder>().unwrap().model;
         let samples_nc = part_of(&whole, Device::Cpu).values(model.kind());
-        let latents_nd = to_vectors(&model.encode(&samples_nc));
-        let indices_nl = model.quantizer.tokenize(&model.parameters, &latents_nd);
-        indices.push(Vec::try_from(indices_nl.flatten(0, 1))?);
+        let of_levels = model.tokenize(&samples_nc);
+        let flat: Vec<Tensor> = of_levels.iter().map(|level_nl| level_nl.flatten(0, 1)).collect();
+        indices.push(Vec::try_from(Tensor::cat(&flat, 0))?);
     }
     let state = checkpoint::state(&training)
         .into_iter()

@@ -186,8 +186,13 @@ fn a_disk_that_is_full_for_a_while_ends_nothing() {
     let folder = TempDir::new().unwrap();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    let settings =
-        ["train.steps=200", "eval.every=0", "checkpoint.every=10", "checkpoint.max_failures=100"];
+    let settings = [
+        "train.steps=200",
+        "eval.every=0",
+        "checkpoint.every=10",
+        "checkpoint.max_failures=100",
+        "metrics.images_every=0",
+    ];
     let training = train(2, &disk, &settings);
     let script = "disk=$1; shift
         \"$@\" & pid=$!

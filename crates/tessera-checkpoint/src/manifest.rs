@@ -46,6 +46,9 @@ pub struct Manifest {
     /// Figures of the evaluation after the same step, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Value>,
+    /// What the model takes: parameters of each part, and what a sample costs. None in those of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Value>,
     /// The files that hold the tensors.
     pub files: Vec<FileEntry>,
 }
@@ -85,6 +88,7 @@ impl Manifest {
             config,
             data_fingerprint,
             evaluation: None,
+            model: None,
             files: Vec::new(),
         }
     }

@@ -127,15 +127,24 @@ impl Reducer {
         Ok(())
     }
 
-    /// Sums one piece over the ranks, in place, and waits for it; [`Self::all_reduce`] leaves it as
-    /// it is then. What is being summed with it, as [`Self::send_early`] has sent it, is waited for
-    /// too.
+    /// Sums the pieces from `first` to `last` over the ranks, in place, and waits for them;
+    /// [`Self::all_reduce`] leaves them as they are then. What is being summed with them, as
+    /// [`Self::send_early`] has sent it, is waited for too.
     ///
     /// # Errors
     ///
     /// [`CommError`] as the communicator gives it; the run is over then.
-    pub fn finish(&mut self, comm: &dyn Communicator, name: &str) -> Result<(), CommError> {
-        let part = self.span(name, name);
+    ///
+    /// # Panics
+    ///
+    /// If some of them have been sent in this round, and others not.
+    pub fn finish(
+        &mut self,
+        comm: &dyn Communicator,
+        first: &str,
+        last: &str,
+    ) -> Result<(), CommError> {
+        let part = self.span(first, last);
         for (sent, flight) in &mut self.sent {
             if sent.start <= part.start && part.end <= sent.end {
                 if let Some(flight) = flight.take() {
@@ -143,6 +152,7 @@ impl Reducer {
                 }
                 return Ok(());
             }
+            assert!(part.end <= sent.start || sent.end <= part.start, "sent whole or not at all");
         }
         let tensor = self.flat.narrow(0, part.start, part.end - part.start);
         let _ = comm.all_reduce(tensor)?.wait()?;
@@ -213,7 +223,7 @@ mod tests {
                 reducer.clear_before("b");
                 let _ = reducer.piece("a").fill_(1.0 + comm.rank() as f64);
                 let _ = reducer.piece("b").fill_(10.0);
-                reducer.finish(&comm, "a")?;
+                reducer.finish(&comm, "a", "a")?;
                 early.push(reducer.piece("a").double_value(&[0]));
                 reducer.all_reduce(&comm)?;
                 early.push(reducer.piece("a").double_value(&[0]));

@@ -25,8 +25,8 @@ pub struct DataConfig {
     /// The data set: a folder, a file or a pattern, as `kind` says; must be set but for `"mixture"`
     /// and `"synthetic"`.
     pub path: PathBuf,
-    /// What the files are that `"folder"` and `"webdataset"` read. The network `"conv2d"` takes pictures,
-    /// `"dense"` all of them.
+    /// What the files are that `"folder"` and `"webdataset"` read. The networks `"conv2d"`, `"unet2d"` and
+    /// `"vit"` take pictures, `"dense"` all of them.
     pub modality: Modality,
     /// Extension of the member of a `"webdataset"` sample that is its content, such as `seg.png`;
     /// empty: the first that belongs to `modality`.

@@ -1,8 +1,9 @@
 //! Networks as chains of blocks, one behind the other.
 //!
-//! A block is the unit of recomputation ([`crate::recompute`]): what lies between two blocks is
+//! A block is the smallest unit of recomputation ([`crate::recompute`]): what lies between two blocks may be
 //! kept, what lies within one may be computed twice.
 
+use std::cell::OnceCell;
 use std::fmt::Debug;
 
 use tch::Tensor;
@@ -21,6 +22,8 @@ pub trait Block: Debug + Send {
 pub struct Chain {
     /// The blocks.
     pub blocks: Vec<Box<dyn Block>>,
+    /// The first block of each segment that is computed again as one, once recomputation has asked.
+    pub(crate) segments: OnceCell<Vec<usize>>,
 }
 
 impl Chain {

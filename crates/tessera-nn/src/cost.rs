@@ -16,6 +16,7 @@ use tch::Tensor;
 
 use crate::chain::Chain;
 use crate::parameters::Parameters;
+use crate::recompute::segments;
 
 /// Cost of a chain for what it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +25,7 @@ pub struct Cost {
     pub flops: u64,
     /// Numbers kept for the backward pass.
     pub activations: u64,
-    /// The same with recomputation ([`crate::recompute`]): the inputs of all blocks, and what is kept within the block
+    /// The same with recomputation ([`crate::recompute`]): the inputs of all segments, and what is kept within the one
     /// that keeps most.
     pub recomputed: u64,
 }
@@ -37,27 +38,49 @@ impl Cost {
     /// If a block measures costs itself.
     pub fn of_chain(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Self {
         tch::no_grad(|| {
-            let (mut cost, mut all, mut most_within) = (Self::default(), Kept::default(), 0);
+            let (mut cost, mut all) = (Self::default(), Kept::default());
+            let mut within = Vec::new();
             let mut hidden = input.shallow_clone();
             // Inputs stay until the end, so that nothing else comes to lie where one was.
             let mut inputs = Vec::new();
             for block in &chain.blocks {
-                let (output, Meter { multiply_adds, mut kept }) =
-                    measure(|| block.forward(parameters, &hidden));
-                cost.flops += 2 * multiply_adds;
-                cost.recomputed += hidden.numel() as u64;
-                for (place, tensor) in &kept.0 {
+                let (output, mut meter) = measure(|| block.forward(parameters, &hidden));
+                cost.flops += 2 * meter.multiply_adds;
+                for (place, tensor) in &meter.kept.0 {
                     all.0.entry(*place).or_insert_with(|| tensor.shallow_clone());
                 }
-                kept.0.remove(&place(&hidden));
-                most_within = most_within.max(kept.numel());
+                meter.keep(&hidden);
+                within.push(meter.kept.numel());
                 inputs.push(std::mem::replace(&mut hidden, output));
             }
             cost.activations = all.numel();
-            cost.recomputed += most_within;
+            let starts = segments(&within);
+            let ends = starts.iter().skip(1).copied().chain([within.len()]);
+            let input_of = |start: usize| inputs[start].numel() as u64;
+            let most = starts
+                .iter()
+                .zip(ends)
+                .map(|(&start, end)| within[start..end].iter().sum::<u64>() - input_of(start));
+            cost.recomputed = most.max().unwrap_or(0);
+            cost.recomputed += starts.iter().map(|&start| input_of(start)).sum::<u64>();
             cost
         })
     }
+}
+
+/// Numbers kept for the backward pass within each block of a chain, its input among them, for one forward pass of `input`.
+pub(crate) fn kept_within(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Vec<u64> {
+    tch::no_grad(|| {
+        let mut hidden = input.shallow_clone();
+        let mut within = Vec::with_capacity(chain.blocks.len());
+        for block in &chain.blocks {
+            let (output, mut meter) = measure(|| block.forward(parameters, &hidden));
+            meter.keep(&hidden);
+            within.push(meter.kept.numel());
+            hidden = output;
+        }
+        within
+    })
 }
 
 /// What layers tell.

@@ -1,8 +1,9 @@
 //! The mathematics of a VQ-VAE, usable on one device by anyone.
 //!
 //! [`VqVae`] is an encoder, a [`Quantizer`] and a decoder over one flat buffer of
-//! [`Parameters`]. Nothing here knows of ranks, files, steps or clocks: statistics leave the
-//! quantiser, whoever trains sums them over ranks, and the update comes back in.
+//! [`Parameters`]. Nothing here knows of ranks, steps or clocks: statistics leave the quantiser,
+//! whoever trains sums them over ranks, and the update comes back in. No files either, but for the
+//! weights of [feature networks](features), which the user names.
 //!
 //! Shape letters, used as name suffixes all over the crate: `n` samples or vectors, `c` channels,
 //! `h` and `w` height and width, `k` codes, `d` channels per code.
@@ -10,9 +11,12 @@
 pub mod backbone;
 pub mod chain;
 pub mod cost;
+pub mod critic;
+pub mod features;
 pub mod head;
 pub mod layers;
 pub mod loss;
+pub mod metrics;
 pub mod parameters;
 pub mod quantize;
 pub mod random;
@@ -21,8 +25,9 @@ pub mod signal;
 mod vqvae;
 
 pub use backbone::BackboneConfig;
+pub use critic::CriticConfig;
 pub use head::{Head, HeadConfig};
 pub use parameters::{Kinds, Parameters};
 pub use quantize::{Quantizer, QuantizerConfig};
 pub use signal::{Signal, from_vectors, to_vectors};
-pub use vqvae::{ModelConfig, VqVae, to_device};
+pub use vqvae::{ModelConfig, Output, VqVae, to_device};

@@ -8,8 +8,8 @@
 //!
 //! Where a model computes in another kind than it is trained in (bfloat16 activations, float32
 //! parameters), the layers see views of a second buffer, a rounded copy of the first;
-//! [`Parameters::refresh`] makes it anew after the first has changed. The quantiser's parameters
-//! are seen as they are.
+//! [`Parameters::refresh`] makes it anew after the first has changed. The quantiser's and the
+//! critic's parameters are seen as they are.
 
 mod declarations;
 
@@ -50,6 +50,8 @@ pub enum Stage {
     Decoder,
     /// On top of features.
     Head,
+    /// What judges outputs beside inputs, to be trained against the decoder; always seen in the master kind.
+    Critic,
 }
 
 /// Handle of a parameter, given out when it is declared.
@@ -186,6 +188,12 @@ impl Parameters {
     /// Trainable numbers, padding not counted, frozen ones included.
     pub fn num_trainable(&self) -> i64 {
         self.entries.iter().map(Declaration::len).sum()
+    }
+
+    /// Trainable numbers of a stage, padding not counted.
+    pub fn num_of(&self, stage: Stage) -> i64 {
+        let of_stage = self.entries.iter().filter(|entry| entry.stage == stage);
+        of_stage.map(Declaration::len).sum()
     }
 
     /// The place of one parameter in [`Self::flat`], in its logical shape.

@@ -24,6 +24,8 @@ pub enum Purpose {
     /// How many levels of a residual quantiser a step uses; with id 1, which of those that share
     /// a codebook offers latents.
     Dropout = 5,
+    /// Weights of a network whose features are compared; the id is the stage.
+    Features = 6,
 }
 
 /// A sequence of draws.

@@ -1,9 +1,13 @@
 //! Gradients of a chain without keeping what its blocks compute within.
 //!
 //! Follows Chen et al. 2016 (<https://arxiv.org/abs/1604.06174>): the forward pass keeps the input
-//! of each block and nothing else; the backward pass goes from the last block to the first and
-//! computes each again, with a graph that lives for that block alone. It costs one more forward.
+//! of each segment of blocks and nothing else; the backward pass goes from the last segment to the first and
+//! computes each again, with a graph that lives for that segment alone. It costs one more forward.
 //! The arithmetic is that of the plain pass, so gradients are the same bit for bit.
+//!
+//! What is kept within the largest block has to fit in any case. So blocks that follow one another are one segment as
+//! long as what is kept within them is no more than that: fewer inputs are kept, and the peak does not grow. Deep
+//! networks whose pictures shrink gain most, since everything below full size becomes a few segments.
 //!
 //! Casts between kinds are the caller's, around the chain. A block must compute the same twice:
 //! nothing in it may draw from a state or update one.
@@ -11,9 +15,10 @@
 use tch::Tensor;
 
 use crate::chain::Chain;
+use crate::cost::kept_within;
 use crate::parameters::Parameters;
 
-/// The inputs of a chain's blocks, kept for a backward pass.
+/// The inputs of a chain's segments, and of its last block, kept for a backward pass.
 #[derive(Debug)]
 pub struct Kept {
     inputs: Vec<Tensor>,
@@ -24,22 +29,65 @@ pub struct Kept {
 /// Let the output's gradient be taken by `set_requires_grad(true)` on it, which makes it a leaf.
 pub fn forward(chain: &Chain, parameters: &Parameters, input: &Tensor) -> (Tensor, Kept) {
     let _no_grad = tch::no_grad_guard();
-    let mut inputs = Vec::with_capacity(chain.blocks.len());
+    let segments = chain.segments.get_or_init(|| plan(chain, parameters, input));
+    let mut inputs = Vec::with_capacity(segments.len());
     let mut hidden = input.detach();
-    for block in &chain.blocks {
-        let output = block.forward(parameters, &hidden);
-        inputs.push(std::mem::replace(&mut hidden, output));
+    for (number, block) in chain.blocks.iter().enumerate() {
+        if segments.contains(&number) {
+            inputs.push(hidden.shallow_clone());
+        }
+        hidden = block.forward(parameters, &hidden);
     }
     (hidden, Kept { inputs })
 }
 
+/// The first block of each segment, a function of shapes alone.
+fn plan(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Vec<usize> {
+    let mut shape = input.size();
+    shape[0] = 1;
+    let zeros = Tensor::zeros(shape.as_slice(), (input.kind(), input.device()));
+    segments(&kept_within(chain, parameters, &zeros))
+}
+
+/// Segments of blocks within which so much is kept: as long as they can be without more than the largest of them.
+pub(crate) fn segments(within: &[u64]) -> Vec<usize> {
+    let most = within.iter().copied().max().unwrap_or(0);
+    let (mut starts, mut sum) = (Vec::new(), u64::MAX);
+    for (number, &own) in within.iter().enumerate() {
+        sum = sum.saturating_add(own);
+        if sum > most {
+            starts.push(number);
+            sum = own;
+        }
+    }
+    starts
+}
+
 impl Kept {
+    /// The chain's output, with the graph of its last block alone.
+    ///
+    /// # Panics
+    ///
+    /// If the chain has no block.
+    pub fn last_output(&self, chain: &Chain, parameters: &Parameters) -> Tensor {
+        let segments = chain.segments.get().expect("it has been gone through");
+        let first = *segments.last().expect("a chain with blocks");
+        let (last, before) = chain.blocks[first..].split_last().expect("a segment has blocks");
+        let mut hidden = self.inputs.last().expect("its input").detach();
+        tch::no_grad(|| {
+            for block in before {
+                hidden = block.forward(parameters, &hidden);
+            }
+        });
+        last.forward(parameters, &hidden)
+    }
+
     /// Gradients at `leaves`, from the gradient at the chain's output. A leaf that no block uses
     /// has an undefined one.
     ///
     /// # Panics
     ///
-    /// If a block cuts the graph between its output and its input.
+    /// If a segment cuts the graph between its output and its input.
     pub fn backward(
         self,
         chain: &Chain,
@@ -67,7 +115,7 @@ impl Kept {
         (gradients, at_input)
     }
 
-    /// Gradients at the leaves, and at the input where `first_with_input`, the first block whose
+    /// Gradients at the leaves, and at the input where `first_with_input`, the first segment whose
     /// input's gradient is asked for, is 0.
     fn through(
         mut self,
@@ -77,19 +125,24 @@ impl Kept {
         at_output: &Tensor,
         first_with_input: usize,
     ) -> Vec<Tensor> {
+        let segments = chain.segments.get().expect("it has been gone through");
         let mut sums: Vec<Tensor> = leaves.iter().map(|_| Tensor::new()).collect();
-        let mut at_hidden = at_output.detach();
+        let (mut at_hidden, mut end) = (at_output.detach(), chain.blocks.len());
         while let Some(input) = self.inputs.pop() {
             let number = self.inputs.len();
             let wants_input = number >= first_with_input;
             let input = input.detach().set_requires_grad(wants_input);
-            let output = chain.blocks[number].forward(parameters, &input);
+            let mut output = input.shallow_clone();
+            for block in &chain.blocks[segments[number]..end] {
+                output = block.forward(parameters, &output);
+            }
+            end = segments[number];
             let mut targets = leaves.to_vec();
             if wants_input {
                 targets.push(&input);
             }
             if !output.requires_grad() {
-                assert!(!wants_input, "block {number} cuts the graph");
+                assert!(!wants_input, "segment {number} cuts the graph");
                 continue;
             }
             // The engine is fed ones; one times a number is that number.
@@ -110,23 +163,25 @@ impl Kept {
 }
 
 /// Adds a gradient to a sum; either may be undefined, which is nothing.
-fn add(sum: &mut Tensor, gradient: &Tensor) {
-    if !gradient.defined() {
-        return;
+pub fn add(sum: &mut Tensor, gradient: &Tensor) {
+    if gradient.defined() {
+        *sum = if sum.defined() { &*sum + gradient } else { gradient.shallow_clone() };
     }
-    *sum = if sum.defined() { &*sum + gradient } else { gradient.shallow_clone() };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backbone::{BackboneConfig, Conv2dConfig, DenseConfig};
+    use crate::backbone::{
+        BackboneConfig, Conv2dConfig, DenseConfig, Ends, UNet2dConfig, VitConfig,
+    };
     use crate::chain::Block;
     use crate::parameters::{Declarations, Init, Kinds, ParameterId, Role, Stage};
     use crate::signal::Signal;
     use tch::{Device, Kind};
 
     const IMAGE: Signal = Signal::Image { channels: 3, height: 8, width: 12 };
+    const ENDS: Ends<'_> = Ends { signal: IMAGE, outputs: 3, dims: &[6] };
 
     fn pattern(shape: &[i64], kind: Kind) -> Tensor {
         let count = Tensor::arange(shape.iter().product::<i64>(), (kind, Device::Cpu));
@@ -160,13 +215,25 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_plain_pass_bit_for_bit() {
         let conv2d = Conv2dConfig { channels: 8, residual_layers: 2, residual_channels: 4 };
+        let unet2d = UNet2dConfig {
+            channels: 8,
+            multipliers: vec![1, 2],
+            attention_resolutions: vec![4],
+            groups: 2,
+            latent_channels: 6,
+            ..UNet2dConfig::default()
+        };
+        let vit = VitConfig { patch: 4, width: 12, layers: 2, heads: 3, latent_tokens: 0 };
         for config in [
             BackboneConfig::Conv2d(conv2d),
             BackboneConfig::Dense(DenseConfig { hidden: 20, positions: 5 }),
+            BackboneConfig::Unet2d(unet2d),
+            BackboneConfig::Vit(vit.clone()),
+            BackboneConfig::Vit(VitConfig { latent_tokens: 5, ..vit }),
         ] {
             for kind in [Kind::Float, Kind::Double] {
                 let mut to = Declarations::default();
-                let network = config.build(&IMAGE, 6, &mut to);
+                let network = config.build(&ENDS, &mut to);
                 let parameters = to.allocate(3, Kinds::same(kind), Device::Cpu);
                 let leaves = parameters.leaves_of(Stage::Encoder);
                 let input = pattern(&IMAGE.shape(4), kind);
@@ -215,18 +282,27 @@ mod tests {
         assert!(!found[2].defined());
     }
 
-    /// By hand, for one image of 8 x 12 and 8 channels: 3 x 96 in; 4 x 24, 8 x 6, and 8 x 6 again
-    /// before each of two residual blocks and the last convolution.
+    /// By hand: at most 9 is kept within a block. 2 + 3 + 4 are as much; 9 is alone; 1 + 8 are as much; 5.
     #[test]
-    fn what_is_kept_is_the_inputs_of_blocks() {
+    fn segments_keep_no_more_than_the_largest_block() {
+        assert_eq!(segments(&[2, 3, 4, 9, 1, 8, 5]), [0, 3, 4, 6]);
+        assert_eq!(segments(&[]), [0usize; 0]);
+        assert_eq!(segments(&[0, 0]), [0]);
+    }
+
+    /// By hand, for one image of 8 x 12 and 8 channels: within the first block 3 x 96 = 288 is kept, and no more within any
+    /// segment. The second keeps 4 x 24 = 96, the third 8 x 6 = 48, each residual block its input of 48, as much after its
+    /// ReLU, and 4 x 6, the last one 48. So the second to the fourth (264) are one segment, and the other two.
+    #[test]
+    fn what_is_kept_is_the_inputs_of_segments() {
         let conv2d = Conv2dConfig { channels: 8, residual_layers: 2, residual_channels: 4 };
         let mut to = Declarations::default();
-        let network = BackboneConfig::Conv2d(conv2d).build(&IMAGE, 6, &mut to);
+        let network = BackboneConfig::Conv2d(conv2d).build(&ENDS, &mut to);
         let parameters = to.allocate(3, Kinds::same(Kind::Float), Device::Cpu);
         let input = pattern(&IMAGE.shape(1), Kind::Float);
         let (_, kept) = forward(network.encoder(), &parameters, &input);
         let values: Vec<usize> = kept.inputs.iter().map(Tensor::numel).collect();
-        assert_eq!(values, [288, 96, 48, 48, 48, 48]);
+        assert_eq!(values, [288, 96, 48]);
         assert!(kept.inputs.iter().all(|input| !input.requires_grad()));
         assert_eq!(kept.inputs[0].data_ptr(), input.data_ptr(), "nothing is copied");
     }

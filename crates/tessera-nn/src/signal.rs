@@ -192,6 +192,11 @@ pub fn from_vectors(vectors_nd: &Tensor, like: &Tensor) -> Tensor {
     channels_first(&vectors_nd.view(shape.as_slice()))
 }
 
+/// `[N, C, ..]` to rows `[N, positions, C]`, a view where channels are last in memory.
+pub(crate) fn rows(tensor: &Tensor) -> Tensor {
+    tensor.flatten(2, -1).transpose(1, 2)
+}
+
 /// `[N, C, ..]` to `[N, .., C]`, a view.
 fn channels_last(tensor: &Tensor) -> Tensor {
     let axes: Vec<i64> = [0].into_iter().chain(2..tensor.dim() as i64).chain([1]).collect();

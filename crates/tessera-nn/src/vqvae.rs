@@ -1,16 +1,19 @@
 //! Encoder, quantiser and decoder together.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::backbone::{Backbone, BackboneConfig};
+use crate::backbone::{Backbone, BackboneConfig, Ends};
 use crate::chain::{Block, Chain};
+use crate::cost::Cost;
+use crate::loss::{logit_laplace_start, logit_laplace_values};
 use crate::parameters::{Declarations, Kinds, Parameters};
 use crate::quantize::{self, Quantizer, QuantizerConfig, Slot};
-use crate::signal::Signal;
+use crate::signal::{Signal, from_vectors, to_vectors};
 
 /// The `[model]` table.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,8 +21,12 @@ use crate::signal::Signal;
 pub struct ModelConfig {
     /// Encoder and decoder.
     pub backbone: BackboneConfig,
-    /// The quantiser between them.
+    /// The quantiser between them; of a hierarchy, that of the finest level.
     pub quantizer: QuantizerConfig,
+    /// What the decoder's output stands for.
+    pub output: Output,
+    /// Quantisers of the further levels of a hierarchy, from fine to coarse; empty: like `model.quantizer`.
+    pub coarser_quantizers: Vec<QuantizerConfig>,
     /// Begin from what another training made: a run folder, of which the newest good checkpoint is taken, or the
     /// folder of a checkpoint; empty: begin from nothing. Counts only where a run begins. Nothing but tensors is taken:
     /// the step is 0, and the optimiser has no moments.
@@ -36,21 +43,71 @@ impl ModelConfig {
     /// One line that names the key and says what it may be.
     pub fn validate(&self, signal: &Signal) -> Result<(), String> {
         self.backbone.validate(signal)?;
-        self.quantizer.validate()
+        if self.output == Output::LogitLaplace && signal.range() != Some(0.0..=1.0) {
+            return Err(format!(
+                "model.output = \"logit_laplace\" is for pictures and film, whose values are in [0, 1]; these data \
+                 are {signal}: set it to \"values\""
+            ));
+        }
+        self.validate_quantizers()
+    }
+
+    /// What is wrong with the quantisers, if anything.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the key and says what it may be.
+    pub fn validate_quantizers(&self) -> Result<(), String> {
+        self.quantizer.validate()?;
+        for (number, quantizer) in self.coarser_quantizers.iter().enumerate() {
+            quantizer.validate_at(&format!("model.coarser_quantizers.{number}"))?;
+        }
+        let (found, wanted) = (self.coarser_quantizers.len(), self.backbone.num_levels() - 1);
+        if found != 0 && found != wanted {
+            return Err(format!(
+                "model.coarser_quantizers should be empty, or as many as this backbone has levels above the \
+                 finest, {wanted}; found {found}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The quantiser of each level, the finest first.
+    fn quantizers(&self) -> Vec<&QuantizerConfig> {
+        let coarser = |level: usize| self.coarser_quantizers.get(level - 1);
+        let of = |level| match level {
+            0 => &self.quantizer,
+            _ => coarser(level).unwrap_or(&self.quantizer),
+        };
+        (0..self.backbone.num_levels()).map(of).collect()
     }
 }
 
-/// A vector-quantised autoencoder.
+/// What a decoder's output stands for, a value of `model.output`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// The values of a sample.
+    #[default]
+    Values,
+    /// A distribution for each value, for pictures and film: mean and width of a Laplace distribution of its logit, as in
+    /// DALL-E. The output has twice as many channels then.
+    LogitLaplace,
+}
+
+/// A vector-quantised autoencoder, of one quantised level or of several.
 #[derive(Debug)]
 pub struct VqVae {
     /// What its samples are.
     pub signal: Signal,
+    /// What the decoder's output stands for.
+    pub output: Output,
     /// Encoder and decoder.
     pub backbone: Box<dyn Backbone>,
     /// All trainable tensors.
     pub parameters: Parameters,
-    /// What maps latents to codes.
-    pub quantizer: Box<dyn Quantizer>,
+    /// What maps latents to codes, of each level, the finest first.
+    pub quantizers: Vec<Box<dyn Quantizer>>,
 }
 
 impl VqVae {
@@ -62,12 +119,41 @@ impl VqVae {
         kinds: Kinds,
         device: Device,
     ) -> Self {
-        let slot = Slot::root(seed, kinds.master, device);
+        Self::with_more(config, signal, seed, kinds, device, |_| ()).0
+    }
+
+    /// The same with further parameters, which `more` declares behind those of the model, and what it returns.
+    pub fn with_more<T>(
+        config: &ModelConfig,
+        signal: &Signal,
+        seed: u64,
+        kinds: Kinds,
+        device: Device,
+        more: impl FnOnce(&mut Declarations) -> T,
+    ) -> (Self, T) {
+        let mut slot = Slot::root(seed, kinds.master, device);
         let mut declarations = Declarations::default();
-        let quantizer = quantize::build(&config.quantizer, &slot, &mut declarations);
-        let backbone = config.backbone.build(signal, quantizer.dim(), &mut declarations);
+        let mut quantizers: Vec<Box<dyn Quantizer>> = Vec::new();
+        for (level, config) in config.quantizers().into_iter().enumerate() {
+            if level > 0 {
+                let before = quantizers.iter().map(|quantizer| quantizer.num_codes().len() as u64);
+                let first = before.sum();
+                slot = Slot::root(seed, kinds.master, device)
+                    .child(&format!("coarser.{level}"), first);
+            }
+            quantizers.push(quantize::build(config, &slot, &mut declarations));
+        }
+        let dims: Vec<i64> = quantizers.iter().map(|quantizer| quantizer.dim()).collect();
+        let outputs = match config.output {
+            Output::Values => signal.channels(),
+            Output::LogitLaplace => 2 * signal.channels(),
+        };
+        let ends = Ends { signal: *signal, outputs, dims: &dims };
+        let backbone = config.backbone.build(&ends, &mut declarations);
+        let more = more(&mut declarations);
         let parameters = declarations.allocate(seed, kinds, device);
-        Self { signal: *signal, backbone, parameters, quantizer }
+        let output = config.output;
+        (Self { signal: *signal, output, backbone, parameters, quantizers }, more)
     }
 
     /// Kind of the parameters that the optimiser moves, of latents, samples and losses.
@@ -80,15 +166,123 @@ impl VqVae {
         self.parameters.flat().device()
     }
 
-    /// Samples `[N, C, ..]` to latents `[N, D, ..]`, channels-last in memory. Both are of the
-    /// master kind, whatever the layers compute in.
-    pub fn encode(&self, samples_nc: &Tensor) -> Tensor {
-        self.through(self.backbone.encoder(), samples_nc)
+    /// Samples `[N, C, ..]` to the codes of each level, the finest first. `quantize` makes codes of a
+    /// level's latents, both `[N, D, ..]`; the coarsest level, whose number is the highest, is asked
+    /// first. All are of the master kind, whatever the layers compute in.
+    pub fn descend(
+        &self,
+        samples_nc: &Tensor,
+        mut quantize: impl FnMut(usize, &Tensor) -> Tensor,
+    ) -> Vec<Tensor> {
+        let above = self.backbone.above();
+        let mut features = vec![self.through(self.backbone.encoder(), samples_nc)];
+        for level in above {
+            features.push(self.through(&level.down, &features[features.len() - 1]));
+        }
+        let mut latents = features.pop().expect("there is a level");
+        let mut codes = Vec::new();
+        for level in (0..=above.len()).rev() {
+            codes.push(quantize(level, &latents));
+            let Some(of_level) = features.pop() else { break };
+            let context = self.through(&above[level - 1].context, &codes[codes.len() - 1]);
+            let told = Tensor::cat(&[context, of_level], 1);
+            latents = self.through(&above[level - 1].merge, &told);
+        }
+        codes.reverse();
+        codes
     }
 
-    /// Quantised latents `[N, D, ..]` to samples `[N, C, ..]`, both of the master kind.
-    pub fn decode(&self, latents_nd: &Tensor) -> Tensor {
-        self.through(self.backbone.decoder(), latents_nd)
+    /// Latents `[N, D, ..]` of each level, the finest first, where none is quantised.
+    pub fn latents(&self, samples_nc: &Tensor) -> Vec<Tensor> {
+        self.descend(samples_nc, |_, latents| latents.shallow_clone())
+    }
+
+    /// Indices `[tokens, L]` of each level, the finest first, by the rule of an evaluation.
+    pub fn tokenize(&self, samples_nc: &Tensor) -> Vec<Tensor> {
+        let mut indices = Vec::new();
+        drop(self.descend(samples_nc, |level, latents| {
+            let (codes, indices_nl) = self.quantize(level, latents);
+            indices.push(indices_nl);
+            codes
+        }));
+        indices.reverse();
+        indices
+    }
+
+    /// Codes `[N, D, ..]` and indices `[tokens, L]` of the latents `[N, D, ..]` of a level, by the rule of an
+    /// evaluation.
+    pub fn quantize(&self, level: usize, latents: &Tensor) -> (Tensor, Tensor) {
+        let (quantizer, parameters) = (&self.quantizers[level], &self.parameters);
+        let indices_nl = quantizer.tokenize(parameters, &to_vectors(latents));
+        (from_vectors(&quantizer.look_up(parameters, &indices_nl), latents), indices_nl)
+    }
+
+    /// What the decoder reads of the codes of each level, the finest first: `[N, D, ..]`.
+    pub fn gather(&self, codes: &[Tensor]) -> Tensor {
+        let above = self.backbone.above();
+        if above.is_empty() {
+            return codes[0].shallow_clone();
+        }
+        let raised =
+            above.iter().zip(&codes[1..]).map(|(level, codes)| self.through(&level.up, codes));
+        let mut all: Vec<Tensor> =
+            std::iter::once(codes[0].shallow_clone()).chain(raised).collect();
+        all.reverse();
+        Tensor::cat(&all, 1)
+    }
+
+    /// Codes of each level, the finest first, to samples `[N, C, ..]` of the master kind.
+    pub fn decode(&self, codes: &[Tensor]) -> Tensor {
+        self.values(&self.through(self.backbone.decoder(), &self.gather(codes)))
+    }
+
+    /// The values `[N, C, ..]` that a decoder's output stands for.
+    pub fn values(&self, output: &Tensor) -> Tensor {
+        match self.output {
+            Output::Values => output.shallow_clone(),
+            Output::LogitLaplace => logit_laplace_values(output),
+        }
+    }
+
+    /// What one forward pass of a sample costs, quantisers left out: sums over all chains, so that what is kept with
+    /// recomputation is an upper bound.
+    pub fn cost(&self) -> Cost {
+        let _no_grad = tch::no_grad_guard();
+        let total = RefCell::new(Cost::default());
+        let count = |chain: &Chain, input: &Tensor| {
+            let input = input.to_kind(self.parameters.compute_kind());
+            let cost = Cost::of_chain(chain, &self.parameters, &input);
+            let mut total = total.borrow_mut();
+            total.flops += cost.flops;
+            total.activations += cost.activations;
+            total.recomputed += cost.recomputed;
+        };
+        let zeros = |channels: i64, axes: &[i64]| {
+            let shape = [&[1, channels], axes].concat();
+            Tensor::zeros(shape.as_slice(), (self.kind(), self.device()))
+        };
+        let samples = zeros(self.signal.channels(), &self.signal.axes());
+        let (backbone, axes) = (&self.backbone, self.latent_axes());
+        count(backbone.encoder(), &samples);
+        let mut features = self.through(backbone.encoder(), &samples);
+        for (level, above) in (1..).zip(backbone.above()) {
+            let codes = zeros(self.quantizers[level].dim(), &axes[level]);
+            let context = self.through(&above.context, &codes);
+            let told = Tensor::cat(&[context, features.shallow_clone()], 1);
+            count(&above.down, &features);
+            count(&above.context, &codes);
+            count(&above.merge, &told);
+            count(&above.up, &codes);
+            features = self.through(&above.down, &features);
+        }
+        let codes: Vec<Tensor> = self
+            .quantizers
+            .iter()
+            .zip(&axes)
+            .map(|(quantizer, axes)| zeros(quantizer.dim(), axes))
+            .collect();
+        count(backbone.decoder(), &self.gather(&codes));
+        total.into_inner()
     }
 
     fn through(&self, chain: &Chain, input: &Tensor) -> Tensor {
@@ -98,18 +292,31 @@ impl VqVae {
 
     /// Lets the output start at the mean of each channel, `[C]`.
     pub fn set_output_mean(&self, means_c: &Tensor) {
-        self.backbone.set_output_mean(&self.parameters, means_c);
+        match self.output {
+            Output::Values => self.backbone.set_output_mean(&self.parameters, means_c),
+            Output::LogitLaplace => {
+                self.backbone.set_output_mean(&self.parameters, &logit_laplace_start(means_c));
+            }
+        }
         self.parameters.refresh();
     }
 
-    /// Sizes of the positional axes of one sample's latents.
-    pub fn latent_axes(&self) -> Vec<i64> {
-        self.backbone.latent_axes(&self.signal)
+    /// Sizes of the positional axes of one sample's latents at each level, the finest first.
+    pub fn latent_axes(&self) -> Vec<Vec<i64>> {
+        let finest = self.backbone.latent_axes(&self.signal);
+        (0..self.quantizers.len())
+            .map(|level| finest.iter().map(|size| size >> level).collect())
+            .collect()
     }
 
-    /// Latent positions of one sample.
-    pub fn num_positions(&self) -> i64 {
-        self.latent_axes().iter().product()
+    /// Latent positions of one sample at each level, the finest first.
+    pub fn num_positions(&self) -> Vec<i64> {
+        self.latent_axes().iter().map(|axes| axes.iter().product()).collect()
+    }
+
+    /// Numbers of codes of all levels of all quantisers, the finest first.
+    pub fn num_codes(&self) -> Vec<i64> {
+        self.quantizers.iter().flat_map(|quantizer| quantizer.num_codes()).collect()
     }
 }
 

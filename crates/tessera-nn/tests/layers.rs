@@ -127,6 +127,7 @@ impl Convolution {
             padding: self.padding.iter().map(Ends::pad).collect(),
             has_bias: bias,
             has_weight_norm: weight_norm,
+            deviation: None,
         }
     }
 

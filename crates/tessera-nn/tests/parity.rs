@@ -130,12 +130,12 @@ fn leaves(value: &serde_json::Value, out: &mut Vec<f64>) {
 fn the_fixtures_can_be_made_anew() {
     let Ok(python) = std::env::var("TESSERA_PEER_PYTHON") else {
         println!(
-            "skipped: set TESSERA_PEER_PYTHON to a Python with vector-quantize-pytorch 1.32 to \
-             make the fixtures anew"
+            "skipped: set TESSERA_PEER_PYTHON to a Python with vector-quantize-pytorch 1.32, and what \
+             the scripts name, to make the fixtures anew"
         );
         return;
     };
-    for name in ["fsq", "layers", "lfq", "quantizers"] {
+    for name in ["critics", "features", "fsq", "layers", "lfq", "losses", "metrics", "quantizers"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let script = folder.join(format!("{name}.py"));
         let made = Command::new(&python).arg(script).output().unwrap();

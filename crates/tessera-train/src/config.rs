@@ -3,7 +3,9 @@
 //! Each key is documented at its field; `docs/reference/keys.md` is made from that.
 //! Where values come from (defaults, file, environment, `--set`) is `resolve.rs`'s business.
 
+pub(crate) mod features;
 pub(crate) mod groups;
+pub(crate) mod objective;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,12 @@ use tessera_checkpoint::{BestMetric, Retention};
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
-use tessera_nn::{Kinds, ModelConfig};
+use tessera_nn::critic::CriticConfig;
+use tessera_nn::parameters::Stage;
+use tessera_nn::{Kinds, ModelConfig, Output};
+
+use self::features::FeaturesConfig;
+use self::objective::{AdversarialConfig, LossConfig, PerceptualConfig};
 
 use crate::engine::average::Weights;
 use crate::engine::optim::OptimizerConfig;
@@ -33,6 +40,14 @@ pub struct TrainConfig {
     pub data: DataConfig,
     /// Encoder, quantiser, decoder.
     pub model: ModelConfig,
+    /// What an autoencoder's output is trained on.
+    pub loss: LossConfig,
+    /// The network whose features `loss.perceptual` compares.
+    pub perceptual: PerceptualConfig,
+    /// The network that `loss.adversarial` trains against the autoencoder.
+    pub critic: CriticConfig,
+    /// How the two are trained against one another.
+    pub adversarial: AdversarialConfig,
     /// What a head reads and what it is, with `task = "probe"`.
     pub probe: ProbeConfig,
     /// AdamW.
@@ -182,11 +197,18 @@ pub struct EvalConfig {
     pub batch: u64,
     /// Which weights are for use: to be evaluated, shown, and to begin another training from.
     pub weights: Weights,
+    /// Features that outputs and inputs are compared by, as sets.
+    pub features: FeaturesConfig,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every: 500, batch: 500, weights: Weights::Average }
+        Self {
+            every: 500,
+            batch: 500,
+            weights: Weights::Average,
+            features: FeaturesConfig::default(),
+        }
     }
 }
 
@@ -215,7 +237,7 @@ impl TrainConfig {
     /// [`TrainError::BadInput`] or [`TrainError::Data`] with the key and what it may be.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.data.validate()?;
-        self.model.quantizer.validate().map_err(TrainError::BadInput)?;
+        self.model.validate_quantizers().map_err(TrainError::BadInput)?;
         self.probe.validate().map_err(TrainError::BadInput)?;
         self.optimizer.validate().map_err(TrainError::BadInput)?;
         let parts: Vec<_> = self.task.parts().iter().map(|stage| groups::name(*stage)).collect();
@@ -227,8 +249,12 @@ impl TrainConfig {
                 parts.join(", ")
             )));
         }
-        let groups = self.optimizer.groups.validate(self.task.stages(), self.train.steps);
+        let groups = self.optimizer.groups.validate(&self.stages(), self.train.steps);
         groups.map_err(TrainError::BadInput)?;
+        if self.task == TaskKind::Autoencoder {
+            objective::validate(self).map_err(TrainError::BadInput)?;
+            self.eval.features.validate().map_err(TrainError::BadInput)?;
+        }
         self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;
         self.comm.validate().map_err(TrainError::BadInput)?;
         self.limits.validate().map_err(TrainError::BadInput)?;
@@ -273,11 +299,23 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// The stages that are trained, or could be were they not frozen: the groups of the parameters.
+    pub(crate) fn stages(&self) -> Vec<Stage> {
+        let mut stages = self.task.stages().to_vec();
+        if self.task == TaskKind::Autoencoder && self.loss.has_critic() {
+            stages.push(Stage::Critic);
+        }
+        stages
+    }
+
     /// The same without the values of keys that nothing reads.
     #[must_use]
     pub(crate) fn without_idle_keys(&self) -> Self {
         let mut config = self.clone();
         config.model.quantizer = config.model.quantizer.without_idle_keys();
+        for quantizer in &mut config.model.coarser_quantizers {
+            *quantizer = quantizer.without_idle_keys();
+        }
         config
     }
 

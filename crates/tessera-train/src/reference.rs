@@ -91,7 +91,10 @@ impl Page {
             // What a table is in has been told.
             let is_told =
                 name_of(property).is_some_and(|name| self.within.iter().any(|w| w == name));
-            if is_table && !is_told {
+            // Tables with kinds are told where there is one of them.
+            let is_list_of_kinds =
+                property.contains_key("items") && inner.contains_key("oneOf") && is_table;
+            if is_table && !is_told && !is_list_of_kinds {
                 tables.push((place, property.clone()));
                 continue;
             }
@@ -100,6 +103,7 @@ impl Page {
                 _ => String::new(),
             };
             let (kind, values) = match is_table {
+                true if is_list_of_kinds => (format!("tables `[[{place}]]`"), String::new()),
                 true => (format!("table `[{place}]`"), String::new()),
                 false => kind_of(inner),
             };

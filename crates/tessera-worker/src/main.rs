@@ -200,7 +200,7 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
     };
     logging::to_stderr();
     let EvalArguments { run, checkpoint, levels, weights, part, .. } = arguments;
-    let asked = Asked { levels: *levels };
+    let asked = Asked { levels: *levels, ..Asked::default() };
     let request = Request { which: *checkpoint, weights: *weights, part: *part, asked };
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     match evaluate_run(comm, device, run, request, activity) {

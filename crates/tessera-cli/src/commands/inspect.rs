@@ -36,6 +36,8 @@ struct Report {
     tessera: String,
     config_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     evaluation: Option<Value>,
     intact: bool,
     files: Vec<CheckedFile>,
@@ -91,6 +93,7 @@ fn report(folder: &Path, survey: Survey) -> Report {
         seed: manifest.config["seed"].as_u64().unwrap_or(0),
         tessera: manifest.tessera,
         config_hash: manifest.config_hash,
+        model: manifest.model,
         evaluation: manifest.evaluation,
         intact: files.iter().all(|file| file.problem.is_none()),
         files,
@@ -103,6 +106,22 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "step {}, {} samples seen", report.step, report.samples_seen)?;
     writeln!(out, "written by {} workers, seed {}", report.world_size, report.seed)?;
     writeln!(out, "tessera {}, config {}", report.tessera, report.config_hash)?;
+    if let Some(model) = &report.model {
+        let numbers = model["parameters"].as_object().into_iter().flatten();
+        let parts: Vec<String> = numbers.map(|(part, num)| format!("{part} {num}")).collect();
+        writeln!(out, "parameters: {}", parts.join(", "))?;
+        if let Some(flops) = model["flops"].as_f64() {
+            let mebibytes =
+                |key: &str| model[key].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20);
+            writeln!(
+                out,
+                "a sample takes {:.4} GFLOP forward and keeps {:.2} MiB for the way back, {:.2} with train.recompute",
+                flops / 1e9,
+                mebibytes("activation_bytes"),
+                mebibytes("recomputed_bytes")
+            )?;
+        }
+    }
     if let Some(evaluation) = &report.evaluation {
         writeln!(out, "evaluated: {}", plain_figures(evaluation))?;
     }

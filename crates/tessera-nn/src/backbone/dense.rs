@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::Backbone;
+use super::{Backbone, Ends, check_range};
 use crate::chain::{Block, Chain};
 use crate::layers::{Linear, LinearConfig, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
@@ -38,14 +38,8 @@ impl DenseConfig {
                  {signal}"
             ));
         }
-        for (key, value) in [("hidden", self.hidden), ("positions", self.positions)] {
-            if !(1..=65536).contains(&value) {
-                return Err(format!(
-                    "model.backbone.{key} should be from 1 to 65536, found {value}"
-                ));
-            }
-        }
-        Ok(())
+        check_range("hidden", self.hidden, 65536)?;
+        check_range("positions", self.positions, 65536)
     }
 }
 
@@ -54,16 +48,19 @@ impl DenseConfig {
 pub struct Dense {
     encoder: Chain,
     decoder: Chain,
+    output_weight: ParameterId,
     output_bias: ParameterId,
-    signal: Signal,
+    outputs: i64,
     positions: i64,
 }
 
 impl Dense {
-    /// Declares the parameters for samples of `signal` and codes of `dim` channels.
-    pub fn new(config: &DenseConfig, signal: &Signal, dim: i64, to: &mut Declarations) -> Self {
-        let (hidden, positions) = (config.hidden, config.positions);
-        let (values, latents) = (signal.num_values(), positions * dim);
+    /// Declares the parameters.
+    pub fn new(config: &DenseConfig, ends: &Ends<'_>, to: &mut Declarations) -> Self {
+        let (hidden, positions, dim) = (config.hidden, config.positions, ends.dim());
+        let (values, latents) = (ends.signal.num_values(), positions * dim);
+        let axes = ends.signal.axes();
+        let num_outputs = ends.outputs * axes.iter().product::<i64>();
         let linear = |to: &mut Declarations, scope: &Scope, name, inputs, outputs| {
             Linear::new(to, &scope.child(name), LinearConfig::new(inputs, outputs))
         };
@@ -75,10 +72,11 @@ impl Dense {
         let scope = Scope::new(Stage::Decoder, "decoder");
         let mut decoder = Chain::default();
         decoder.push(FromLatents(linear(to, &scope, "hidden", latents, hidden)));
-        let output = linear(to, &scope, "output", hidden, values);
+        let output = linear(to, &scope, "output", hidden, num_outputs);
         let output_bias = output.bias().expect("declared with a bias");
-        decoder.push(ToSignal { linear: output, signal: *signal });
-        Self { encoder, decoder, output_bias, signal: *signal, positions }
+        let output_weight = output.weight();
+        decoder.push(ToSamples { linear: output, shape: [vec![ends.outputs], axes].concat() });
+        Self { encoder, decoder, output_weight, output_bias, outputs: ends.outputs, positions }
     }
 }
 
@@ -95,9 +93,13 @@ impl Backbone for Dense {
         vec![self.positions]
     }
 
+    fn output_weight(&self) -> ParameterId {
+        self.output_weight
+    }
+
     fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor) {
         let mut bias = parameters.master(self.output_bias);
-        let bias_cp = bias.view([self.signal.channels(), -1]);
+        let bias_cp = bias.view([self.outputs, -1]);
         bias.copy_(&means_c.unsqueeze(1).expand_as(&bias_cp).reshape_as(&bias));
     }
 }
@@ -139,14 +141,15 @@ impl Block for FromLatents {
 
 /// `[N, hidden]` to `[N, C, ..]`.
 #[derive(Debug)]
-struct ToSignal {
+struct ToSamples {
     linear: Linear,
-    signal: Signal,
+    /// That of a batch, after the number of samples.
+    shape: Vec<i64>,
 }
 
-impl Block for ToSignal {
+impl Block for ToSamples {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        let shape = self.signal.shape(input.size()[0]);
+        let shape = [&[input.size()[0]], &self.shape[..]].concat();
         self.linear.forward(parameters, input).view(shape.as_slice())
     }
 }

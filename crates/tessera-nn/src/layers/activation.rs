@@ -21,7 +21,12 @@ pub enum Activation {
     Elu,
     /// x times the normal distribution function at x, exactly, not by tanh.
     Gelu,
+    /// x above 0, 0.2 x below, with the slope 0.2 at 0 itself, as PyTorch's: what critics have.
+    LeakyRelu,
 }
+
+/// Slope of [`Activation::LeakyRelu`] below 0.
+const LEAK: f64 = 0.2;
 
 impl Activation {
     /// The function of each number of `input`.
@@ -34,6 +39,10 @@ impl Activation {
             Self::Silu => input.silu(),
             Self::Elu => input.elu(),
             Self::Gelu => input.gelu("none"),
+            // `leaky_relu` of tch has no parameter. `max(x, 0.2 x)` would have a slope of 0.6 at 0.
+            Self::LeakyRelu => {
+                input.prelu(&Tensor::full([1], LEAK, (input.kind(), input.device())))
+            }
         }
     }
 }
@@ -71,5 +80,20 @@ impl Block for Snake {
         let alpha = parameters.get(self.alpha);
         cost::tell(|meter| meter.keep(input));
         input + (input * alpha).sin().square() / (alpha + SNAKE_EPS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaky_relu_has_the_lower_slope_at_zero() {
+        let input = Tensor::from_slice(&[-2.0, 0.0, 3.0]).view([1, 3]).set_requires_grad(true);
+        let output = Activation::LeakyRelu.of(&input);
+        assert_eq!(Vec::<f64>::try_from(output.flatten(0, 1)).unwrap(), [-0.4, 0.0, 3.0]);
+        let gradient =
+            &Tensor::run_backward(&[output.sum(input.kind())], &[&input], false, false)[0];
+        assert_eq!(Vec::<f64>::try_from(gradient.flatten(0, 1)).unwrap(), [0.2, 0.2, 1.0]);
     }
 }

@@ -30,6 +30,8 @@ pub struct ConvConfig {
     pub has_bias: bool,
     /// Whether the weight is normalised: `weight_g` and `weight_v` in the place of `weight`.
     pub has_weight_norm: bool,
+    /// Deviation of normal initial weights, with a bias of zeros; none: PyTorch's defaults.
+    pub deviation: Option<f64>,
 }
 
 impl ConvConfig {
@@ -46,6 +48,7 @@ impl ConvConfig {
             padding: vec![Pad::NONE; kernel.len()],
             has_bias: true,
             has_weight_norm: false,
+            deviation: None,
         }
     }
 
@@ -81,12 +84,22 @@ impl Conv {
         assert_eq!([stride.len(), dilation.len(), padding.len()], [num_axes; 3]);
         let shape = [&[*outputs, inputs / groups], kernel.as_slice()].concat();
         let fan_in: i64 = shape[1..].iter().product();
-        let init = Init::Uniform(1.0 / (fan_in as f64).sqrt());
-        let weight = Weight::new(to, scope, &shape, init, config.has_weight_norm);
+        let (of_weight, of_bias) = Init::of_layer(fan_in, config.deviation);
+        let weight = Weight::new(to, scope, &shape, of_weight, config.has_weight_norm);
         let bias =
-            config.has_bias.then(|| scope.declare(to, "bias", &[*outputs], Role::Bias, init));
+            config.has_bias.then(|| scope.declare(to, "bias", &[*outputs], Role::Bias, of_bias));
         let reach = kernel.iter().zip(dilation).map(|(taps, step)| (taps - 1) * step + 1).collect();
         Self { config, weight, bias, reach }
+    }
+
+    /// The weight, `[C', C / groups, kernel..]`; where it is normalised, its direction.
+    pub fn weight(&self) -> ParameterId {
+        self.weight.id()
+    }
+
+    /// The bias, `[C']`, where there is one.
+    pub fn bias(&self) -> Option<ParameterId> {
+        self.bias
     }
 }
 

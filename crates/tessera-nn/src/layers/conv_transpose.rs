@@ -112,6 +112,11 @@ impl ConvTranspose {
         Self { config, weight, bias }
     }
 
+    /// The weight, `[C, C' / groups, kernel..]`; where it is normalised, its direction.
+    pub fn weight(&self) -> ParameterId {
+        self.weight.id()
+    }
+
     /// The bias, `[C']`, where there is one.
     pub fn bias(&self) -> Option<ParameterId> {
         self.bias

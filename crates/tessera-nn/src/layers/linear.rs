@@ -39,14 +39,15 @@ impl Linear {
     /// Declares weight and bias.
     pub fn new(to: &mut Declarations, scope: &Scope, config: LinearConfig) -> Self {
         let LinearConfig { inputs, outputs, has_bias, deviation } = config;
-        let uniform = Init::Uniform(1.0 / (inputs as f64).sqrt());
-        let (of_weight, of_bias) = match deviation {
-            None => (uniform, uniform),
-            Some(deviation) => (Init::Normal(deviation), Init::Constant(0.0)),
-        };
+        let (of_weight, of_bias) = Init::of_layer(inputs, deviation);
         let weight = scope.declare(to, "weight", &[outputs, inputs], Role::Weight, of_weight);
         let bias = has_bias.then(|| scope.declare(to, "bias", &[outputs], Role::Bias, of_bias));
         Self { weight, bias }
+    }
+
+    /// The weight, `[outputs, inputs]`.
+    pub fn weight(&self) -> ParameterId {
+        self.weight
     }
 
     /// The bias, `[outputs]`, where there is one.

@@ -17,6 +17,7 @@ mod fused_norm;
 pub mod linear;
 pub mod norm;
 pub mod padding;
+pub mod pointwise;
 pub mod resample;
 pub mod rotary;
 mod steps;
@@ -29,6 +30,7 @@ pub use self::conv_transpose::{ConvTranspose, ConvTransposeConfig, Trim};
 pub use self::linear::{Linear, LinearConfig};
 pub use self::norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use self::padding::{Amount, Fill, Pad};
+pub use self::pointwise::Pointwise;
 pub use self::rotary::Rotary;
 use crate::parameters::{Declarations, Init, ParameterId, Role, Stage};
 

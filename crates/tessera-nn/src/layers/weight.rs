@@ -37,6 +37,14 @@ impl Weight {
         Self::Normed { g, v }
     }
 
+    /// The tensor that holds it; where it is normalised, its direction.
+    pub(super) fn id(&self) -> ParameterId {
+        match *self {
+            Self::Plain(weight) => weight,
+            Self::Normed { v, .. } => v,
+        }
+    }
+
     /// The weight that the layer computes with.
     pub(super) fn get(&self, parameters: &Parameters) -> Tensor {
         match *self {

@@ -35,6 +35,17 @@ pub enum Init {
     LengthsOf(ParameterId),
 }
 
+impl Init {
+    /// How weight and bias of a layer start that sums over `fan_in` values: normal with this
+    /// deviation and zero, as transformers do; without one, both as PyTorch does, uniform within
+    /// 1 / sqrt(fan-in).
+    pub fn of_layer(fan_in: i64, deviation: Option<f64>) -> (Self, Self) {
+        let uniform = Self::Uniform(1.0 / (fan_in as f64).sqrt());
+        deviation
+            .map_or((uniform, uniform), |deviation| (Self::Normal(deviation), Self::Constant(0.0)))
+    }
+}
+
 /// What a layer asks for.
 #[derive(Debug, Clone)]
 pub(super) struct Declaration {
@@ -105,7 +116,7 @@ impl Declarations {
         let flat = Tensor::zeros([self.len], (kinds.master, device));
         let working = (kinds.compute != kinds.master).then(|| flat.to_kind(kinds.compute));
         let seen = |entry: &Declaration| match (entry.stage, &working) {
-            (Stage::Quantizer, _) | (_, None) => entry.view(&flat, entry.offset),
+            (Stage::Quantizer | Stage::Critic, _) | (_, None) => entry.view(&flat, entry.offset),
             (_, Some(working)) => entry.view(working, entry.offset),
         };
         let leaf = |entry| seen(entry).detach().set_requires_grad(true);
@@ -161,5 +172,12 @@ mod tests {
         let by_draws = draws(7, Purpose::Parameters, 0, 1).normal(0.02, 6);
         assert_eq!(parameters.get(drawn).flatten(0, 1), Tensor::from_slice(&by_draws));
         assert_eq!(parameters.get(length).flatten(0, 1), lengths(parameters.get(drawn)));
+    }
+
+    /// By hand: 1 / sqrt(16).
+    #[test]
+    fn layers_start_uniform_by_their_fan_in_or_normal_without_a_bias() {
+        assert_eq!(Init::of_layer(16, None), (Init::Uniform(0.25), Init::Uniform(0.25)));
+        assert_eq!(Init::of_layer(16, Some(0.02)), (Init::Normal(0.02), Init::Constant(0.0)));
     }
 }

@@ -68,7 +68,9 @@ pub struct Lens {
 }
 
 impl Lens {
-    fn plus(self, other: Self) -> Self {
+    /// Those of both, one behind the other.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             counts: self.counts + other.counts,
             statistics: self.statistics + other.statistics,
@@ -117,7 +119,8 @@ impl Sums {
     }
 
     /// The part of a quantiser inside another one.
-    fn part(&self, start: Lens, len: Lens) -> Self {
+    #[must_use]
+    pub fn part(&self, start: Lens, len: Lens) -> Self {
         Self {
             counts: self.counts.narrow(0, start.counts, len.counts),
             statistics: self.statistics.narrow(0, start.statistics, len.statistics),
@@ -194,7 +197,8 @@ impl Quantized<'_> {
 }
 
 impl Updated {
-    fn add(&mut self, other: Self) {
+    /// Takes in what another quantiser's update did.
+    pub fn add(&mut self, other: Self) {
         self.replaced = match (self.replaced.take(), other.replaced) {
             (Some(ours), Some(theirs)) => Some(ours + theirs),
             (ours, theirs) => ours.or(theirs),
@@ -294,7 +298,7 @@ impl Slot {
         Self { name: "quantizer".into(), level: 0, seed, kind, device }
     }
 
-    fn child(&self, name: &str, level: u64) -> Self {
+    pub(crate) fn child(&self, name: &str, level: u64) -> Self {
         Self { name: format!("{}.{name}", self.name), level, ..self.clone() }
     }
 }

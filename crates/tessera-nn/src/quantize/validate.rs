@@ -18,7 +18,8 @@ impl QuantizerConfig {
         self.validate_at("model.quantizer")
     }
 
-    fn validate_at(&self, table: &str) -> Result<(), String> {
+    /// The same where the table is another one.
+    pub(crate) fn validate_at(&self, table: &str) -> Result<(), String> {
         let mut checks = vec![Check(
             (0..=65_536).contains(&self.latent_dim()),
             "latent_dim should be from 0 to 65536",

@@ -9,18 +9,14 @@ use serde_json::Value;
 use crate::error::SweepError;
 use crate::space::{Domain, Parameter, Space};
 
+mod figures;
 mod file;
 mod words;
 
+pub use self::figures::FIGURES;
+
 /// Points that a grid takes of a range that does not say.
 const POINTS: usize = 5;
-
-/// What a trial is measured by: the numbers of an evaluation, and how many numbers make the model.
-#[rustfmt::skip] // one line a task
-pub const FIGURES: [&str; 10] = [
-    "mse", "psnr", "ssim", "perplexity", "codes_used", "bits_per_token", "parameters",
-    "accuracy", "cross_entropy", "calibration_error",
-];
 
 /// A sweep, with everything said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,6 +19,8 @@ pub struct GroupsConfig {
     pub decoder: GroupConfig,
     /// The head of a probe.
     pub head: GroupConfig,
+    /// The critic of an autoencoder.
+    pub critic: GroupConfig,
 }
 
 /// Settings of one group.
@@ -71,7 +73,8 @@ impl Decays {
 }
 
 /// All stages that can be groups.
-pub(crate) const ALL: [Stage; 4] = [Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head];
+pub(crate) const ALL: [Stage; 5] =
+    [Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head, Stage::Critic];
 
 /// The name of a group, and of the part of a model.
 pub(crate) fn name(stage: Stage) -> &'static str {
@@ -80,6 +83,7 @@ pub(crate) fn name(stage: Stage) -> &'static str {
         Stage::Encoder => "encoder",
         Stage::Decoder => "decoder",
         Stage::Head => "head",
+        Stage::Critic => "critic",
     }
 }
 
@@ -90,6 +94,7 @@ pub(crate) fn rate_name(stage: Stage) -> &'static str {
         Stage::Encoder => "learning_rate_encoder",
         Stage::Decoder => "learning_rate_decoder",
         Stage::Head => "learning_rate_head",
+        Stage::Critic => "learning_rate_critic",
     }
 }
 
@@ -108,6 +113,7 @@ impl GroupsConfig {
             Stage::Encoder => &self.encoder,
             Stage::Decoder => &self.decoder,
             Stage::Head => &self.head,
+            Stage::Critic => &self.critic,
         }
     }
 

@@ -5,14 +5,14 @@
 //! that is the t-th, so that the average is not held back by what it began with. It is a function of the weights, the
 //! same on every rank: nothing is communicated.
 //!
-//! Averaged is what the optimiser moves. What a task moves itself (codes of a moving average, counts) is as it is, since
+//! Averaged is what the optimiser moves, but for a critic, which nobody uses after a training. What a task moves itself (codes of a moving average, counts) is as it is, since
 //! it is an average already; rows that a task has set anew are taken over at once.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tessera_nn::Parameters;
-use tessera_nn::parameters::{ParameterId, Trained};
+use tessera_nn::parameters::{ParameterId, Stage, Trained};
 
 /// Which weights are for use: to be evaluated, shown, and to begin another training from; a value of `eval.weights`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,7 +41,7 @@ impl std::str::FromStr for Weights {
 #[derive(Debug)]
 pub struct Average {
     decay: f64,
-    /// The averages, a [trained buffer](Parameters::trained_len).
+    /// The averages, a [trained buffer](Parameters::trained_len), with zeros for a critic.
     pub(crate) weights: Tensor,
     trained: Vec<Trained>,
 }
@@ -50,10 +50,22 @@ impl Average {
     /// An average that begins with the weights as they are.
     pub(crate) fn new(decay: f64, parameters: &Parameters) -> Self {
         let flat = parameters.flat();
+        let mut trained = parameters.trained();
+        trained.retain(|parameter| parameter.stage != Stage::Critic);
         let weights = Tensor::zeros([parameters.trained_len()], (flat.kind(), flat.device()));
-        let average = Self { decay, weights, trained: side_by_side(parameters.trained()) };
+        let average = Self { decay, weights, trained: side_by_side(trained) };
         average.restart(parameters);
         average
+    }
+
+    /// Name and place of each average in its buffer.
+    pub(crate) fn named<'a>(
+        &'a self,
+        parameters: &'a Parameters,
+    ) -> impl Iterator<Item = (&'a str, Tensor)> {
+        let all = parameters.trained().into_iter().zip(parameters.trained_views(&self.weights));
+        let averaged = all.filter(|(parameter, _)| parameter.stage != Stage::Critic);
+        averaged.map(|(_, named)| named)
     }
 
     /// Begins anew with the weights as they are.
@@ -118,7 +130,7 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
     use tessera_nn::Kinds;
-    use tessera_nn::parameters::{Declarations, Init, Role, Stage};
+    use tessera_nn::parameters::{Declarations, Init, Role};
 
     fn parameters() -> (Parameters, [ParameterId; 3]) {
         let mut to = Declarations::default();

@@ -73,6 +73,7 @@ fn part<M>(batch: &Batch<M>, step: u64, raw: Tensor) -> Part {
         labels,
         samples: first..first + batch.num_samples() as u64,
         num_global: batch.global.end - batch.global.start,
+        first: batch.global.start,
     }
 }
 

@@ -49,10 +49,11 @@ pub fn evaluate(
 ) -> Result<Row, TrainError> {
     let _no_grad = tch::no_grad_guard();
     let device = task.parameters().flat().device();
-    let measure = task.measure(asked)?;
+    let num_samples = split.source.num_samples();
+    let measure = task.measure(Asked { num_samples, ..asked })?;
     // The task's sums, and samples behind them.
     let sums = Tensor::zeros([measure.len() + 1], (Kind::Double, device));
-    let plan = eval_plan(split.source.num_samples(), split.batch, comm.rank(), comm.world_size());
+    let plan = eval_plan(num_samples, split.batch, comm.rank(), comm.world_size());
     let mut loader = Loader::new(Arc::clone(&split.source), Order::Sequential, plan, split.load)?;
     while let Some(batch) = loader.next() {
         let batch = batch?;

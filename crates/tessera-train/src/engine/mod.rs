@@ -7,6 +7,7 @@ pub(crate) mod agreement;
 pub(crate) mod average;
 pub(crate) mod batch;
 pub mod checkpoint;
+pub(crate) mod clip;
 pub(crate) mod clock;
 pub(crate) mod coordinator;
 pub mod evaluate;

@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 use tessera_nn::Parameters;
 use tessera_nn::parameters::{ParameterId, Stage, Trained};
 
+use super::clip::Norms;
 use super::schedule::ScheduleConfig;
 use crate::config::groups::GroupsConfig;
 
@@ -35,7 +36,7 @@ pub struct OptimizerConfig {
     /// Decoupled weight decay of the weights of layers, 0 or more; 0 is Adam. Biases, norms,
     /// positions and codebooks do not decay, unless their group says so.
     pub weight_decay: f64,
-    /// Largest norm of the whole gradient; 0: no clipping.
+    /// Largest norm of the whole gradient, a critic's apart; 0: no clipping.
     pub clip_grad_norm: f64,
     /// Parts of the model with settings of their own.
     pub groups: GroupsConfig,
@@ -208,7 +209,7 @@ impl AdamW {
         }
     }
 
-    /// The step with this index, from 0, on `flat` with these gradients (a trained buffer), whose norm is `norm`. The
+    /// The step with this index, from 0, on `flat` with these gradients (a trained buffer), whose norms are `norms`. The
     /// parameters in the ranges of `at_rest`, of `flat`, stay as they are, in all. Nothing is copied from the device to
     /// the host.
     pub fn step(
@@ -216,12 +217,12 @@ impl AdamW {
         step: u64,
         flat: &Tensor,
         gradients: &Tensor,
-        norm: &Tensor,
+        norms: &Norms,
         at_rest: &[Range<i64>],
     ) {
         let clipped;
         let gradients = if self.clip_grad_norm > 0.0 {
-            clipped = gradients * (self.clip_grad_norm / (norm + 1e-6)).clamp_max(1.0);
+            clipped = norms.clip(gradients, self.clip_grad_norm);
             &clipped
         } else {
             gradients
@@ -348,7 +349,8 @@ mod tests {
                 all.narrow(0, start, end - start)
             });
             let gradients = Tensor::cat(&trained.collect::<Vec<_>>(), 0);
-            optimizer.step(step as u64, flat, &gradients, &gradients.norm(), at_rest);
+            let norms = Norms::of(&gradients, parameters);
+            optimizer.step(step as u64, flat, &gradients, &norms, at_rest);
         }
     }
 
@@ -420,7 +422,8 @@ mod tests {
         let mut optimizer = adamw(&optimizer, &parameters);
         let gradients = parameters.flat().zeros_like();
         gradients.narrow(0, 0, 2).copy_(&Tensor::from_slice(&[30.0, 40.0]));
-        optimizer.step(0, parameters.flat(), &gradients, &gradients.norm(), &[]);
+        let norms = Norms::of(&gradients, &parameters);
+        optimizer.step(0, parameters.flat(), &gradients, &norms, &[]);
         // (1 - 0.9) * 30 / 50, up to the 1e-6 in the divisor.
         assert!((optimizer.exp_avg.double_value(&[0]) - 0.06).abs() < 1e-8);
     }

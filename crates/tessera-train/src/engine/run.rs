@@ -34,7 +34,7 @@ use crate::config::groups::rate_name;
 use crate::config::{LoopConfig, TrainConfig};
 use crate::error::TrainError;
 use crate::resolve::Resolved;
-use crate::task::{Asked, Samples, Task};
+use crate::task::{Asked, Samples, Sizes, Task};
 
 /// How a run ended well.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +93,7 @@ pub fn train(
     let saver = Saver::start(ranks, device, tenure, &config.checkpoint, storage, rows);
     let clock = worker.clock(&folder.root, comm.rank(), &*training.task);
     let clock = agree_on(comm, clock)?;
+    let sizes = training.task.sizes();
     let run = Run {
         comm,
         worker,
@@ -108,6 +109,7 @@ pub fn train(
             load: load_options(config.task, &config.data),
         }),
         num_train: data.train.num_samples(),
+        sizes,
         saver: agree_on(comm, saver)?,
         evaluated: None,
         skipped_in_row: 0,
@@ -116,6 +118,7 @@ pub fn train(
         step,
         stop_seen: false,
     };
+    run.notice(format!("model: {}", run.sizes));
     for note in notes {
         run.notice(format!("data: {note}"));
     }
@@ -174,6 +177,8 @@ pub(super) struct Run<'a> {
     shown: Arc<dyn Source>,
     /// Samples of the train split.
     num_train: u64,
+    /// How large the model is.
+    pub(super) sizes: Sizes,
     pub(super) saver: Saver,
     /// The last evaluation of this run.
     pub(super) evaluated: Option<Row>,
@@ -314,15 +319,18 @@ impl Run<'_> {
         let TrainConfig { optimizer, schedule, train: LoopConfig { steps, .. }, .. } = self.config;
         let learning_rate = optimizer.learning_rate * schedule.factor(self.step - 1, *steps);
         let samples_per_second = global as f64 * 1e3 / times.step_ms;
+        let losses = || self.training.task.losses().iter().zip(&means.losses);
+        // 0 times what is no number would be none either.
+        let weighted = losses().filter(|(loss, _)| loss.weight > 0.0);
+        let loss = weighted.map(|(loss, &mean)| loss.weight * mean).sum();
         let train = |name: &'static str, value: f64| Figure::number(name, value).charted("train");
         let speed = |name: &'static str, value: f64| Figure::number(name, value).charted("speed");
         let mut figures = vec![
             Figure::count("epoch", (batch.global.end - 1) / self.num_train),
             Figure::count("samples_seen", samples_seen),
-            train("loss", means.losses.iter().sum()).shown(5),
+            train("loss", loss).shown(5),
         ];
-        let losses = self.training.task.losses().iter().zip(&means.losses);
-        figures.extend(losses.map(|(loss, &mean)| train(loss.name, mean)));
+        figures.extend(losses().map(|(loss, &mean)| train(loss.name, mean)));
         figures.extend(self.training.task.figures(&means.numbers, &means.vector));
         figures.extend([
             Figure::count("samples_skipped", means.samples_skipped).charted("train"),

@@ -40,6 +40,7 @@ impl Run<'_> {
                 .as_ref()
                 .filter(|figures| figures.step == step)
                 .map(|figures| serde_json::to_value(figures).expect("figures are plain data"));
+            draft.model = Some(serde_json::to_value(&self.sizes).expect("sizes are plain data"));
             let begun = Instant::now();
             self.saver.begin(&self.training, draft)?;
             let stall_ms = begun.elapsed().as_secs_f64() * 1e3;

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use tessera_comm::{Communicator, HostBytes, Reducer};
 use tessera_control::Phase;
 use tessera_data::Batch;
@@ -24,6 +24,7 @@ use tessera_nn::Parameters;
 use tessera_nn::parameters::Stage;
 
 use super::batch::upload;
+use super::clip::Norms;
 use super::clock::{Clock, Lap};
 use super::scalars::{self, NotFinite, StepInput};
 use super::training::{GRADIENTS, SCALARS, Training};
@@ -63,8 +64,9 @@ impl Training {
 
         reducer.clear_before(GRADIENTS);
         let largest = whole.num_global.div_ceil(comm.world_size() as u64);
-        let is_surveyed = *micro_batch > 0 && *micro_batch < largest && !task.surveyed().is_empty();
-        let mut sums = Sums::new(reducer, comm, clock, task.surveyed());
+        let surveyed = task.surveyed(input.step);
+        let is_surveyed = *micro_batch > 0 && *micro_batch < largest && !surveyed.is_empty();
+        let mut sums = Sums::new(reducer, comm, clock, surveyed);
         if is_surveyed {
             sums.survey(&**task, &parts)?;
         }
@@ -92,7 +94,8 @@ impl Training {
 
         clock.enter(Phase::Compute);
         let (scalars, gradients) = (reducer.piece(SCALARS), reducer.piece(GRADIENTS));
-        let norm = gradients.norm();
+        let norms = Norms::of(&gradients, task.parameters());
+        let norm = norms.told();
         if input.check_finite
             && let Some(found) = scalars::not_finite(&scalars, &norm, &gradients, &**task)
         {
@@ -100,8 +103,7 @@ impl Training {
             return Ok(Stepped::Skipped(found));
         }
         let at_rest = task.at_rest(input.step);
-        optimizer.step(input.step, task.parameters().flat(), &gradients, &norm, &at_rest);
-        let norm = norm.to_kind(Kind::Double);
+        optimizer.step(input.step, task.parameters().flat(), &gradients, &norms, &at_rest);
         clock.lap(Lap::Optimizer);
         let Updated { resets, numbers, vector } = task.update(&whole, reducer);
         for (id, rows) in &resets {
@@ -161,9 +163,7 @@ impl<'a> Sums<'a> {
         tch::no_grad(|| parts.iter().try_for_each(|part| task.survey(part, self)))?;
         self.clock.lap(Lap::Survey);
         self.clock.enter(Phase::Reduce);
-        for name in self.surveyed {
-            self.reducer.finish(self.comm, name)?;
-        }
+        self.finish_surveyed()?;
         self.clock.lap(Lap::Reduce);
         self.clock.enter(Phase::Compute);
         self.turn = Turn::Pass { is_first: true, is_last: true, is_surveyed: true };
@@ -247,19 +247,41 @@ impl<'a> Sums<'a> {
         Ok(self.reducer.send_early(self.comm, part)?)
     }
 
-    /// A surveyed piece, summed over all ranks. Collective where there was no survey.
+    /// Lets the [surveyed](Task::surveyed) pieces be summed over all ranks, all of them in one sum, where no survey has
+    /// done it: [`Self::piece`] has them then. To be called once in a pass that needs them. Collective.
     ///
     /// # Errors
     ///
     /// [`TrainError::Comm`]; the run is over then.
-    pub fn whole(&mut self, name: &str) -> Result<Tensor, TrainError> {
-        if !matches!(self.turn, Turn::Pass { is_surveyed: true, .. }) {
-            self.clock.enter(Phase::Reduce);
-            self.reducer.finish(self.comm, name)?;
-            self.clock.lap(Lap::Reduce);
-            self.clock.enter(Phase::Compute);
+    pub fn complete(&mut self) -> Result<(), TrainError> {
+        let Turn::Pass { is_surveyed: false, .. } = self.turn else { return Ok(()) };
+        self.clock.enter(Phase::Reduce);
+        self.finish_surveyed()?;
+        self.clock.lap(Lap::Reduce);
+        self.clock.enter(Phase::Compute);
+        Ok(())
+    }
+
+    /// Whether the surveyed pieces are complete, and a pass need not add to them.
+    pub fn is_surveyed(&self) -> bool {
+        matches!(self.turn, Turn::Pass { is_surveyed: true, .. })
+    }
+
+    /// A surveyed piece that is complete.
+    ///
+    /// # Panics
+    ///
+    /// If the task has no such piece, or does not survey it.
+    pub fn whole(&self, name: &str) -> Tensor {
+        assert!(self.surveyed.contains(&name), "{name} is not surveyed");
+        self.reducer.piece(name)
+    }
+
+    fn finish_surveyed(&mut self) -> Result<(), TrainError> {
+        if let (Some(first), Some(last)) = (self.surveyed.first(), self.surveyed.last()) {
+            self.reducer.finish(self.comm, first, last)?;
         }
-        Ok(self.reducer.piece(name))
+        Ok(())
     }
 
     /// Books the time since the last lap to this phase of the task.

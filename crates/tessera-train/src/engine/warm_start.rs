@@ -60,7 +60,7 @@ pub(crate) fn load(
         return Ok(Vec::new());
     }
     let report = match comm.rank() {
-        0 => read(path).and_then(|checkpoint| take(&checkpoint, &*training.task, config)),
+        0 => read(path, KEY).and_then(|checkpoint| take(&checkpoint, &*training.task, config)),
         _ => Ok(Report::default()),
     };
     let report = serde_json::to_vec(&agree_on(comm, report)?).expect("a report is plain data");
@@ -71,19 +71,22 @@ pub(crate) fn load(
     Ok(report.notices)
 }
 
-/// The checkpoint that a path names; of a run the newest that is whole, as `--resume` takes it.
-fn read(path: &Path) -> Result<Checkpoint, TrainError> {
-    let (found, _) = named(path, KEY, How::Whole)?;
+/// The checkpoint that the path of a key names; of a run the newest that is whole, as `--resume` takes it.
+pub(crate) fn read(path: &Path, key: &str) -> Result<Checkpoint, TrainError> {
+    let (found, _) = named(path, key, How::Whole)?;
     Ok(Checkpoint::read(&found.path)?)
 }
 
 /// The tensors of a checkpoint that another training may begin from: the weights that are for use, and state.
-fn usable(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Tensor>, TrainError> {
+pub(crate) fn usable(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Tensor>, TrainError> {
     let mut all = BTreeMap::new();
     let mut averages = Vec::new();
     for (name, view) in checkpoint.tensors() {
         let tensor = |name: &str| {
-            let bad = |what: String| TrainError::BadInput(format!("{KEY} cannot be used: {what}"));
+            let bad = |what: String| {
+                let path = checkpoint.path.display();
+                TrainError::BadInput(format!("{path} cannot be used: {what}"))
+            };
             tensor_of(name, &view).map_err(bad)
         };
         if let Some(averaged) = name.strip_prefix("average.") {
@@ -149,7 +152,7 @@ fn take(
             return Err(refuse(part, format!("nothing of its {part} has a place here")));
         }
     }
-    let trained = config.task.stages();
+    let trained = config.stages();
     let is_made = |part: &str| trained.iter().any(|stage| name(*stage) == part);
     if let Some(missing) = missing.iter().find(|name| !is_made(part_of(name))) {
         return Err(TrainError::BadInput(format!(

@@ -76,7 +76,7 @@ impl Layers {
                 wanted => {
                     let value = written.read(wanted).ok_or_else(|| wrong(&entry, wanted))?;
                     if let (Some(table), Json::String(kind)) = (key.strip_suffix(".kind"), &value)
-                        && place.kinds.last().is_some_and(|(with_kinds, _)| with_kinds == table)
+                        && place.is_kind
                     {
                         self.kinds.insert(table.to_owned(), kind.clone());
                     }
@@ -180,7 +180,13 @@ impl Layers {
     }
 
     fn unknown(&self, Entry { key, origin, .. }: &Entry) -> TrainError {
-        let kind = schema::find(key, &self.kinds).err().and_then(|unknown| unknown.kind);
+        let unknown = schema::find(key, &self.kinds).err();
+        if let Some(table) = unknown.as_ref().and_then(|unknown| unknown.without_kind.as_ref()) {
+            return TrainError::BadInput(format!(
+                "{origin}: {table} lacks kind, which its other keys hang on: set {table}.kind"
+            ));
+        }
+        let kind = unknown.and_then(|unknown| unknown.kind);
         let of_kind = kind.map_or(String::new(), |kind| format!(" of kind \"{kind}\""));
         let nearest = nearest_key(key, &self.kinds);
         TrainError::BadInput(format!(

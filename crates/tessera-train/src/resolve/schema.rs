@@ -43,12 +43,16 @@ pub(super) struct Place {
     pub(super) wanted: Wanted,
     /// Tables with kinds on the way to it, itself among them, and their kinds.
     pub(super) kinds: Vec<(String, String)>,
+    /// Whether it is the kind of its table.
+    pub(super) is_kind: bool,
 }
 
 /// A key that there is not.
 pub(super) struct Unknown {
     /// Kind of the table that lacks it, where it has one.
     pub(super) kind: Option<String>,
+    /// The table that lacks it, where its keys hang on a kind that nobody has said.
+    pub(super) without_kind: Option<String>,
 }
 
 /// What stands at a key.
@@ -64,14 +68,17 @@ pub(super) fn find(key: &str, chosen: &Kinds) -> Result<Place, Unknown> {
     let mut node = Node::Schema(root());
     let (mut path, mut kinds) = (String::new(), Vec::new());
     for part in key.split('.') {
-        let Node::Schema(schema) = node else { return Err(Unknown { kind: None }) };
+        let Node::Schema(schema) = node else {
+            return Err(Unknown { kind: None, without_kind: None });
+        };
         let kind = kind_of(&path, schema, chosen);
         kinds.extend(kind.clone().map(|kind| (path.clone(), kind)));
         let found = match item(schema) {
             Some(item) => number(part).map(|_| Node::Schema(item)),
             None => field(part, &path, schema, chosen),
         };
-        node = found.ok_or(Unknown { kind })?;
+        let without_kind = (kind.is_none() && kinds_of(schema).is_some()).then(|| path.clone());
+        node = found.ok_or(Unknown { kind, without_kind })?;
         path = joined(&path, part);
     }
     let wanted = match node {
@@ -81,7 +88,7 @@ pub(super) fn find(key: &str, chosen: &Kinds) -> Result<Place, Unknown> {
         }
         Node::Kind(kinds) => Wanted::Word(kinds.iter().filter_map(tag).collect()),
     };
-    Ok(Place { wanted, kinds })
+    Ok(Place { wanted, kinds, is_kind: matches!(node, Node::Kind(_)) })
 }
 
 /// Every key that holds a value, with these kinds. Of a list of tables one part's keys are told:

@@ -285,7 +285,8 @@ fn the_kind_of_a_table_in_a_table_is_changed_alike() {
     let told = refusal(file, &["model.backbone.kind=conv9d"]);
     assert!(
         told.contains(
-            "model.backbone.kind should be one of \"conv2d\", \"dense\", found \"conv9d\""
+            "model.backbone.kind should be one of \"conv2d\", \"dense\", \"hierarchy\", \"unet2d\", \"vit\", \
+             found \"conv9d\""
         ),
         "{told}"
     );
@@ -332,4 +333,27 @@ fn numbers_that_a_key_cannot_have_are_told_alike() {
         let words = words.trim_start_matches("--set: ").replace("found -1", "found");
         assert!(told.contains(words.trim()), "{file}: {told}");
     }
+}
+
+/// A list of tables with kinds: each part has the keys of its own.
+#[test]
+fn parts_of_a_list_have_kinds_of_their_own() {
+    let file = "data.kind = 'synthetic'\n[model.backbone]\nkind = 'hierarchy'\nlevels = 3\n\
+                [[model.coarser_quantizers]]\ncode_dim = 5\nkind = 'vector'\n\
+                [[model.coarser_quantizers]]\nkind = 'fsq'\nlevels = [3, 3]\n";
+    let coarser = config_of(file, &[]).model.coarser_quantizers;
+    assert!(matches!(&coarser[0], QuantizerConfig::Vector(part) if part.code_dim == 5));
+    assert!(matches!(&coarser[1], QuantizerConfig::FiniteScalar(part) if part.levels == [3, 3]));
+    let sets = ["model.coarser_quantizers.1.kind=simvq", "model.coarser_quantizers.1.code_dim=7"];
+    let coarser = config_of(file, &sets).model.coarser_quantizers;
+    assert!(matches!(&coarser[1], QuantizerConfig::SimVq(part) if part.code_dim == 7));
+    let told = refusal(file, &["model.coarser_quantizers.1.decay=0.5"]);
+    assert!(
+        told.contains("unknown key 'model.coarser_quantizers.1.decay' of kind \"fsq\""),
+        "{told}"
+    );
+    let without = file.replace("kind = 'fsq'\n", "");
+    let told = refusal(&without, &[]);
+    let words = "model.coarser_quantizers.1 lacks kind, which its other keys hang on";
+    assert!(told.contains(words), "{told}");
 }

@@ -6,7 +6,9 @@
 
 pub mod autoencoder;
 pub(crate) mod kind;
+pub(crate) mod networks;
 pub mod probe;
+mod sizes;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use tessera_nn::parameters::{ParameterId, Stage};
 use tessera_nn::{Parameters, Signal};
 
 pub use self::kind::TaskKind;
+pub use self::sizes::{SampleCost, Sizes};
 use crate::config::TrainConfig;
 use crate::engine::batch::signal_of;
 use crate::engine::figures::Figure;
@@ -63,6 +66,8 @@ pub struct Part {
     pub samples: Range<u64>,
     /// Samples of the global batch.
     pub num_global: u64,
+    /// Samples before the global batch: of the run, or of the split that is evaluated.
+    pub first: u64,
 }
 
 impl Part {
@@ -92,12 +97,21 @@ impl Part {
 }
 
 /// A loss of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loss {
     /// Its key in a row.
     pub name: &'static str,
     /// Its name in a sentence.
     pub words: &'static str,
+    /// What it counts in the sum that is trained on; 0: it is told alone, or trains something else.
+    pub weight: f64,
+}
+
+impl Loss {
+    /// A loss that counts as it is.
+    pub fn new(name: &'static str, words: &'static str) -> Self {
+        Self { name, words, weight: 1.0 }
+    }
 }
 
 /// A phase of a pass, timed by itself.
@@ -143,6 +157,8 @@ pub struct Updated {
 pub struct Asked {
     /// Levels of codes that take part, from the first; none: all.
     pub levels: Option<usize>,
+    /// Samples of the split; 0 where nothing is read yet.
+    pub num_samples: u64,
 }
 
 /// A model with its losses, as far as the engine has to know them.
@@ -152,13 +168,19 @@ pub trait Task: Any + Debug + Send {
     /// All trainable tensors.
     fn parameters(&self) -> &Parameters;
 
+    /// How large it is.
+    fn sizes(&self) -> Sizes {
+        Sizes::of(self.parameters())
+    }
+
     /// Lets layers see what has been written to [parameters](Self::parameters) and [state](Self::state).
     fn refresh(&self) {
         self.parameters().refresh();
     }
 
-    /// Its losses, in the order in which [`Self::pass`] returns them. Their sum is what is trained on.
-    fn losses(&self) -> &'static [Loss];
+    /// Its losses, in the order in which [`Self::pass`] returns them, without their weights. Their weighted sum is what is
+    /// trained on.
+    fn losses(&self) -> &[Loss];
 
     /// Phases of [`Self::pass`] in their order.
     fn phases(&self) -> &'static [Phase];
@@ -173,12 +195,13 @@ pub trait Task: Any + Debug + Send {
         Vec::new()
     }
 
-    /// Pieces that have to be whole before a pass can end ([`Sums::whole`]).
-    fn surveyed(&self) -> &'static [&'static str] {
+    /// Pieces that have to be whole before a pass of this step can end ([`Sums::complete`]), side by side in [their order](Self::pieces).
+    fn surveyed(&self, _step: u64) -> &'static [&'static str] {
         &[]
     }
 
-    /// Adds a part's share to the [surveyed](Self::surveyed) pieces, without a graph. Only where ranks pass over their
+    /// Adds a part's share to the [surveyed](Self::surveyed) pieces. Where it needs a graph it makes one by
+    /// `tch::with_grad`. Only where ranks pass over their
     /// samples in several parts; in one part a pass does without.
     ///
     /// # Errors
@@ -265,7 +288,7 @@ pub trait Task: Any + Debug + Send {
 
 /// A model under measurement over a split.
 pub trait Measure {
-    /// Length of what is summed over samples and ranks, in float64.
+    /// Length of what is summed over the samples of a split and ranks, in float64.
     fn len(&self) -> i64;
 
     /// Whether nothing is summed.
@@ -293,7 +316,7 @@ impl dyn Task {
 /// What is wrong with a configuration for samples like these, if anything.
 pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), String> {
     match config.task {
-        TaskKind::Autoencoder => config.model.validate(&samples.signal),
+        TaskKind::Autoencoder => autoencoder::check(config, samples),
         TaskKind::Probe => probe::check(config, samples),
     }
 }
@@ -310,7 +333,7 @@ pub(crate) fn build(
 ) -> Result<Box<dyn Task>, TrainError> {
     Ok(match config.task {
         TaskKind::Autoencoder => {
-            Box::new(autoencoder::Autoencoder::new(config, samples.signal, device))
+            Box::new(autoencoder::Autoencoder::new(config, samples.signal, device)?)
         }
         TaskKind::Probe => Box::new(probe::Probe::new(config, samples, device)?),
     })

@@ -104,13 +104,14 @@ pub(crate) fn check_resumable(
     };
     let (saved, now) = (flat(&plain(&saved)), flat(&plain(config)));
     let groups = &config.optimizer.groups;
-    let is_endless = !groups.know_their_end(&config.schedule, config.task.stages());
+    let is_endless = !groups.know_their_end(&config.schedule, &config.stages());
     let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
     let mut keys = Vec::from_iter(keys);
     keys.sort_by_key(|key| !key.ends_with(".kind")); // what the others hang on comes first
     for key in keys {
         let may = MAY_CHANGE.contains(&of_whole_run(key))
             || key.starts_with("limits.")
+            || key.starts_with("eval.features.")
             || (key.starts_with("optimizer.groups.") && key.ends_with(".learning_rate"))
             || (key == "train.steps" && is_endless);
         let value = |of: &BTreeMap<String, String>| {

@@ -85,7 +85,7 @@ struct Save {
 /// What a saver's thread is asked to do.
 enum Job {
     Part { snapshot: Snapshot, name: SaveName },
-    Commit { draft: Manifest, name: SaveName, num_parts: usize },
+    Commit { draft: Box<Manifest>, name: SaveName, num_parts: usize },
     Discard { name: SaveName },
 }
 
@@ -269,7 +269,7 @@ impl Saver {
         if self.rank == 0 {
             let Save { name, draft, num_parts, .. } = &*save;
             let (name, draft, num_parts) = (name.clone(), draft.clone(), *num_parts);
-            self.ask(Job::Commit { draft, name, num_parts });
+            self.ask(Job::Commit { draft: Box::new(draft), name, num_parts });
         } else {
             save.mine = Some(Ok(None));
         }
@@ -341,7 +341,7 @@ impl Writer {
             Job::Commit { draft, name, num_parts } => {
                 let settled = rows.as_ref().map_or(Ok(()), Durable::settle);
                 let result = settled.and_then(|()| {
-                    commit(storage, checkpoints, &name, num_parts, draft, retention)
+                    commit(storage, checkpoints, &name, num_parts, *draft, retention)
                 });
                 Some(Outcome { memory: None, result: result.map(Some) })
             }

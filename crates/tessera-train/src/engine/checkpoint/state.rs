@@ -23,7 +23,7 @@ pub fn state(training: &Training) -> Vec<(String, Tensor)> {
     }
     all.push(("optimizer.updates".to_owned(), training.optimizer.updates.shallow_clone()));
     if let Some(average) = &training.average {
-        for (name, tensor) in parameters.trained_views(&average.weights) {
+        for (name, tensor) in average.named(parameters) {
             all.push((format!("average.{name}"), tensor));
         }
     }

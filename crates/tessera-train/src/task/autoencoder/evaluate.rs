@@ -1,65 +1,124 @@
 //! Reconstruction and codebook figures over a split.
 
 use tch::{Kind, Tensor};
+use tessera_nn::metrics::squared_error_by_channel;
 use tessera_nn::{Signal, VqVae, from_vectors, loss, to_vectors};
 
+use super::features::{Features, Layout};
 use super::pass::count;
 use super::usage::Usage;
 use crate::engine::figures::Figure;
 use crate::error::TrainError;
 use crate::task::{Asked, Measure, Part};
 
-/// Sums of squared error and similarity, before how often each code was taken.
-const HEAD: i64 = 2;
+/// Sums that every signal has room for, behind the squared error of each channel.
+const HEAD: i64 = 3;
+/// Least squared error that a picture's own PSNR counts, which is 100 dB: that of an exact picture has no end.
+const LEAST_ERROR: f64 = 1e-10;
+/// What MS-SSIM over so many scales is called; over one it is SSIM.
+const MS_SSIM: [&str; 4] = ["ms_ssim_2", "ms_ssim_3", "ms_ssim_4", "ms_ssim"];
 
 /// A model whose reconstructions are measured.
+///
+/// Its sums are: the squared error of each channel; SSIM, MS-SSIM and PSNR of each picture; how often each code was taken;
+/// those of [`Features`].
 pub(super) struct Reconstruction<'a> {
     model: &'a VqVae,
     /// Codes of each level.
     levels: Vec<i64>,
-    /// Levels in a row that take part.
-    num_levels: usize,
+    /// Levels in a row that take part; none: all.
+    num_levels: Option<usize>,
+    /// Scales of MS-SSIM; 1: there is none.
+    scales: usize,
+    features: Option<(&'a Features, Layout)>,
 }
 
 impl<'a> Reconstruction<'a> {
-    pub(super) fn new(model: &'a VqVae, asked: Asked) -> Result<Self, TrainError> {
-        let levels = model.quantizer.num_residual_levels();
-        let num_levels = asked.levels.unwrap_or(levels);
-        if !(1..=levels).contains(&num_levels) {
+    pub(super) fn new(
+        model: &'a VqVae,
+        features: Option<&'a Features>,
+        asked: Asked,
+    ) -> Result<Self, TrainError> {
+        let rows = model.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
+        let most = rows.max().unwrap_or(1);
+        if let Some(num_levels) = asked.levels.filter(|levels| !(1..=most).contains(levels)) {
             return Err(TrainError::BadInput(format!(
-                "--levels should be from 1 to {levels}, the levels in a row that the run's quantiser \
+                "--levels should be from 1 to {most}, the levels in a row that the run's quantiser \
                  has, found {num_levels}"
             )));
         }
-        Ok(Self { model, levels: model.quantizer.num_codes(), num_levels })
+        let scales = match model.signal {
+            Signal::Image { height, width, .. } | Signal::Video { height, width, .. } => {
+                loss::ms_ssim_scales(height, width)
+            }
+            Signal::Audio { .. } | Signal::Tokens { .. } => 1,
+        };
+        let features = features.map(|features| (features, features.layout(asked.num_samples)));
+        let levels = model.num_codes();
+        Ok(Self { model, levels, num_levels: asked.levels, scales, features })
+    }
+
+    /// Where each kind of sums begins: those of pictures, counts, features, and the end.
+    fn starts(&self) -> [i64; 4] {
+        let pictures = self.model.signal.channels();
+        let counts = pictures + HEAD;
+        let features = counts + self.levels.iter().sum::<i64>();
+        let num = self.features.map_or(0, |(_, layout)| layout.num_sums());
+        [pictures, counts, features, features + num]
     }
 }
 
 impl Measure for Reconstruction<'_> {
     fn len(&self) -> i64 {
-        HEAD + self.levels.iter().sum::<i64>()
+        self.starts()[3]
     }
 
     fn add(&self, part: &Part, sums: &Tensor) {
         let samples_nc = part.values(self.model.kind());
-        let (outputs_nc, indices_nl) = reconstruct(self.model, &samples_nc, self.num_levels);
-        let error = loss::squared_error(&outputs_nc, &samples_nc).to_kind(Kind::Double);
-        let similarity = similarity(&outputs_nc, &samples_nc, part.signal);
-        let _ = sums.narrow(0, 0, HEAD).g_add_(&Tensor::stack(&[error, similarity], 0));
-        count(&indices_nl, &self.levels, &sums.narrow(0, HEAD, self.len() - HEAD));
+        let (outputs_nc, indices) = reconstruct(self.model, &samples_nc, self.num_levels);
+        let [pictures, mut start, features, end] = self.starts();
+        let errors_c = squared_error_by_channel(&outputs_nc, &samples_nc);
+        let _ = sums.narrow(0, 0, pictures).g_add_(&errors_c);
+        if is_visible(part.signal) {
+            let seen = self.similarities(&outputs_nc, &samples_nc, part.signal);
+            let _ = sums.narrow(0, pictures, HEAD).g_add_(&seen);
+        }
+        for (quantizer, indices_nl) in self.model.quantizers.iter().zip(&indices) {
+            let (num_codes, len) = (quantizer.num_codes(), quantizer.lens().counts);
+            count(indices_nl, &num_codes, &sums.narrow(0, start, len));
+            start += len;
+        }
+        if let Some((network, layout)) = self.features {
+            let own = sums.narrow(0, features, end - features);
+            network.add(&samples_nc, &outputs_nc, part, (layout, &own));
+        }
     }
 
     fn figures(&self, sums: &[f64], num_samples: u64, signal: Signal) -> Vec<Figure> {
-        let (head, counts) = sums.split_at(HEAD as usize);
+        let [pictures, counts, features, end] = self.starts().map(|start| start as usize);
         let samples = num_samples as f64;
-        let mse = head[0] / (samples * signal.num_values() as f64);
+        let of_channel = samples * signal.num_values() as f64 / signal.channels() as f64;
+        let by_channel: Vec<f64> = sums[..pictures].iter().map(|sum| sum / of_channel).collect();
+        let mse = sums[..pictures].iter().sum::<f64>() / (samples * signal.num_values() as f64);
         let mut figures = vec![Figure::number("mse", mse).charted("eval").shown(5)];
         if is_visible(signal) {
-            let psnr = Figure::number("psnr", loss::psnr(mse)).in_unit("dB");
-            figures.push(psnr.charted("eval").shown(2));
-            figures.push(Figure::number("ssim", head[1] / samples).charted("eval").shown(4));
+            let mean = |at: usize| sums[pictures + at] / samples;
+            let db = |name, value| Figure::number(name, value).in_unit("dB").charted("eval");
+            figures.push(db("psnr", loss::psnr(mse)).shown(2));
+            figures.push(Figure::number("ssim", mean(0)).charted("eval").shown(4));
+            if self.scales > 1 {
+                let name = MS_SSIM[self.scales - 2];
+                figures.push(Figure::number(name, mean(1)).charted("eval").shown(4));
+            }
+            figures.push(db("psnr_of_samples", mean(2)));
+            if by_channel.len() > 1 {
+                figures.push(Figure::numbers("mse_by_channel", by_channel));
+            }
         }
-        figures.extend(Usage::of(counts, &self.levels).in_evaluation());
+        figures.extend(Usage::of(&sums[counts..features], &self.levels).in_evaluation());
+        if let Some((network, layout)) = self.features {
+            figures.extend(network.figures(layout, &sums[features..end], num_samples));
+        }
         figures
     }
 
@@ -71,41 +130,70 @@ impl Measure for Reconstruction<'_> {
     }
 }
 
+impl Reconstruction<'_> {
+    /// Sums over samples of SSIM, MS-SSIM and PSNR, each of a film the mean over its pictures; `[3]` in float64.
+    fn similarities(&self, outputs_nc: &Tensor, samples_nc: &Tensor, signal: Signal) -> Tensor {
+        let (outputs, targets, frames) =
+            (pictures(outputs_nc, signal), pictures(samples_nc, signal), frames(signal));
+        let ssim = loss::ssim_sum(&outputs, &targets);
+        let ms_ssim = match self.scales {
+            1 => ssim.zeros_like(),
+            scales => loss::ms_ssim_sum(&outputs, &targets, scales),
+        };
+        let errors_n = (outputs.to_kind(Kind::Double) - targets.to_kind(Kind::Double)).square();
+        let errors_n = errors_n.flatten(1, -1).mean_dim([1i64].as_slice(), false, Kind::Double);
+        let psnr = errors_n.clamp_min(LEAST_ERROR).log10().sum(Kind::Double) * -10.0;
+        Tensor::stack(&[ssim, ms_ssim, psnr], 0) / frames as f64
+    }
+}
+
 /// Whether people look at such samples: what is measured on pixels is said of them alone.
 fn is_visible(signal: Signal) -> bool {
     matches!(signal, Signal::Image { .. } | Signal::Video { .. })
 }
 
-/// Sum over samples of the structural similarity, of a film the mean over its pictures; a scalar in float64, 0 for what
-/// is not visible.
-fn similarity(outputs_nc: &Tensor, samples_nc: &Tensor, signal: Signal) -> Tensor {
+/// Pictures of a sample.
+fn frames(signal: Signal) -> i64 {
     match signal {
-        Signal::Image { .. } => loss::ssim_sum(outputs_nc, samples_nc),
-        Signal::Video { channels, frames, height, width } => {
-            let pictures = |film_ncthw: &Tensor| {
-                let pictures_ntchw = film_ncthw.permute([0, 2, 1, 3, 4]);
-                pictures_ntchw.reshape([-1, channels, height, width])
-            };
-            loss::ssim_sum(&pictures(outputs_nc), &pictures(samples_nc)) / frames as f64
-        }
-        Signal::Audio { .. } | Signal::Tokens { .. } => {
-            Tensor::zeros([], (Kind::Double, samples_nc.device()))
-        }
+        Signal::Video { frames, .. } => frames,
+        _ => 1,
     }
 }
 
-/// Samples through the whole model, with the first `num_levels` levels of a residual quantiser:
-/// outputs clamped to the range of their signal, and the indices of each token. An output is NaN where a latent that
-/// it was made of is not finite, even though there is a code for it.
-pub fn reconstruct(model: &VqVae, samples_nc: &Tensor, num_levels: usize) -> (Tensor, Tensor) {
-    let latents = model.encode(samples_nc);
-    let (quantizer, parameters) = (&model.quantizer, &model.parameters);
-    let latents_nd = to_vectors(&latents);
-    let indices_nl = quantizer.tokenize(parameters, &latents_nd);
-    let indices_nl = quantizer.leave_out(&indices_nl, num_levels);
-    let is_lost_n1 = latents_nd.isfinite().all_dim(1, true).logical_not();
-    let codes_nd = quantizer.look_up(parameters, &indices_nl).masked_fill(&is_lost_n1, f64::NAN);
-    let outputs_nc = model.decode(&from_vectors(&codes_nd, &latents));
+/// Pictures `[N, C, H, W]` of visible samples.
+fn pictures(samples_nc: &Tensor, signal: Signal) -> Tensor {
+    match signal {
+        Signal::Video { channels, height, width, .. } => {
+            samples_nc.permute([0, 2, 1, 3, 4]).reshape([-1, channels, height, width])
+        }
+        _ => samples_nc.shallow_clone(),
+    }
+}
+
+/// Samples through the whole model, with the first `num_levels` levels of residual quantisers, or all: outputs clamped to
+/// the range of their signal, and the indices of each token at each level, the finest first. An output is NaN where a
+/// latent that it was made of is not finite, even though there is a code for it.
+pub fn reconstruct(
+    model: &VqVae,
+    samples_nc: &Tensor,
+    num_levels: Option<usize>,
+) -> (Tensor, Vec<Tensor>) {
+    let parameters = &model.parameters;
+    let mut indices = Vec::new();
+    let codes = model.descend(samples_nc, |level, latents| {
+        let quantizer = &model.quantizers[level];
+        let latents_nd = to_vectors(latents);
+        let all = quantizer.num_residual_levels();
+        let indices_nl = quantizer.tokenize(parameters, &latents_nd);
+        let indices_nl = quantizer.leave_out(&indices_nl, num_levels.unwrap_or(all).min(all));
+        let is_lost_n1 = latents_nd.isfinite().all_dim(1, true).logical_not();
+        let codes_nd =
+            quantizer.look_up(parameters, &indices_nl).masked_fill(&is_lost_n1, f64::NAN);
+        indices.push(indices_nl);
+        from_vectors(&codes_nd, latents)
+    });
+    indices.reverse();
+    let outputs_nc = model.decode(&codes);
     let range = model.signal.range().expect("what is made anew is no tokens");
-    (outputs_nc.clamp(*range.start(), *range.end()), indices_nl)
+    (outputs_nc.clamp(*range.start(), *range.end()), indices)
 }

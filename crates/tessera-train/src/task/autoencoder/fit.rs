@@ -16,7 +16,9 @@ impl Autoencoder {
         let mut lines = Vec::new();
         let parameters = &self.model.parameters;
         let here = parameters.named_views().map(|(name, tensor)| (name.to_owned(), tensor));
-        for (name, codes_kd) in here.chain(self.model.quantizer.state()) {
+        for (name, codes_kd) in
+            here.chain(self.model.quantizers.iter().flat_map(|quantizer| quantizer.state()))
+        {
             let Some(owner) = name.strip_suffix(CODEBOOK) else { continue };
             let Some(found_kd) = saved.get(&name) else { continue };
             let (there, wanted) = (found_kd.size(), codes_kd.size());

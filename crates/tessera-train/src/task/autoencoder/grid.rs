@@ -1,4 +1,5 @@
-//! Reconstructions as one picture: each input image with its output below it.
+//! Reconstructions as one picture that a person can look at: of each sample its input, the output below it, and below that
+//! how far the two are apart.
 //!
 //! Knows bytes only. Which images are shown, and how pixels become bytes, is decided where the
 //! evaluation is.
@@ -7,12 +8,16 @@ use std::io;
 
 use crate::engine::metrics::picture::{EncodedPng, ImageShape};
 
-/// Pixels between an input and its output, and between neighbors; twice that between pairs.
+/// Pixels between images that belong together, and between neighbors; twice that between samples below one another.
 const GAP: usize = 2;
 /// The gray of everything that is no image; visible beside black and beside white.
 const BACKGROUND: u8 = 128;
+/// Least length of an image's longer side, in pixels: smaller ones are shown larger, each pixel as a square.
+const LEAST_SIDE: usize = 96;
+/// What a difference is multiplied with to be seen.
+const ERROR_GAIN: u8 = 4;
 
-/// The grid of `inputs` over `outputs`.
+/// The grid of `inputs`, `outputs` and errors, 4 times the absolute difference.
 ///
 /// * `inputs`, `outputs`: equally many images of `shape`, one after the other, 8 bits a channel.
 /// * `columns`: images side by side, at least 1; fewer images make a narrower picture.
@@ -45,36 +50,46 @@ pub(super) fn reconstruction_png(
             ),
         ));
     }
-    let (grid_shape, pixels) = lay_out(inputs, outputs, shape, columns);
+    let times = LEAST_SIDE.div_ceil(shape.height.max(shape.width));
+    let (grid_shape, pixels) = lay_out(inputs, outputs, shape, columns, times);
     EncodedPng::encode(&pixels, grid_shape)
 }
 
-/// Places every image of a checked grid; returns the grid's shape and bytes.
+/// Places every image of a checked grid, `times` as large along each axis; returns the grid's shape and bytes.
 fn lay_out(
     inputs: &[u8],
     outputs: &[u8],
     shape: ImageShape,
     columns: usize,
+    times: usize,
 ) -> (ImageShape, Vec<u8>) {
-    let row_bytes = shape.width * shape.channels;
-    let image_bytes = shape.height * row_bytes;
+    let error = |(input, output): (&u8, &u8)| input.abs_diff(*output).saturating_mul(ERROR_GAIN);
+    let errors: Vec<u8> = inputs.iter().zip(outputs).map(error).collect();
+    let (height, width) = (shape.height * times, shape.width * times);
+    let image_bytes = shape.height * shape.width * shape.channels;
     let num_images = inputs.len() / image_bytes;
     let columns = columns.min(num_images);
-    let pair_height = 2 * shape.height + 3 * GAP;
+    let sample_height = 3 * height + 4 * GAP;
     let grid = ImageShape {
-        height: num_images.div_ceil(columns) * pair_height,
-        width: columns * (shape.width + GAP) + GAP,
+        height: num_images.div_ceil(columns) * sample_height,
+        width: columns * (width + GAP) + GAP,
         channels: shape.channels,
     };
     let mut pixels = vec![BACKGROUND; grid.height * grid.width * grid.channels];
-    let pairs = inputs.chunks_exact(image_bytes).zip(outputs.chunks_exact(image_bytes));
-    for (index, (input, output)) in pairs.enumerate() {
-        let top = index / columns * pair_height + GAP;
-        let left = GAP + index % columns * (shape.width + GAP);
-        for (image, top) in [(input, top), (output, top + shape.height + GAP)] {
-            for (y, row) in image.chunks_exact(row_bytes).enumerate() {
+    for index in 0..num_images {
+        let top = index / columns * sample_height + GAP;
+        let left = GAP + index % columns * (width + GAP);
+        for (row, images) in [inputs, outputs, &errors].into_iter().enumerate() {
+            let image = &images[index * image_bytes..][..image_bytes];
+            let top = top + row * (height + GAP);
+            for y in 0..height {
+                let row = &image[y / times * shape.width * shape.channels..];
                 let start = ((top + y) * grid.width + left) * grid.channels;
-                pixels[start..start + row_bytes].copy_from_slice(row);
+                for x in 0..width {
+                    let [from, to] =
+                        [x / times, x].map(|x| x * shape.channels..(x + 1) * shape.channels);
+                    pixels[start..][to].copy_from_slice(&row[from]);
+                }
             }
         }
     }
@@ -85,40 +100,48 @@ fn lay_out(
 mod tests {
     use super::*;
 
-    fn decode(bytes: &[u8]) -> (u32, u32, png::ColorType, Vec<u8>) {
-        let mut reader = png::Decoder::new(io::Cursor::new(bytes)).read_info().expect("a PNG");
-        let mut pixels = vec![0; reader.output_buffer_size().expect("known size")];
-        let info = reader.next_frame(&mut pixels).expect("one frame");
-        (info.width, info.height, info.color_type, pixels)
+    fn shown(pixels: &[u8]) -> Vec<u8> {
+        pixels.iter().copied().filter(|&pixel| pixel != BACKGROUND).collect()
     }
 
+    /// By hand: three images of 1 x 2 in two columns are 2 (2 + 2) + 2 wide, in 2 rows of 3 * 1 + 4 * 2. Differences of 10
+    /// are shown as 40, and those of 100 as 255.
     #[test]
-    fn every_input_is_above_its_output_in_reading_order() {
+    fn every_output_is_below_its_input_and_above_its_error() {
         let shape = ImageShape { height: 1, width: 2, channels: 1 };
-        let inputs = [1, 2, 3, 4, 5, 6];
-        let outputs = [11, 12, 13, 14, 15, 16];
-        let grid = reconstruction_png(&inputs, &outputs, shape, 2).expect("fits");
-
-        // Three images in two columns: 2 * (2 + 2) + 2 wide; 2 rows of pairs, each
-        // 2 * 1 + 3 * 2 high.
-        let (width, height, color, pixels) = decode(&grid.png);
-        assert_eq!((width, height, color), (10, 16, png::ColorType::Grayscale));
-        assert_eq!((grid.shape.width, grid.shape.height, grid.shape.channels), (10, 16, 1));
-        let images: Vec<u8> = pixels.iter().copied().filter(|&p| p != BACKGROUND).collect();
-        assert_eq!(images, [1, 2, 3, 4, 11, 12, 13, 14, 5, 6, 15, 16]);
-        // The first input's first pixel, and its output 1 + 2 rows below it.
-        assert_eq!(pixels[2 * 10 + 2], 1);
-        assert_eq!(pixels[5 * 10 + 2], 11);
+        let (inputs, outputs) = ([1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 105, 16]);
+        let (grid, pixels) = lay_out(&inputs, &outputs, shape, 2, 1);
+        assert_eq!((grid.width, grid.height, grid.channels), (10, 22, 1));
+        let rows = [[1, 2, 3, 4], [11, 12, 13, 14], [40, 40, 40, 40]];
+        assert_eq!(shown(&pixels)[..12], rows.concat());
+        assert_eq!(shown(&pixels)[12..], [5, 6, 105, 16, 255, 40]);
+        // The first input's first pixel, its output 1 + 2 rows below it, and the error as far again.
+        assert_eq!([pixels[2 * 10 + 2], pixels[5 * 10 + 2], pixels[8 * 10 + 2]], [1, 11, 40]);
     }
 
+    /// By hand: each pixel of an image of 1 x 2 becomes 2 x 2.
     #[test]
-    fn color_keeps_its_channels_and_few_images_make_a_narrow_grid() {
-        let shape = ImageShape { height: 1, width: 1, channels: 3 };
-        let grid = reconstruction_png(&[1, 2, 3], &[4, 5, 6], shape, 8).expect("fits");
-        let (width, height, color, pixels) = decode(&grid.png);
-        assert_eq!((width, height, color), (5, 8, png::ColorType::Rgb));
-        let images: Vec<u8> = pixels.iter().copied().filter(|&p| p != BACKGROUND).collect();
-        assert_eq!(images, [1, 2, 3, 4, 5, 6]);
+    fn small_images_are_shown_larger_with_their_channels() {
+        let shape = ImageShape { height: 1, width: 2, channels: 3 };
+        let inputs = [1, 2, 3, 4, 5, 6];
+        let (grid, pixels) = lay_out(&inputs, &inputs, shape, 8, 2);
+        assert_eq!((grid.width, grid.height, grid.channels), (4 + 2 * 2, 3 * 2 + 4 * 2, 3));
+        let row = [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6];
+        assert_eq!(shown(&pixels)[..24], [row, row].concat());
+        assert_eq!(shown(&pixels)[48..], [0; 24], "no error");
+    }
+
+    /// By hand: of 28 pixels each becomes 4 x 4, so that a side has 112; one of 96 stays.
+    #[test]
+    fn pictures_are_of_a_size_to_look_at() {
+        for (side, width) in [(28, 112 + 4), (96, 96 + 4), (500, 500 + 4)] {
+            let shape = ImageShape { height: side, width: side, channels: 1 };
+            let black = vec![0; side * side];
+            let grid = reconstruction_png(&black, &black, shape, 8).expect("fits");
+            assert_eq!(grid.shape.width, width);
+            let reader = png::Decoder::new(io::Cursor::new(&grid.png)).read_info().expect("a PNG");
+            assert_eq!(reader.info().width as usize, width);
+        }
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! A vector-quantised autoencoder: what its step computes, how it begins, what it is measured by.
 
+mod chains;
+mod decode;
 mod evaluate;
+mod features;
 mod first_codes;
 mod fit;
 mod grid;
+mod judge;
+mod levels;
+mod objective;
 mod pass;
 mod pictures;
 pub mod usage;
@@ -14,14 +20,19 @@ use std::ops::Range;
 use tch::{Device, Tensor};
 use tessera_comm::{Piece, Reducer};
 use tessera_data::{OnCorrupt, Source};
-use tessera_nn::parameters::Stage;
+use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::quantize::{self, Lens, Place};
 use tessera_nn::{Parameters, Signal, VqVae};
 
 use self::evaluate::Reconstruction;
 pub use self::evaluate::reconstruct;
+use self::features::Features;
+use self::judge::Critic;
+use self::objective::Objective;
 use self::usage::Usage;
-use super::{Asked, Half, Loss, Measure, Part, Phase, Task, Totals, Updated};
+use super::{
+    Asked, Half, Loss, Measure, Part, Phase, Samples, Sizes, Task, Totals, Updated, networks,
+};
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
 use crate::engine::metrics::picture::EncodedPng;
@@ -38,21 +49,52 @@ pub struct Autoencoder {
     has_frozen_quantizer: bool,
     /// Whether what blocks compute within is computed again for the backward pass.
     recompute: bool,
+    objective: Objective,
+    critic: Option<Critic>,
+    losses: Vec<Loss>,
+    /// What an evaluation compares outputs and inputs by.
+    judged_by: Option<Features>,
 }
 
 impl Autoencoder {
     /// The model of a configuration, for samples of `signal`, with the initial values that its seed stands for.
-    pub fn new(config: &TrainConfig, signal: Signal, device: Device) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] if it cannot be trained on them.
+    pub fn new(config: &TrainConfig, signal: Signal, device: Device) -> Result<Self, TrainError> {
         let kinds = config.train.precision.kinds();
-        let mut model = VqVae::new(&config.model, &signal, config.seed, kinds, device);
+        let declare_critic = |to: &mut Declarations| {
+            config.loss.has_critic().then(|| config.critic.build(signal.channels(), to))
+        };
+        let (model, seed) = (&config.model, config.seed);
+        let (mut model, critic) =
+            VqVae::with_more(model, &signal, seed, kinds, device, declare_critic);
         let groups = &config.optimizer.groups;
         model.parameters.freeze(&groups.frozen());
-        Self {
+        let like = model.parameters.flat();
+        let objective = Objective::new(config, &signal, like)?;
+        let weight = config.loss.adversarial;
+        let critic = critic.map(|chain| Critic::new(chain, &config.adversarial, weight, like));
+        let judged_by = Features::open(config, &signal, device)?;
+        let mut losses = objective.losses();
+        losses.insert(1, Loss::new("quantizer_loss", "quantiser's loss"));
+        losses.extend(critic.iter().flat_map(Critic::losses));
+        Ok(Self {
             model,
-            seed: config.seed,
+            seed,
             has_frozen_quantizer: groups.quantizer.frozen,
             recompute: config.train.recompute,
-        }
+            objective,
+            critic,
+            losses,
+            judged_by,
+        })
+    }
+
+    /// Whether two gradients at the last layer are compared in this step.
+    fn adapts(&self, step: u64) -> bool {
+        self.critic.as_ref().is_some_and(|critic| critic.adapts(step))
     }
 
     /// Whether nothing before the decoder is trained: its inputs are data then.
@@ -60,10 +102,10 @@ impl Autoencoder {
         self.has_frozen_quantizer && !self.model.parameters.trains(Stage::Encoder)
     }
 
-    /// What of the quantiser's is summed: of a frozen one no statistics, and no distribution where no loss of it moves
+    /// What of the quantisers' is summed: of frozen ones no statistics, and no distribution where no loss of it moves
     /// an encoder.
     fn lens(&self) -> Lens {
-        let lens = self.model.quantizer.lens();
+        let lens = self.start_of(self.model.quantizers.len());
         Lens {
             counts: lens.counts,
             statistics: if self.has_frozen_quantizer { 0 } else { lens.statistics },
@@ -71,9 +113,9 @@ impl Autoencoder {
         }
     }
 
-    /// Where a part's tokens stand among those of the global batch.
-    fn place(&self, part: &Part) -> Place {
-        let positions = self.model.num_positions() as usize;
+    /// Where a part's tokens of a level stand among those of the global batch.
+    fn place(&self, level: usize, part: &Part) -> Place {
+        let positions = self.model.num_positions()[level] as usize;
         let Range { start, end } = part.samples;
         let all = part.num_global as usize * positions;
         Place::new(part.step, all, start as usize * positions..end as usize * positions)
@@ -85,15 +127,20 @@ impl Task for Autoencoder {
         &self.model.parameters
     }
 
-    fn losses(&self) -> &'static [Loss] {
-        &[
-            Loss { name: "recon_mse", words: "reconstruction loss" },
-            Loss { name: "quantizer_loss", words: "quantiser's loss" },
-        ]
+    fn sizes(&self) -> Sizes {
+        let parameters = self.parameters();
+        Sizes::of(parameters).with_cost(self.model.cost(), parameters)
+    }
+
+    fn losses(&self) -> &[Loss] {
+        &self.losses
     }
 
     fn phases(&self) -> &'static [Phase] {
-        &pass::PHASES
+        match self.critic {
+            Some(_) => &pass::PHASES,
+            None => &pass::PHASES[..pass::PHASES.len() - 1],
+        }
     }
 
     fn update_phase(&self) -> &'static str {
@@ -102,23 +149,31 @@ impl Task for Autoencoder {
 
     fn pieces(&self) -> Vec<Piece> {
         let lens = self.lens();
-        vec![
+        let mut pieces = vec![
             Piece { name: pass::COUNTS, len: lens.counts },
             Piece { name: pass::STATISTICS, len: lens.statistics },
             Piece { name: pass::DISTRIBUTION, len: lens.distribution },
-        ]
+        ];
+        if let Some(critic) = &self.critic {
+            let weight = self.model.parameters.get(self.model.backbone.output_weight());
+            let len = if critic.config.adaptive { 2 * weight.numel() as i64 } else { 0 };
+            pieces.push(Piece { name: judge::LAST_LAYER, len });
+            pieces.push(Piece { name: judge::LOGITS, len: judge::NUM_LOGITS });
+        }
+        pieces
     }
 
-    fn surveyed(&self) -> &'static [&'static str] {
-        match self.lens().distribution {
-            0 => &[],
-            _ => &[pass::DISTRIBUTION],
+    fn surveyed(&self, step: u64) -> &'static [&'static str] {
+        match (self.lens().distribution > 0, self.adapts(step)) {
+            (true, true) => &[pass::DISTRIBUTION, judge::LAST_LAYER],
+            (true, false) => &[pass::DISTRIBUTION],
+            (false, true) => &[judge::LAST_LAYER],
+            (false, false) => &[],
         }
     }
 
     fn survey(&self, part: &Part, sums: &mut Sums<'_>) -> Result<(), TrainError> {
-        self.survey_distribution(part, sums);
-        Ok(())
+        self.survey_part(part, sums)
     }
 
     fn pass(&self, part: &Part, sums: &mut Sums<'_>) -> Result<Vec<Tensor>, TrainError> {
@@ -126,23 +181,34 @@ impl Task for Autoencoder {
     }
 
     fn at_rest(&self, step: u64) -> Vec<Range<i64>> {
-        self.model.quantizer.at_rest(step)
+        let quantizers = self.model.quantizers.iter().flat_map(|quantizer| quantizer.at_rest(step));
+        let parameters = &self.model.parameters;
+        let critic = self.critic.as_ref().and_then(|critic| critic.at_rest(step, parameters));
+        quantizers.chain(critic).collect()
     }
 
     fn update(&mut self, whole: &Part, sums: &Reducer) -> Updated {
-        if self.has_frozen_quantizer {
-            let vector = sums.piece(pass::COUNTS);
-            return Updated { resets: Vec::new(), numbers: vec![None], vector };
+        let counts = sums.piece(pass::COUNTS);
+        let mut updated = quantize::Updated::default();
+        if !self.has_frozen_quantizer {
+            let all = quantize::Sums {
+                counts: counts.shallow_clone(),
+                statistics: sums.piece(pass::STATISTICS),
+                distribution: sums.piece(pass::DISTRIBUTION),
+            };
+            for level in 0..self.model.quantizers.len() {
+                let (start, place) = (self.start_of(level), self.place(level, whole));
+                let quantizer = &mut self.model.quantizers[level];
+                let own = all.part(start, quantizer.lens());
+                updated.add(quantizer.update(&self.model.parameters, &own, &place));
+            }
         }
-        let place = self.place(whole);
-        let sums = quantize::Sums {
-            counts: sums.piece(pass::COUNTS),
-            statistics: sums.piece(pass::STATISTICS),
-            distribution: sums.piece(pass::DISTRIBUTION),
-        };
-        let updated = self.model.quantizer.update(&self.model.parameters, &sums, &place);
         let quantize::Updated { resets, replaced } = updated;
-        Updated { resets, numbers: vec![replaced], vector: sums.counts }
+        let mut numbers = vec![replaced];
+        if let Some(critic) = &mut self.critic {
+            numbers.extend(critic.update(whole.step, sums));
+        }
+        Updated { resets, numbers, vector: counts }
     }
 
     fn first_pieces(&self, whole: &Part) -> Vec<Piece> {
@@ -162,21 +228,27 @@ impl Task for Autoencoder {
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
-        self.model.quantizer.state()
+        let quantizers = self.model.quantizers.iter().flat_map(|quantizer| quantizer.state());
+        let critic = self.critic.iter().map(Critic::state);
+        quantizers.chain(self.objective.state()).chain(critic).collect()
     }
 
     fn totals(&self) -> Totals {
-        Totals { numbers: 1, vector: self.model.quantizer.num_codes().iter().sum() }
+        let of_critic = if self.critic.is_some() { judge::NUM_TOTALS } else { 0 };
+        Totals { numbers: 1 + of_critic, vector: self.model.num_codes().iter().sum() }
     }
 
     fn figures(&self, numbers: &[f64], vector: &[f64]) -> Vec<Figure> {
-        let mut figures = Usage::of(vector, &self.model.quantizer.num_codes()).in_training();
+        let mut figures = Usage::of(vector, &self.model.num_codes()).in_training();
         figures.push(Figure::count("codes_replaced", numbers[0] as u64).charted("train"));
+        if let Some(critic) = &self.critic {
+            figures.extend(critic.figures(&numbers[1..]));
+        }
         figures
     }
 
     fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {
-        Ok(Box::new(Reconstruction::new(&self.model, asked)?))
+        Ok(Box::new(Reconstruction::new(&self.model, self.judged_by.as_ref(), asked)?))
     }
 
     fn show(
@@ -186,6 +258,36 @@ impl Task for Autoencoder {
     ) -> Result<Option<EncodedPng>, TrainError> {
         pictures::draw(&self.model, source, on_corrupt)
     }
+}
+
+/// What is wrong with a configuration for samples like these, if anything.
+pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), String> {
+    let (model, signal) = (&config.model, &samples.signal);
+    model.validate(signal)?;
+    if !matches!(signal, Signal::Image { .. }) {
+        let loss = &config.loss;
+        for (key, weight) in [
+            ("ssim", loss.ssim),
+            ("ms_ssim", loss.ms_ssim),
+            ("perceptual", loss.perceptual),
+            ("adversarial", loss.adversarial),
+        ] {
+            if weight > 0.0 {
+                return Err(format!(
+                    "loss.{key} is for pictures, these data are {signal}: set it to 0"
+                ));
+            }
+        }
+    }
+    if config.loss.has_critic() {
+        config.critic.validate(signal)?;
+    }
+    // What is read from files is read here too, so that nothing has begun where it cannot be.
+    let read = || {
+        networks::perceptual(config, signal, Device::Cpu)?;
+        networks::of_evaluation(config, signal, Device::Cpu)
+    };
+    read().map(drop).map_err(|error: TrainError| error.to_string())
 }
 
 /// The halves that phases end.

@@ -1,21 +1,22 @@
 //! Forward and backward of a part of the batch:
 //!
-//! 1. encoder and quantiser forward, statistics and offers to dead codes, which are ready to be summed then
-//! 2. decoder forward on a leaf made from the codes: the estimator cuts the graph in two
-//! 3. decoder backward: decoder gradients, ready to be summed then, and the gradient at the cut
-//! 4. where a loss is of the whole batch's distribution over codes (entropies), that distribution has to be whole
-//! 5. encoder and quantiser backward, from the gradient at the cut and the quantiser's losses
+//! 1. encoder and quantisers forward, statistics and offers to dead codes, which are ready to be summed then
+//! 2. decoder forward on leaves made from the codes: the estimators cut the graph
+//! 3. losses of the outputs; where there is a critic, what it says of them, and its own gradients; where its weight is
+//!    adaptive, two gradients at the last layer have to be whole
+//! 4. decoder backward: decoder gradients, ready to be summed then, and the gradients at the cuts
+//! 5. where a loss is of the whole batch (entropies of the distribution over codes), what it is made of has to be whole
+//! 6. quantisers and encoder backward, from the gradients at the cuts and the quantisers' losses
 //!
 //! A loss is the part's sum over the *global* count, so sums over parts and ranks are exact means, and parts may be
 //! unequal or empty.
 
 use tch::Tensor;
-use tessera_nn::chain::{Block, Chain};
 use tessera_nn::parameters::Stage;
-use tessera_nn::quantize::{self, LateLoss, Path, Quantized};
-use tessera_nn::recompute::{self, Kept};
-use tessera_nn::{Parameters, from_vectors, loss, to_vectors};
 
+use super::decode::Decoded;
+use super::judge::{Critic, LAST_LAYER, LOGITS};
+use super::objective::Terms;
 use super::{Autoencoder, BACKWARD, FORWARD, Part, Phase};
 use crate::engine::step::Sums;
 use crate::error::TrainError;
@@ -27,64 +28,43 @@ pub(super) const STATISTICS: &str = "statistics";
 /// The batch's distribution over codes.
 pub(super) const DISTRIBUTION: &str = "distribution";
 
-const ENCODE: usize = 0;
+pub(super) const ENCODE: usize = 0;
 const QUANTIZE: usize = 1;
 const DECODE: usize = 2;
 const DECODER_BACKWARD: usize = 3;
 const ENCODER_BACKWARD: usize = 4;
+const JUDGE: usize = 5;
 
-/// What is timed by itself, in the order of the numbers above.
-pub(super) const PHASES: [Phase; 5] = [
+/// What is timed by itself, in the order of the numbers above; the last only where there is a critic.
+pub(super) const PHASES: [Phase; 6] = [
     Phase { name: "encoder forward", ends: None },
     Phase { name: "quantiser forward", ends: None },
     Phase { name: "decoder forward, loss", ends: FORWARD },
     Phase { name: "decoder backward", ends: None },
     Phase { name: "encoder, quantiser backward", ends: BACKWARD },
+    Phase { name: "critic", ends: None },
 ];
 
-/// A part's tokens after the quantiser, as a pass goes on with them.
-struct Coded<'a> {
-    output_nd: Tensor,
-    loss: Tensor,
-    /// None where nothing before the decoder is trained.
-    path: Option<Path>,
-    late: Vec<LateLoss<'a>>,
-}
-
 impl Autoencoder {
-    /// The buffers of the quantiser.
-    fn buffers(&self, sums: &Sums<'_>) -> quantize::Sums {
-        let statistics = match self.has_frozen_quantizer {
-            true => {
-                let (kind, device) = (self.model.kind(), self.model.device());
-                Tensor::zeros([self.model.quantizer.lens().statistics], (kind, device))
-            }
-            false => sums.piece(STATISTICS),
+    /// Adds a part's share to what has to be whole before a pass can end.
+    pub(super) fn survey_part(&self, part: &Part, sums: &mut Sums<'_>) -> Result<(), TrainError> {
+        let samples_nc = part.values(self.model.kind());
+        let levels = self.go_down(&samples_nc, part, sums);
+        let Some(critic) = self.critic.as_ref().filter(|critic| critic.adapts(part.step)) else {
+            return Ok(());
         };
-        let (counts, distribution) = (sums.piece(COUNTS), sums.piece(DISTRIBUTION));
-        quantize::Sums { counts, statistics, distribution }
-    }
-
-    /// The quantiser's forward; where it and the encoder are frozen, by the rule of an evaluation.
-    fn quantize(&self, latents_nd: &Tensor, part: &Part, sums: &Sums<'_>) -> Coded<'_> {
-        let (quantizer, parameters) = (&self.model.quantizer, &self.model.parameters);
-        if self.trains_decoder_alone() {
-            let indices_nl = quantizer.tokenize(parameters, latents_nd);
-            let output_nd = quantizer.look_up(parameters, &indices_nl);
-            count(&indices_nl, &quantizer.num_codes(), &sums.piece(COUNTS));
-            let loss = Tensor::zeros([], (latents_nd.kind(), latents_nd.device()));
-            return Coded { output_nd, loss, path: None, late: Vec::new() };
-        }
-        let (place, buffers) = (self.place(part), self.buffers(sums));
-        let quantized = quantizer.forward(parameters, latents_nd, &place, &buffers);
-        let Quantized { output_nd, path, loss, late, indices_nl: _ } = quantized;
-        Coded { output_nd, loss, path: Some(path), late }
-    }
-
-    pub(super) fn survey_distribution(&self, part: &Part, sums: &mut Sums<'_>) {
-        let model = &self.model;
-        let latents_nd = to_vectors(&model.encode(&part.values(model.kind())));
-        drop(self.quantize(&latents_nd, part, sums));
+        let decoded = self.decode_for_last(&levels);
+        let last_layer = tch::with_grad(|| {
+            let (leaf, values_nc) = self.leaf_of(&decoded);
+            let terms = self.objective.terms(&leaf, &values_nc, &samples_nc, part);
+            let others = at_leaf(&terms, &leaf)?;
+            let made = (&leaf, &values_nc);
+            let (.., adversarial) = critic.judge(&self.model.parameters, made, part)?;
+            let adversarial = adversarial.expect("it counts where it adapts");
+            self.at_last_layer(&decoded, [&others, &adversarial])
+        })?;
+        let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
+        Ok(())
     }
 
     pub(super) fn forward_and_backward(
@@ -92,120 +72,111 @@ impl Autoencoder {
         part: &Part,
         sums: &mut Sums<'_>,
     ) -> Result<Vec<Tensor>, TrainError> {
-        let (parameters, backbone) = (&self.model.parameters, &self.model.backbone);
+        let parameters = &self.model.parameters;
         let samples_nc = part.values(self.model.kind());
-        let encoders = trained_leaves(parameters, Stage::Encoder);
-        let encoded = self.forward(backbone.encoder(), &samples_nc, !encoders.is_empty());
-        sums.lap(ENCODE);
-        let latents_nd = to_vectors(&encoded.output);
-        let Coded { output_nd, path, loss: mut quantizer_loss, late } =
-            self.quantize(&latents_nd, part, sums);
-        // A quantiser may make a plain code of a latent that is not finite.
-        quantizer_loss += loss::zero_if_finite(&latents_nd);
-        sums.ready(&[COUNTS, STATISTICS, DISTRIBUTION])?;
+        let mut levels = self.go_down(&samples_nc, part, sums);
+        match self.adapts(part.step) {
+            // The distribution leaves with the last layer's gradients.
+            true => sums.ready(&[COUNTS, STATISTICS])?,
+            false => sums.ready(&[COUNTS, STATISTICS, DISTRIBUTION])?,
+        }
         sums.lap(QUANTIZE);
 
-        let cut = from_vectors(&output_nd, &encoded.output).set_requires_grad(path.is_some());
-        let num_values = part.num_global as f64 * part.signal.num_values() as f64;
-        let decoded = self.forward(backbone.decoder(), &cut, true);
-        let recon = loss::squared_error(&decoded.output, &samples_nc) / num_values;
-        sums.lap(DECODE);
-        let decoders = trained_leaves(parameters, Stage::Decoder);
-        let at_cut = path.as_ref().map(|_| &cut);
-        let mut gradients =
-            self.backward(backbone.decoder(), decoded, &recon, [&[], &decoders], at_cut)?;
-        let path = path.map(|path| (path, gradients.pop().expect("one gradient an input")));
-        if !decoders.is_empty() {
-            sums.add_gradients(parameters, Stage::Decoder, &gradients);
+        let decoded = self.decode(&levels);
+        let Output { root, mut losses, critics } = match &self.critic {
+            None => {
+                let values_nc = self.model.values(decoded.output());
+                let terms = self.objective.terms(decoded.output(), &values_nc, &samples_nc, part);
+                sums.lap(DECODE);
+                Output { root: terms.sum, losses: terms.each, critics: Vec::new() }
+            }
+            Some(critic) => self.judged(critic, &decoded, &samples_nc, part, sums)?,
+        };
+        let (decoders, at_cuts) = self.decoder_backward(decoded, &root, &levels)?;
+        levels.add_to_cuts(&at_cuts);
+        if parameters.trains(Stage::Decoder) {
+            sums.add_gradients(parameters, Stage::Decoder, &decoders);
             sums.ready_gradients(parameters, Stage::Decoder)?;
         }
         sums.lap(DECODER_BACKWARD);
 
-        if !late.is_empty() {
-            let distribution = sums.whole(DISTRIBUTION)?;
-            for loss in late {
-                quantizer_loss += loss(&distribution);
-            }
+        if levels.has_late_losses() {
+            sums.complete()?;
+            levels.complete_losses(self, sums);
         }
-        let quantizers = trained_leaves(parameters, Stage::Quantizer);
-        if let Some((path, at_cut)) = path
-            && !(quantizers.is_empty() && encoders.is_empty())
-        {
-            let root = path.root(&to_vectors(&at_cut)) + &quantizer_loss;
-            let leaves = [&quantizers[..], &encoders];
-            let gradients = self.backward(backbone.encoder(), encoded, &root, leaves, None)?;
-            let (at_quantizer, at_encoder) = gradients.split_at(quantizers.len());
+        losses.insert(1, levels.loss());
+        losses.extend(critics);
+        if levels.flows() {
+            let [at_quantizers, at_encoders] = levels.go_back(self)?;
             for (stage, gradients) in
-                [(Stage::Quantizer, at_quantizer), (Stage::Encoder, at_encoder)]
+                [(Stage::Quantizer, at_quantizers), (Stage::Encoder, at_encoders)]
             {
-                if !gradients.is_empty() {
-                    sums.add_gradients(parameters, stage, gradients);
+                if !gradients.0.is_empty() {
+                    sums.add_gradients(parameters, stage, &gradients.0);
                 }
             }
         }
         sums.lap(ENCODER_BACKWARD);
-        Ok(vec![recon, quantizer_loss])
+        Ok(losses)
     }
 
-    /// A chain's output in the master kind; `has_graph`: a gradient goes back through it.
-    fn forward(&self, chain: &Chain, input: &Tensor, has_graph: bool) -> Passed {
-        let (parameters, kind) = (&self.model.parameters, self.model.kind());
-        let input = input.to_kind(parameters.compute_kind());
-        if !(self.recompute && has_graph) {
-            let output = chain.forward(parameters, &input);
-            return Passed { output: output.to_kind(kind), kept: None };
-        }
-        let (output, kept) = recompute::forward(chain, parameters, &input);
-        Passed { output: output.to_kind(kind).set_requires_grad(true), kept: Some(kept) }
-    }
-
-    /// The gradients of `root` at leaves before the chain or beside it, at leaves of the chain, and at its input where that
-    /// is given, in this order.
-    fn backward(
+    /// What outputs are trained on where a critic judges them; adds the critic's gradients.
+    fn judged(
         &self,
-        chain: &Chain,
-        passed: Passed,
-        root: &Tensor,
-        [beside, inside]: [&[&Tensor]; 2],
-        input: Option<&Tensor>,
-    ) -> Result<Vec<Tensor>, TrainError> {
-        let Passed { output, kept } = passed;
-        let Some(kept) = kept else {
-            let targets: Vec<&Tensor> = beside.iter().chain(inside).copied().chain(input).collect();
-            return Ok(Tensor::f_run_backward(&[root], &targets, false, false)?);
-        };
-        let targets: Vec<&Tensor> = beside.iter().copied().chain([&output]).collect();
-        let mut gradients = Tensor::f_run_backward(&[root], &targets, false, false)?;
+        critic: &Critic,
+        decoded: &Decoded,
+        samples_nc: &Tensor,
+        part: &Part,
+        sums: &mut Sums<'_>,
+    ) -> Result<Output, TrainError> {
         let parameters = &self.model.parameters;
-        let at_output = gradients.pop().expect("the output's is the last");
-        let at_output = at_output.to_kind(parameters.compute_kind());
-        match input {
-            None => gradients.extend(kept.backward(chain, parameters, inside, &at_output)),
-            Some(input) => {
-                let (at_leaves, at_input) =
-                    kept.backward_to_input(chain, parameters, inside, &at_output);
-                gradients.extend(at_leaves);
-                gradients.push(at_input.to_kind(input.kind()));
+        let (leaf, values_nc) = self.leaf_of(decoded);
+        let terms = self.objective.terms(&leaf, &values_nc, samples_nc, part);
+        let mut at_output = at_leaf(&terms, &leaf)?;
+        sums.lap(DECODE);
+        let verdict = critic.verdict(parameters, (&leaf, &values_nc), samples_nc, part)?;
+        let _ = sums.piece(LOGITS).g_add_(&verdict.logits);
+        sums.add_gradients(parameters, Stage::Critic, &verdict.at_critic);
+        sums.ready_gradients(parameters, Stage::Critic)?;
+        if let Some(adversarial) = &verdict.at_leaf {
+            let mut weight = Tensor::from(critic.weight(part.step)).to(leaf.device());
+            if critic.adapts(part.step) {
+                if !sums.is_surveyed() {
+                    let last_layer = self.at_last_layer(decoded, [&at_output, adversarial])?;
+                    let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
+                    sums.complete()?;
+                }
+                weight *= critic.quotient(&sums.whole(LAST_LAYER));
             }
+            at_output += adversarial * weight.to_kind(adversarial.kind());
         }
-        Ok(gradients)
+        sums.lap(JUDGE);
+        let root = decoded.root(&at_output);
+        let critics = vec![verdict.generator_loss, verdict.critic_loss];
+        Ok(Output { root, losses: terms.each, critics })
+    }
+
+    /// The decoder's output as a leaf, and the values that it stands for.
+    fn leaf_of(&self, decoded: &Decoded) -> (Tensor, Tensor) {
+        let leaf = decoded.output().detach().set_requires_grad(true);
+        let values_nc = self.model.values(&leaf);
+        (leaf, values_nc)
     }
 }
 
-/// What came out of a chain.
-struct Passed {
-    /// `[N, ..]`; where it was computed without a graph, a leaf.
-    output: Tensor,
-    /// What the graph is made of again.
-    kept: Option<Kept>,
+/// What the decoder is trained on.
+struct Output {
+    /// What its backward pass begins from.
+    root: Tensor,
+    /// Of the outputs, against samples.
+    losses: Vec<Tensor>,
+    /// The adversarial ones.
+    critics: Vec<Tensor>,
 }
 
-/// The leaves of a stage that have a gradient.
-fn trained_leaves(parameters: &Parameters, stage: Stage) -> Vec<&Tensor> {
-    match parameters.trains(stage) {
-        true => parameters.leaves_of(stage),
-        false => Vec::new(),
-    }
+/// The gradient of losses at the leaf that they were made of; the graph stays.
+fn at_leaf(terms: &Terms, leaf: &Tensor) -> Result<Tensor, TrainError> {
+    Ok(Tensor::f_run_backward(&[&terms.sum], &[leaf], true, false)?.remove(0))
 }
 
 /// Adds to `counts` how often each code of each level was taken.

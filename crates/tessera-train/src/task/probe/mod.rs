@@ -13,7 +13,7 @@ use tessera_checkpoint::BestMetric;
 use tessera_comm::{Piece, Reducer};
 use tessera_nn::chain::Block;
 use tessera_nn::parameters::{Declarations, Stage};
-use tessera_nn::{Head, Parameters, VqVae, from_vectors, to_vectors};
+use tessera_nn::{Head, Parameters, VqVae};
 
 pub use self::config::{Features, HeadKind, ProbeConfig};
 use self::measure::Classification;
@@ -72,7 +72,10 @@ impl Probe {
             model
         });
         let (channels, axes) = match &model {
-            Some(model) => (model.quantizer.dim(), model.latent_axes()),
+            Some(model) => {
+                let dims = model.quantizers.iter().map(|quantizer| quantizer.dim());
+                (dims.sum(), model.latent_axes().remove(0))
+            }
             None => (samples.signal.channels(), samples.signal.axes()),
         };
         let mut to = Declarations::default();
@@ -94,15 +97,11 @@ impl Probe {
         let values = part.values(self.parameters.flat().kind());
         let Some(model) = &self.model else { return values };
         let _no_grad = tch::no_grad_guard();
-        let latents = model.encode(&values);
-        match self.config.features {
-            Features::Pixels | Features::Latents => latents,
-            Features::Codes => {
-                let (quantizer, parameters) = (&model.quantizer, &model.parameters);
-                let indices_nl = quantizer.tokenize(parameters, &to_vectors(&latents));
-                from_vectors(&quantizer.look_up(parameters, &indices_nl), &latents)
-            }
-        }
+        let codes = model.descend(&values, |level, latents| match self.config.features {
+            Features::Pixels | Features::Latents => latents.shallow_clone(),
+            Features::Codes => model.quantize(level, latents).0,
+        });
+        model.gather(&codes)
     }
 
     /// The head's answer to a part: logits `[N, classes]` of the master kind.
@@ -168,8 +167,8 @@ impl Task for Probe {
         }
     }
 
-    fn losses(&self) -> &'static [Loss] {
-        &[Loss { name: "cross_entropy", words: "cross-entropy" }]
+    fn losses(&self) -> &[Loss] {
+        &[Loss { name: "cross_entropy", words: "cross-entropy", weight: 1.0 }]
     }
 
     fn phases(&self) -> &'static [Phase] {
@@ -245,7 +244,7 @@ impl Task for Probe {
         if let Some(model) = &self.model {
             let named = model.parameters.named_views();
             state.extend(named.map(|(name, tensor)| (name.to_owned(), tensor)));
-            state.extend(model.quantizer.state());
+            state.extend(model.quantizers.iter().flat_map(|quantizer| quantizer.state()));
         }
         state
     }

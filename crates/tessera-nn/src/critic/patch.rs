@@ -1,0 +1,221 @@
+//! PatchGAN: a logit for each patch, from convolutions alone.
+//!
+//! Follows Isola et al. 2017 (<https://arxiv.org/abs/1611.07004>), section 3.2.2, in the form of
+//! taming-transformers: convolutions with 4 x 4 taps and one zero around the picture. The first and
+//! those up to `layers` halve the picture, one more and that of the logits keep it but for one
+//! pixel; between them LeakyReLU, and group norm where it is asked for. Weights start with a deviation
+//! of 0.02, biases at 0.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::{Block, Chain};
+use crate::layers::{Activation, Conv, ConvConfig, GroupNorm, Pad, Scope};
+use crate::parameters::{Declarations, Parameters, Stage};
+use crate::signal::Signal;
+use tch::Tensor;
+
+/// Taps of each convolution along an axis.
+const TAPS: i64 = 4;
+/// Channels grow up to this many times those of the first layer.
+const MOST_WIDTHS: i64 = 8;
+/// Deviation of initial weights.
+const DEVIATION: f64 = 0.02;
+/// PyTorch's default.
+const EPS: f64 = 1e-5;
+
+/// Width and depth of a PatchGAN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PatchConfig {
+    /// Channels of the first layer; each further one has twice as many, up to 8 times. 1 to 1024.
+    pub channels: i64,
+    /// Layers that halve the picture, 1 to 6. A logit sees 16 x 16 pixels with 1, 34 with 2, 70 with 3
+    /// and 142 with 4, and that should fit into the picture: 1 at 32 pixels, 2 at 64.
+    pub layers: i64,
+    /// What is between a convolution and its activation, in all layers but the first and the last.
+    pub norm: PatchNorm,
+    /// Groups of `norm = "group"`; divides the channels of each layer that has it.
+    pub groups: i64,
+}
+
+/// Norms of a PatchGAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchNorm {
+    /// None.
+    None,
+    /// Mean and variance of a group of channels of one sample.
+    Group,
+}
+
+impl Default for PatchConfig {
+    fn default() -> Self {
+        Self { channels: 32, layers: 1, norm: PatchNorm::Group, groups: 8 }
+    }
+}
+
+impl PatchConfig {
+    /// Pixels along each axis that a logit sees.
+    fn field(&self) -> i64 {
+        // The logits' convolution and the one before it keep the size: 1 + 2 (taps - 1).
+        let inner = 1 + 2 * (TAPS - 1);
+        (0..self.layers).fold(inner, |field, _| 2 * (field - 1) + TAPS)
+    }
+
+    /// Channels of each layer before the logits.
+    fn widths(&self) -> Vec<i64> {
+        (0..=self.layers).map(|layer| self.channels * (1 << layer).min(MOST_WIDTHS)).collect()
+    }
+
+    pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
+        let Signal::Image { height, width, .. } = *signal else {
+            return Err(format!("critic.kind = \"patch\" takes pictures, these data are {signal}"));
+        };
+        for (key, value, most) in [("channels", self.channels, 1024), ("layers", self.layers, 6)] {
+            if !(1..=most).contains(&value) {
+                return Err(format!("critic.{key} should be from 1 to {most}, found {value}"));
+            }
+        }
+        let (field, side) = (self.field(), height.min(width));
+        if field > side {
+            let fits = |layers: &i64| Self { layers: *layers, ..self.clone() }.field() <= side;
+            let advice = match (1..self.layers).rev().find(fits) {
+                Some(layers) => format!("lower it to {layers}"),
+                None => "pictures need sides of 16 at least: pack the data at another size".into(),
+            };
+            return Err(format!(
+                "critic.layers is {}, with which a logit sees {field} x {field} pixels, more than \
+                 these pictures of {height} x {width} have: {advice}",
+                self.layers
+            ));
+        }
+        if self.norm == PatchNorm::Group {
+            let divides = |width: &i64| self.groups >= 1 && width % self.groups == 0;
+            if let Some(width) = self.widths()[1..].iter().find(|width| !divides(width)) {
+                return Err(format!(
+                    "critic.groups should divide the {width} channels of each layer with a norm, \
+                     found {}: {} does",
+                    self.groups, self.channels
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn build(&self, channels: i64, to: &mut Declarations) -> Chain {
+        let scope = Scope::new(Stage::Critic, "critic");
+        let conv = |to: &mut Declarations, scope: &Scope, inputs, outputs, stride| {
+            let padding = vec![Pad::zeros(1, 1); 2];
+            let config = ConvConfig::new(inputs, outputs, &[TAPS, TAPS]);
+            let config = ConvConfig { stride: vec![stride; 2], padding, ..config };
+            Conv::new(to, scope, ConvConfig { deviation: Some(DEVIATION), ..config })
+        };
+        let mut chain = Chain::default();
+        let mut inputs = channels;
+        for (layer, &outputs) in self.widths().iter().enumerate() {
+            let scope = scope.child(&format!("layers.{layer}"));
+            let stride = if (layer as i64) < self.layers { 2 } else { 1 };
+            let conv = conv(to, &scope.child("conv"), inputs, outputs, stride);
+            let norm = (layer > 0 && self.norm == PatchNorm::Group)
+                .then(|| GroupNorm::new(to, &scope.child("norm"), outputs, self.groups, EPS));
+            chain.push(Layer { conv, norm });
+            inputs = outputs;
+        }
+        chain.push(conv(to, &scope.child("logits"), inputs, 1, 1));
+        chain
+    }
+}
+
+/// Convolution, norm, LeakyReLU.
+#[derive(Debug)]
+struct Layer {
+    conv: Conv,
+    norm: Option<GroupNorm>,
+}
+
+impl Block for Layer {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let mut hidden = self.conv.forward(parameters, input);
+        if let Some(norm) = &self.norm {
+            hidden = norm.forward(parameters, &hidden);
+        }
+        Activation::LeakyRelu.of(&hidden)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Kinds;
+    use tch::{Device, Kind};
+
+    fn images(side: i64) -> Signal {
+        Signal::Image { channels: 3, height: side, width: side }
+    }
+
+    #[test]
+    fn a_logit_sees_what_the_documentation_says() {
+        let field = |layers| PatchConfig { layers, ..PatchConfig::default() }.field();
+        assert_eq!([1, 2, 3, 4].map(field), [16, 34, 70, 142]);
+    }
+
+    /// The counts are those of the original without its batch norms, which have biases here.
+    #[test]
+    fn sizes_are_those_of_the_original() {
+        let config = PatchConfig { channels: 64, layers: 3, norm: PatchNorm::None, groups: 1 };
+        let mut to = Declarations::default();
+        let chain = config.build(3, &mut to);
+        let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
+        let of = |inputs: i64, outputs: i64| 16 * inputs * outputs + outputs;
+        let expected = of(3, 64) + of(64, 128) + of(128, 256) + of(256, 512) + of(512, 1);
+        assert_eq!(parameters.num_trainable(), expected);
+        let input = Tensor::zeros([2, 3, 70, 72], (Kind::Float, Device::Cpu));
+        assert_eq!(chain.forward(&parameters, &input).size(), [2, 1, 6, 7]);
+        let names: Vec<_> = parameters.named_views().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names[..2], ["critic.layers.0.conv.weight", "critic.layers.0.conv.bias"]);
+        assert_eq!(names[8..], ["critic.logits.weight", "critic.logits.bias"]);
+        let (_, first) = parameters.named_views().next().unwrap();
+        // 3,072 draws: the deviation within 5 of its own of 0.02 / sqrt(2 x 3,072).
+        let off = first.std(true).double_value(&[]) - 0.02;
+        assert!(off.abs() < 5.0 * 0.02 / 6144f64.sqrt(), "{off}");
+        let (_, bias) = parameters.named_views().nth(1).unwrap();
+        assert_eq!(bias.abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_in_one_line() {
+        let base = PatchConfig::default();
+        assert_eq!(base.validate(&images(32)), Ok(()));
+        assert_eq!(PatchConfig { layers: 2, ..base.clone() }.validate(&images(64)), Ok(()));
+        let without = PatchConfig { norm: PatchNorm::None, groups: 7, ..base.clone() };
+        assert_eq!(without.validate(&images(16)), Ok(()));
+        let deep = PatchConfig { layers: 4, ..base.clone() };
+        let sound = Signal::Audio { channels: 1, samples: 64 };
+        for (config, signal, words) in [
+            (base.clone(), sound, "takes pictures, these data are sound"),
+            (PatchConfig { channels: 0, ..base.clone() }, images(64), "channels should be from 1"),
+            (PatchConfig { layers: 7, ..base.clone() }, images(64), "layers should be from 1 to 6"),
+            (
+                deep,
+                images(64),
+                "142 x 142 pixels, more than these pictures of 64 x 64 have: lower it to 2",
+            ),
+            (base.clone(), images(15), "sides of 16 at least"),
+            (PatchConfig { groups: 5, ..base.clone() }, images(64), "divide the 64 channels"),
+            (PatchConfig { groups: 0, ..base }, images(64), "divide the 64 channels"),
+        ] {
+            let refused = config.validate(&signal).unwrap_err();
+            assert!(refused.contains(words) && !refused.contains('\n'), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_says_only_what_it_changes() {
+        let read = |text: &str| toml::from_str::<super::super::CriticConfig>(text);
+        let expected = PatchConfig { norm: PatchNorm::None, layers: 2, ..PatchConfig::default() };
+        let found = read("kind = \"patch\"\nlayers = 2\nnorm = \"none\"").unwrap();
+        assert_eq!(found, super::super::CriticConfig::Patch(expected));
+        assert!(read("kind = \"patch\"\nwidth = 2").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! Convolutions over two axes with kernel 1, as linear layers of rows.
+//!
+//! The tensors are those of a convolution, so weights of networks that have one there fit; the
+//! computation is a matrix product of rows with their channels last, as attention has them.
+
+use tch::Tensor;
+
+use super::{LinearConfig, Scope};
+use crate::chain::Block;
+use crate::cost;
+use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
+
+/// `[.., inputs]` to `[.., outputs]`: x W^T + b, with W `[outputs, inputs, 1, 1]`.
+#[derive(Debug)]
+pub struct Pointwise {
+    weight: ParameterId,
+    bias: Option<ParameterId>,
+}
+
+impl Pointwise {
+    /// Declares weight and bias.
+    pub fn new(to: &mut Declarations, scope: &Scope, config: LinearConfig) -> Self {
+        let LinearConfig { inputs, outputs, has_bias, deviation } = config;
+        let (of_weight, of_bias) = Init::of_layer(inputs, deviation);
+        let weight = scope.declare(to, "weight", &[outputs, inputs, 1, 1], Role::Weight, of_weight);
+        let bias = has_bias.then(|| scope.declare(to, "bias", &[outputs], Role::Bias, of_bias));
+        Self { weight, bias }
+    }
+}
+
+impl Block for Pointwise {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let matrix = parameters.get(self.weight).flatten(1, -1);
+        cost::tell(|meter| {
+            meter.multiply_add(input.numel() as i64 * matrix.size()[0]);
+            meter.keep(input);
+        });
+        input.linear(&matrix, self.bias.map(|bias| parameters.get(bias)))
+    }
+}

@@ -1,0 +1,140 @@
+//! Losses of an autoencoder's output: which there are, and what each is of a part of the batch.
+
+use tch::{Kind, Tensor};
+use tessera_nn::features::FeatureNetwork;
+use tessera_nn::{Signal, loss};
+
+use crate::config::TrainConfig;
+use crate::config::objective::LossConfig;
+use crate::error::TrainError;
+use crate::task::{Loss, Part, networks};
+
+/// The losses that compare an output with its input.
+#[derive(Debug)]
+pub(super) struct Objective {
+    config: LossConfig,
+    /// Whose features are compared, where they are.
+    perceptual: Option<FeatureNetwork>,
+    /// The variance of all values of the first global batch, `[1]`.
+    variance: Tensor,
+}
+
+/// Losses of a part, each the part's share of a mean over the global batch, without its weight; with graph.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The weighted sum.
+    pub(super) sum: Tensor,
+    /// In the order of [`Objective::losses`].
+    pub(super) each: Vec<Tensor>,
+}
+
+impl Objective {
+    /// What a configuration says, for samples of `signal` and parameters `like` these.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] where a network cannot be opened.
+    pub(super) fn new(
+        config: &TrainConfig,
+        signal: &Signal,
+        like: &Tensor,
+    ) -> Result<Self, TrainError> {
+        let perceptual = networks::perceptual(config, signal, like.device())?;
+        let variance = Tensor::ones([1], (like.kind(), like.device()));
+        Ok(Self { config: config.loss.clone(), perceptual, variance })
+    }
+
+    /// The losses that are told, in order. The squared error is always one of them, so that runs can be compared.
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        let config = &self.config;
+        let (name, words, weight) = ("recon_mse", "reconstruction loss", config.squared);
+        let mut all = vec![Loss { name, words, weight }];
+        for (name, words, weight) in [
+            ("recon_absolute", "absolute error", config.absolute),
+            ("recon_variance_scaled", "variance-scaled error", config.variance_scaled),
+            ("logit_laplace", "logit-Laplace loss", config.logit_laplace),
+            ("gradient_difference", "gradient difference", config.gradient_difference),
+            ("ssim_loss", "SSIM loss", config.ssim),
+            ("ms_ssim_loss", "MS-SSIM loss", config.ms_ssim),
+            ("perceptual_loss", "perceptual loss", config.perceptual),
+        ] {
+            if weight > 0.0 {
+                all.push(Loss { name, words, weight });
+            }
+        }
+        all
+    }
+
+    /// The losses of values `values_nc` against samples; `raw_nc` is what the decoder has given out, which the values
+    /// were made of.
+    pub(super) fn terms(
+        &self,
+        raw_nc: &Tensor,
+        values_nc: &Tensor,
+        samples_nc: &Tensor,
+        part: &Part,
+    ) -> Terms {
+        let config = &self.config;
+        let num_samples = part.num_global as f64;
+        let num_values = num_samples * part.signal.num_values() as f64;
+        let squared = loss::squared_error(values_nc, samples_nc) / num_values;
+        let mut each = vec![squared];
+        if config.absolute > 0.0 {
+            each.push(loss::absolute_error(values_nc, samples_nc) / num_values);
+        }
+        if config.variance_scaled > 0.0 {
+            each.push(&each[0] / self.variance.get(0));
+        }
+        if config.logit_laplace > 0.0 {
+            each.push(loss::logit_laplace(raw_nc, samples_nc) / num_values);
+        }
+        if config.gradient_difference > 0.0 {
+            each.push(loss::gradient_difference(values_nc, samples_nc) / num_samples);
+        }
+        // Similarities are sums over samples of at most 1 each.
+        let share = samples_nc.size()[0] as f64 / num_samples;
+        let kind = values_nc.kind();
+        if config.ssim > 0.0 {
+            let similarity = loss::ssim_sum_in(kind, values_nc, samples_nc);
+            each.push(-similarity / num_samples + share);
+        }
+        if config.ms_ssim > 0.0 {
+            let axes = part.signal.axes();
+            let scales = loss::ms_ssim_scales(axes[0], axes[1]);
+            let similarity = loss::ms_ssim_sum_in(kind, values_nc, samples_nc, scales);
+            each.push(-similarity / num_samples + share);
+        }
+        if let Some(network) = &self.perceptual {
+            each.push(network.distance_sum(values_nc, samples_nc) / num_samples);
+        }
+        let losses = self.losses();
+        let mut sum: Option<Tensor> = None;
+        for (loss, term) in losses.iter().zip(&each).filter(|(loss, _)| loss.weight > 0.0) {
+            let weighted =
+                if loss.weight == 1.0 { term.shallow_clone() } else { term * loss.weight };
+            sum = Some(match sum {
+                None => weighted,
+                Some(sum) => sum + weighted,
+            });
+        }
+        let sum = sum.unwrap_or_else(|| Tensor::zeros([], (Kind::Float, samples_nc.device())));
+        Terms { sum, each }
+    }
+
+    /// Takes the variance from the mean of all values and of their squares.
+    pub(super) fn begin(&mut self, mean: &Tensor, mean_square: &Tensor) {
+        let variance = (mean_square - mean.square()).clamp_min(1e-12);
+        self.variance.copy_(&variance.view([1]));
+    }
+
+    /// State that is no parameter.
+    pub(super) fn state(&self) -> Option<(String, Tensor)> {
+        let variance = || ("loss.variance".to_owned(), self.variance.shallow_clone());
+        self.needs_variance().then(variance)
+    }
+
+    /// Whether the variance is part of what is trained on.
+    pub(super) fn needs_variance(&self) -> bool {
+        self.config.variance_scaled > 0.0
+    }
+}
