@@ -20,6 +20,7 @@ mod pages;
 mod precision;
 mod probes;
 mod quantized_runs;
+mod recipes;
 mod resume;
 mod signals;
 mod slurm;

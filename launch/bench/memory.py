@@ -21,6 +21,8 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--parts", type=int, nargs="+", default=[128, 64, 32])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", type=int, default=28, help="of the pictures")
+    parser.add_argument("--channels", type=int, default=1, help="of the pictures")
     args = parser.parse_args()
 
     def least(*settings):
@@ -41,10 +43,10 @@ def main():
     print("\n".join([
         "# Memory of a rank", "",
         f"- date: {datetime.date.today()}",
-        f"- command: `python3 launch/bench/memory.py --batch {args.batch} --rounds {args.rounds}`",
+        f"- command: `python3 launch/bench/memory.py {' '.join(sys.argv[1:])}`",
         f"- machine: {platform.machine()}, {os.cpu_count()} cores, shared",
         f"- commit: {sides.output('git', 'rev-parse', '--short', 'HEAD')}", "",
-        f"One rank, the network of `{args.config}` on synthetic pictures of 28 x 28, {STEPS} steps. The peak resident set of the "
+        f"One rank, the network of `{args.config}` on synthetic pictures of {args.side} x {args.side}, {STEPS} steps. The peak resident set of the "
         f"worker, less that with one sample at once ({one / 1024:.0f} MiB).", "", *table]))
 
 
@@ -55,7 +57,8 @@ def peak(args, settings):
         command = [args.worker, "train", "--config", args.config, "--run-dir", run]
         for setting in ["data.kind=synthetic", f"train.steps={STEPS}", f"train.global_batch={args.batch}", "eval.every=0",
                         "metrics.every=1", "metrics.images_every=0", "checkpoint.every=0", "train.threads=1",
-                        "data.prefetch=1", "data.threads=1", *settings]:
+                        "data.prefetch=1", "data.threads=1", "schedule.warmup_steps=0", f"data.synthetic.height={args.side}",
+                        f"data.synthetic.width={args.side}", f"data.synthetic.channels={args.channels}", *settings]:
             command += ["--set", setting]
         # Freed memory goes back at once, so that a peak is one of what was in use.
         environment = dict(os.environ, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")

@@ -103,6 +103,38 @@ def trainings(m: Machine, table: Table):
               OK if found["accuracy"] >= 0.95 else BAD, accuracy=found["accuracy"])
 
 
+def networks(m: Machine, table: Table):
+    """Each network with every loss and a critic: two ranks on the device against one of the CPU; in bfloat16; and how fast."""
+    short = {"train__steps": 20, "metrics__every": 1, "eval__every": 20, "checkpoint__every": 0,
+             "eval__features__network": "random", "loss__absolute": 0.5, "loss__ssim": 0.1, "loss__ms_ssim": 0.1,
+             "loss__perceptual": 0.05, "loss__adversarial": 0.1, "adversarial__adaptive": "true", "adversarial__lecam": 0.01,
+             "adversarial__start": 5, "optimizer__clip_grad_norm": 1.0}
+    unet2d = '{kind = "unet2d", channels = 16, multipliers = [1, 2], groups = 4, attention_resolutions = [8]}'
+    vit = '{{kind = "vit", patch = 4, width = 32, layers = 2, heads = 2, latent_tokens = {}}}'
+    hierarchy = '{kind = "hierarchy", channels = 16, residual_layers = 1, residual_channels = 8}'
+    for name, backbone in [("unet2d", unet2d), ("vit", vit.format(0)), ("latent tokens", vit.format(8)), ("hierarchy", hierarchy)]:
+        given = short | {"model__backbone": backbone}
+        cpu = rows(m.train(f"{name}-cpu", 1, device="cpu", **given))
+        run = m.train(name, 2, **given)
+        half = rows(m.train(f"{name}-bf16", 1, train__precision="bf16", **given))
+        for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
+            off = worst(found, cpu)
+            table.add(f"{name} with all losses and a critic, {what}",
+                      f"losses of 20 steps differ by at most {off:.2e} (limit {limit})", OK if off <= limit else BAD, worst=off)
+        judged = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
+        table.add(f"{name}, features of an evaluation", f"Frechet distance {judged['frechet']:.3f}, a number",
+                  OK if judged["frechet"] == judged["frechet"] else BAD)
+    for config in ["photos_64", "photos_hierarchy", "titok_64"]:
+        for precision in ["fp32", "bf16"]:
+            drawn = {"data__kind": "synthetic", "data__synthetic__height": 64, "data__synthetic__width": 64,
+                     "data__synthetic__channels": 3, "train__steps": 4 if m.dry else 40, "train__precision": precision,
+                     "train__global_batch": 4 if m.dry else 64, "metrics__every": 2, "eval__every": 0, "checkpoint__every": 0,
+                     "schedule__warmup_steps": 0}
+            found = rows(m.train(f"{config}-{precision}", 1, config=f"configs/{config}.toml", **drawn))
+            fastest = max(row["samples_per_second"] for row in found[1:])
+            table.add(f"configs/{config}.toml, {precision}", f"{fastest:.0f} images/s", NONE if m.dry else OK, speed=fastest)
+
+
 def halves(folder: pathlib.Path):
     """IDX files of two classes: pictures whose upper or lower half is bright."""
     folder.mkdir()
@@ -336,7 +368,7 @@ def trace(m: Machine, table: Table):
               f"{max(0, 1 - busy / step_ms):.0%} gaps", busy_ms=busy, step_ms=step_ms)
 
 
-SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "trainings": trainings, "resume": resume,
+SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "trainings": trainings, "networks": networks, "resume": resume,
             "faults": faults, "trace": trace, "throughput": throughput,
             "quantizer": quantizer}
 

@@ -1,0 +1,67 @@
+//! The recipes for pictures, in processes, on drawn pictures and a few steps: stopped and resumed like never stopped, bit for bit.
+//! Here the one with a critic, and all of them in `./launch/test.sh --full`.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::support::{root, run, tensors, train_file};
+
+const STEPS: u64 = 8;
+/// Where a resumed run was stopped: the critic counts already, its weight has not risen in full.
+const STOP: u64 = 5;
+
+fn train_to(code: i32, recipe: &str, run_dir: &Path, more: &[&str]) {
+    let steps = format!("train.steps={STEPS}");
+    let drawn = [
+        "data.kind=synthetic",
+        "data.synthetic.num_train=64",
+        "data.synthetic.num_test=12",
+        "train.global_batch=6",
+        "train.ema_decay=0.9",
+        "checkpoint.every=0",
+        "eval.every=0",
+        "metrics.images_every=0",
+        "schedule.warmup_steps=2",
+        "adversarial.critic_start=2",
+        "adversarial.start=4",
+        "adversarial.warmup_steps=3",
+        steps.as_str(),
+    ];
+    let color =
+        ["data.synthetic.channels=3", "data.synthetic.height=64", "data.synthetic.width=64"];
+    let size: &[&str] = if recipe.starts_with("fashion") { &[] } else { &color };
+    let file = root().join(format!("configs/{recipe}.toml"));
+    let settings = [&drawn[..], size, more].concat();
+    let (found, _, stderr) = run(&mut train_file(&file, 2, run_dir, &settings));
+    assert_eq!(found, Some(code), "{recipe}: {stderr}");
+}
+
+fn resumes_bit_for_bit(recipe: &str) {
+    let [whole, resumed] = [(); 2].map(|()| TempDir::new().unwrap());
+    train_to(0, recipe, whole.path(), &[]);
+    train_to(75, recipe, resumed.path(), &[&format!("train.stop_at={STOP}")]);
+    train_to(0, recipe, resumed.path(), &[]);
+    let [whole, resumed] = [&whole, &resumed].map(|folder| tensors(folder.path(), STEPS));
+    assert!(whole.keys().eq(resumed.keys()), "{recipe}");
+    assert!(whole.keys().any(|name| name.starts_with("average.decoder.")), "{recipe}");
+    for (tensor, value) in &whole {
+        assert!(*value == resumed[tensor], "{recipe}: {tensor} differs after a resume");
+    }
+}
+
+#[test]
+fn a_recipe_with_a_critic_is_resumed_bit_for_bit() {
+    resumes_bit_for_bit("fashion_mnist_gan");
+}
+
+mod full {
+    use super::*;
+
+    #[test]
+    fn all_recipes_are_resumed_bit_for_bit() {
+        for recipe in ["photos_64", "photos_hierarchy", "titok_64", "fashion_mnist_gan"] {
+            resumes_bit_for_bit(recipe);
+        }
+    }
+}
