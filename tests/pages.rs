@@ -173,7 +173,8 @@ mod full {
 
 /// Blocks that need another system than a test has, or take long: their page, words of theirs, and what runs the
 /// command in another form.
-const ELSEWHERE: [(&str, &str, &str); 6] = [
+const ELSEWHERE: [(&str, &str, &str); 7] = [
+    ("docs/losses.md", "--set eval.features", "tests/recipes.rs"),
     ("docs/testing.md", "./launch/test.sh", ".ci/run"),
     ("README.md", "./launch/demo.sh", ".ci/run"),
     ("docs/clusters.md", "sbatch ", "tests/slurm.rs"),

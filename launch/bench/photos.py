@@ -23,9 +23,11 @@ NETWORKS = [
     ("hierarchy", "configs/photos_hierarchy.toml", []),
     ("vit", PHOTOS, ["model.backbone={kind=\"vit\",patch=4,width=96,layers=3,heads=3}", "optimizer.learning_rate=5e-4"]),
 ]
-CRITIC = ["loss.adversarial=0.05", "critic.channels=32", "critic.layers=2", "adversarial.lecam=0.01",
+# A fifth of the other losses' gradient at the last layer. It learns for an eighth of the steps before it counts (`row`).
+CRITIC = ["loss.adversarial=0.2", "adversarial.adaptive=true", "critic.channels=32", "critic.layers=2", "adversarial.lecam=0.01",
           "optimizer.groups.critic.learning_rate=5e-4"]
-PERCEPTUAL = ["loss.perceptual=0.1", "perceptual.network=probe"]
+# About as much as the squared error of what is begun from.
+PERCEPTUAL = ["loss.perceptual=0.02", "perceptual.network=probe"]
 LOSSES = [("squared error", [], 0), ("squared error", [], 1), ("+ perceptual", PERCEPTUAL, 0), ("+ critic", CRITIC, 0),
           ("+ critic", CRITIC, 1), ("+ both", PERCEPTUAL + CRITIC, 0)]
 # The photographs that data.holdout = 0.2 keeps for the evaluation: no network here is trained on them.
@@ -93,12 +95,14 @@ def row(args, name, config, settings, seed, minutes, prefix=""):
     with tempfile.TemporaryDirectory() as folder:
         tried = metrics(train(args, config, pathlib.Path(folder) / "run", [*settings, *ALONE, "train.steps=24"]))
         batch_ms = min(step["step_ms"] for step in tried)
-        parameters = count_parameters(pathlib.Path(folder) / "run")
+        parameters = count_parameters(args, pathlib.Path(folder) / "run")
     steps = max(20, int(minutes * 60e3 / batch_ms) // 10 * 10)
     run = args.runs / slug(name, seed, prefix)
     shutil.rmtree(run, ignore_errors=True)
     settings += [f"train.steps={steps}", f"eval.every={steps}", f"metrics.images_every={steps}", f"checkpoint.every={steps}",
                  f"schedule.warmup_steps={max(1, steps // 20)}"]
+    if any(setting.startswith("loss.adversarial") for setting in settings):
+        settings += [f"adversarial.start={steps // 8}", f"adversarial.warmup_steps={steps // 8}"]
     train(args, config, run, [*settings, f"train.stop_at={steps // 2}"], stopped=True)
     train(args, config, run, settings)
     figures = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()][-1]
@@ -153,9 +157,10 @@ def metrics(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def count_parameters(run):
-    """Trainable numbers, as the run itself tells them."""
-    return json.loads((run / "run.json").read_text()).get("parameters", 0)
+def count_parameters(args, run):
+    """Trainable numbers without a critic, as the newest checkpoint tells them."""
+    told = json.loads(sides.output(str(args.tessera), "inspect", "--json", str(run)))
+    return sum(number for part, number in told["model"]["parameters"].items() if part != "critic")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,9 @@ def networks(m: Machine, table: Table):
     short = {"train__steps": 20, "metrics__every": 1, "eval__every": 20, "checkpoint__every": 0,
              "eval__features__network": "random", "loss__absolute": 0.5, "loss__ssim": 0.1, "loss__ms_ssim": 0.1,
              "loss__perceptual": 0.05, "loss__adversarial": 0.1, "adversarial__adaptive": "true", "adversarial__lecam": 0.01,
-             "adversarial__start": 5, "optimizer__clip_grad_norm": 1.0}
+             "adversarial__start": 5, "optimizer__clip_grad_norm": 1.0,
+             # At the rate of the smoke test rounding alone takes 20 steps of unet2d 0.2 apart.
+             "optimizer__learning_rate": 1e-4}
     unet2d = '{kind = "unet2d", channels = 16, multipliers = [1, 2], groups = 4, attention_resolutions = [8]}'
     vit = '{{kind = "vit", patch = 4, width = 32, layers = 2, heads = 2, latent_tokens = {}}}'
     hierarchy = '{kind = "hierarchy", channels = 16, residual_layers = 1, residual_channels = 8}'

@@ -141,6 +141,15 @@ impl Resolved {
     ///
     /// [`TrainError::BadInput`] if there is none, or it is no configuration.
     pub fn of_run(run_dir: &Path) -> Result<Self, TrainError> {
+        Self::of_run_with(run_dir, &[])
+    }
+
+    /// The same with these settings, `key=value` each, laid over it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::of_run`], and [`TrainError::BadInput`] for a setting that cannot be.
+    pub fn of_run_with(run_dir: &Path, sets: &[String]) -> Result<Self, TrainError> {
         let path = run_dir.join("config.toml");
         if !path.is_file() {
             return Err(TrainError::BadInput(format!(
@@ -148,6 +157,6 @@ impl Resolved {
                 run_dir.display()
             )));
         }
-        resolve(Some(&path), [], &[], Some(run_dir.to_owned()))
+        resolve(Some(&path), [], sets, Some(run_dir.to_owned()))
     }
 }

@@ -113,6 +113,10 @@ pub(crate) struct EvalArguments {
     /// run's eval.weights says]
     #[arg(long, value_name = "average|trained")]
     pub(crate) weights: Option<Weights>,
+    /// Measure with another value of eval.features, such as eval.features.network=random, or of eval.batch;
+    /// repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -199,9 +199,9 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
-    let EvalArguments { run, checkpoint, levels, weights, part, .. } = arguments;
+    let EvalArguments { run, checkpoint, levels, weights, part, sets, .. } = arguments;
     let asked = Asked { levels: *levels, ..Asked::default() };
-    let request = Request { which: *checkpoint, weights: *weights, part: *part, asked };
+    let request = Request { which: *checkpoint, weights: *weights, part: *part, asked, sets };
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     match evaluate_run(comm, device, run, request, activity) {
         Ok(figures) => {

@@ -119,7 +119,7 @@ impl std::str::FromStr for Which {
 
 /// What of a run is to be evaluated.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct Request<'a> {
     /// Which checkpoint.
     pub which: Which,
     /// Which weights; none: those that the configuration of the run names.
@@ -128,7 +128,12 @@ pub struct Request {
     pub part: Option<usize>,
     /// What is asked of the task.
     pub asked: Asked,
+    /// Settings of `eval` in the place of the run's, `key=value` each.
+    pub sets: &'a [String],
 }
+
+/// What of a run's configuration an evaluation may change: nothing of the model or the data.
+const MAY_SET: [&str; 3] = ["eval.batch=", "eval.features=", "eval.features."];
 
 /// Evaluates a checkpoint of a run on its test split. Collective.
 ///
@@ -140,11 +145,16 @@ pub fn evaluate_run(
     comm: &dyn Communicator,
     device: Device,
     run_dir: &Path,
-    request: Request,
+    request: Request<'_>,
     activity: &Activity,
 ) -> Result<Row, TrainError> {
-    let Request { which, weights, part, asked } = request;
-    let resolved = agree_on(comm, Resolved::of_run(run_dir))?;
+    let Request { which, weights, part, asked, sets } = request;
+    if let Some(set) = sets.iter().find(|set| !MAY_SET.iter().any(|may| set.starts_with(may))) {
+        return Err(TrainError::BadInput(format!(
+            "--set of an evaluation is for eval.batch and eval.features alone, found {set}"
+        )));
+    }
+    let resolved = agree_on(comm, Resolved::of_run_with(run_dir, sets))?;
     let found = match comm.rank() {
         0 => find(run_dir, which),
         _ => Ok(PathBuf::new()), // the state comes from rank 0

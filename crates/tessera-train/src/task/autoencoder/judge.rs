@@ -185,13 +185,13 @@ impl Critic {
             let told = Tensor::cat(&[logits.narrow(0, 0, 2), one], 0);
             let _ = self.averages.lerp_(&told, 1.0 - self.config.lecam_decay);
         }
-        let mut weight = Tensor::from(self.weight(step)).to(logits.device());
+        let number = |value: f64| Tensor::full([0i64; 0], value, (Kind::Double, logits.device()));
+        let mut weight = number(self.weight(step));
         if self.adapts(step) {
             weight *= self.quotient(&sums.piece(LAST_LAYER));
         }
         let right = (logits.get(2) + logits.get(3)) * 0.5;
-        let one = Tensor::from(1.0).to(logits.device());
-        [one, logits.get(0), logits.get(1), right, weight].map(Some)
+        [number(1.0), logits.get(0), logits.get(1), right, weight].map(Some)
     }
 
     /// The figures of an interval, from its [totals](Self::update).

@@ -11,7 +11,7 @@
 //! A loss is the part's sum over the *global* count, so sums over parts and ranks are exact means, and parts may be
 //! unequal or empty.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use tessera_nn::parameters::Stage;
 
 use super::decode::Decoded;
@@ -139,7 +139,9 @@ impl Autoencoder {
         sums.add_gradients(parameters, Stage::Critic, &verdict.at_critic);
         sums.ready_gradients(parameters, Stage::Critic)?;
         if let Some(adversarial) = &verdict.at_leaf {
-            let mut weight = Tensor::from(critic.weight(part.step)).to(leaf.device());
+            // Made on the device: the host waits for no copy.
+            let options = (Kind::Double, leaf.device());
+            let mut weight = Tensor::full([0i64; 0], critic.weight(part.step), options);
             if critic.adapts(part.step) {
                 if !sums.is_surveyed() {
                     let last_layer = self.at_last_layer(decoded, [&at_output, adversarial])?;
