@@ -149,7 +149,7 @@ def train_probe(args):
         subprocess.run([str(part) for part in pack], check=True, stdout=subprocess.DEVNULL)
     settings = ["task=probe", f"data.path={packed}", "data.holdout=0", "probe.features=pixels", "probe.head=conv", "probe.channels=32",
                 "probe.stages=4", "train.steps=400", "train.global_batch=64", "eval.every=0", "optimizer.learning_rate=1e-3",
-                "checkpoint.every=400"]
+                "checkpoint.every=400", "checkpoint.keep_best=0"]
     return train(args, "configs/fashion_mnist_classifier.toml", run, settings)
 
 
