@@ -37,50 +37,56 @@ impl Cost {
     ///
     /// If a block measures costs itself.
     pub fn of_chain(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Self {
-        tch::no_grad(|| {
-            let (mut cost, mut all) = (Self::default(), Kept::default());
-            let mut within = Vec::new();
-            let mut hidden = input.shallow_clone();
-            // Inputs stay until the end, so that nothing else comes to lie where one was.
-            let mut inputs = Vec::new();
-            for block in &chain.blocks {
-                let (output, mut meter) = measure(|| block.forward(parameters, &hidden));
-                cost.flops += 2 * meter.multiply_adds;
-                for (place, tensor) in &meter.kept.0 {
-                    all.0.entry(*place).or_insert_with(|| tensor.shallow_clone());
-                }
-                meter.keep(&hidden);
-                within.push(meter.kept.numel());
-                inputs.push(std::mem::replace(&mut hidden, output));
+        let (mut cost, mut all) = (Self::default(), Kept::default());
+        // Inputs stay until the end, so that nothing else comes to lie where one was.
+        let (mut inputs, mut within) = (Vec::new(), Vec::new());
+        each_block(chain, parameters, input, |input, mut meter| {
+            cost.flops += 2 * meter.multiply_adds;
+            for (place, tensor) in &meter.kept.0 {
+                all.0.entry(*place).or_insert_with(|| tensor.shallow_clone());
             }
-            cost.activations = all.numel();
-            let starts = segments(&within);
-            let ends = starts.iter().skip(1).copied().chain([within.len()]);
-            let input_of = |start: usize| inputs[start].numel() as u64;
-            let most = starts
-                .iter()
-                .zip(ends)
-                .map(|(&start, end)| within[start..end].iter().sum::<u64>() - input_of(start));
-            cost.recomputed = most.max().unwrap_or(0);
-            cost.recomputed += starts.iter().map(|&start| input_of(start)).sum::<u64>();
-            cost
-        })
+            meter.keep(&input);
+            within.push(meter.kept.numel());
+            inputs.push(input);
+        });
+        cost.activations = all.numel();
+        let starts = segments(&within);
+        let ends = starts.iter().skip(1).copied().chain([within.len()]);
+        let input_of = |start: usize| inputs[start].numel() as u64;
+        let most = starts
+            .iter()
+            .zip(ends)
+            .map(|(&start, end)| within[start..end].iter().sum::<u64>() - input_of(start));
+        cost.recomputed = most.max().unwrap_or(0);
+        cost.recomputed += starts.iter().map(|&start| input_of(start)).sum::<u64>();
+        cost
     }
 }
 
 /// Numbers kept for the backward pass within each block of a chain, its input among them, for one forward pass of `input`.
 pub(crate) fn kept_within(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Vec<u64> {
+    let mut within = Vec::with_capacity(chain.blocks.len());
+    each_block(chain, parameters, input, |input, mut meter| {
+        meter.keep(&input);
+        within.push(meter.kept.numel());
+    });
+    within
+}
+
+/// Runs a chain without a graph, and shows the input of each block with what its layers have told.
+fn each_block(
+    chain: &Chain,
+    parameters: &Parameters,
+    input: &Tensor,
+    mut see: impl FnMut(Tensor, Meter),
+) {
     tch::no_grad(|| {
         let mut hidden = input.shallow_clone();
-        let mut within = Vec::with_capacity(chain.blocks.len());
         for block in &chain.blocks {
-            let (output, mut meter) = measure(|| block.forward(parameters, &hidden));
-            meter.keep(&hidden);
-            within.push(meter.kept.numel());
-            hidden = output;
+            let (output, meter) = measure(|| block.forward(parameters, &hidden));
+            see(std::mem::replace(&mut hidden, output), meter);
         }
-        within
-    })
+    });
 }
 
 /// What layers tell.

@@ -1,6 +1,5 @@
 //! Encoder, quantiser and decoder together.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -248,11 +247,10 @@ impl VqVae {
     /// recomputation is an upper bound.
     pub fn cost(&self) -> Cost {
         let _no_grad = tch::no_grad_guard();
-        let total = RefCell::new(Cost::default());
-        let count = |chain: &Chain, input: &Tensor| {
+        let mut total = Cost::default();
+        let mut count = |chain: &Chain, input: &Tensor| {
             let input = input.to_kind(self.parameters.compute_kind());
             let cost = Cost::of_chain(chain, &self.parameters, &input);
-            let mut total = total.borrow_mut();
             total.flops += cost.flops;
             total.activations += cost.activations;
             total.recomputed += cost.recomputed;
@@ -282,7 +280,7 @@ impl VqVae {
             .map(|(quantizer, axes)| zeros(quantizer.dim(), axes))
             .collect();
         count(backbone.decoder(), &self.gather(&codes));
-        total.into_inner()
+        total
     }
 
     fn through(&self, chain: &Chain, input: &Tensor) -> Tensor {

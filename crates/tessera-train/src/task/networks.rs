@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 use tessera_nn::features::{FeatureNetwork, Script, ScriptInput, Stages, Vgg};
 use tessera_nn::{HeadConfig, Signal};
 
@@ -151,8 +151,7 @@ fn of_probe(
         bytes.extend_from_slice(name.as_bytes());
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }
-    let named = tensors.into_iter().map(|(name, tensor): (String, Tensor)| (name, tensor));
-    let stages = Stages::of_head(head, channels, named, device);
+    let stages = Stages::of_head(head, channels, tensors, device);
     let stages = stages.map_err(|problem| refuse(&problem))?;
     Ok((stages, short(tessera_checkpoint::sha256_hex(&bytes))))
 }

@@ -83,9 +83,7 @@ impl Chains<'_> {
         }
         Ok(gradients)
     }
-}
 
-impl Chains<'_> {
     /// The gradient at a weight of the chain's last block, from that at the output; the graph stays.
     pub(super) fn at_last_layer(
         &self,

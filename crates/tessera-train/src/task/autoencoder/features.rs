@@ -81,7 +81,7 @@ impl Features {
                 table += Tensor::cat(&[vectors_nf.narrow(0, 0, here), ones_n1], 1);
             }
         }
-        if has_distance(network) {
+        if network.has_maps() {
             let distance = network.original_distance_sum(outputs_nc, samples_nc);
             let _ = layout.distance(sums).g_add_(&distance.to_kind(Kind::Double));
         }
@@ -107,7 +107,7 @@ impl Features {
             chart("coverage", coverage).shown(3),
         ]);
         let network = &self.opened.network;
-        if has_distance(network) {
+        if network.has_maps() {
             let name = match network {
                 FeatureNetwork::Vgg(_) => "lpips",
                 FeatureNetwork::Stages(_) | FeatureNetwork::Script(_) => "feature_distance",
@@ -117,10 +117,6 @@ impl Features {
         }
         figures
     }
-}
-
-fn has_distance(network: &FeatureNetwork) -> bool {
-    network.has_maps()
 }
 
 impl Layout {

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tessera_comm::Reducer;
 use tessera_nn::Parameters;
 use tessera_nn::chain::{Block, Chain};
@@ -78,7 +78,7 @@ impl Critic {
     }
 
     /// What the adversarial loss counts in a step, before any adaptive weight.
-    pub(super) fn weight(&self, step: u64) -> f64 {
+    fn weight(&self, step: u64) -> f64 {
         let AdversarialConfig { start, warmup_steps, .. } = self.config;
         let Some(since) = step.checked_sub(start) else { return 0.0 };
         let risen = match warmup_steps {
@@ -169,8 +169,23 @@ impl Critic {
         self.averages.get(at) / self.averages.get(2).clamp_min(1e-30)
     }
 
+    /// What the adversarial loss counts in a step, a scalar that is made on the device, so that the host waits for no copy;
+    /// `last_layer` gives [`LAST_LAYER`] summed over ranks, where that is needed.
+    pub(super) fn counts(
+        &self,
+        step: u64,
+        device: Device,
+        last_layer: impl FnOnce() -> Tensor,
+    ) -> Tensor {
+        let weight = Tensor::full([0i64; 0], self.weight(step), (Kind::Double, device));
+        match self.adapts(step) {
+            true => weight * self.quotient(&last_layer()),
+            false => weight,
+        }
+    }
+
     /// The quotient of two gradients' norms, from [`LAST_LAYER`] summed over ranks; a scalar.
-    pub(super) fn quotient(&self, last_layer: &Tensor) -> Tensor {
+    fn quotient(&self, last_layer: &Tensor) -> Tensor {
         let both = last_layer.view([2, -1]).to_kind(Kind::Double);
         let [others, adversarial] = [0, 1].map(|at| both.get(at).norm());
         (others / (adversarial + TINY)).clamp(0.0, self.config.adaptive_most)
@@ -185,13 +200,10 @@ impl Critic {
             let told = Tensor::cat(&[logits.narrow(0, 0, 2), one], 0);
             let _ = self.averages.lerp_(&told, 1.0 - self.config.lecam_decay);
         }
-        let number = |value: f64| Tensor::full([0i64; 0], value, (Kind::Double, logits.device()));
-        let mut weight = number(self.weight(step));
-        if self.adapts(step) {
-            weight *= self.quotient(&sums.piece(LAST_LAYER));
-        }
+        let weight = self.counts(step, logits.device(), || sums.piece(LAST_LAYER));
         let right = (logits.get(2) + logits.get(3)) * 0.5;
-        [number(1.0), logits.get(0), logits.get(1), right, weight].map(Some)
+        let one = Tensor::ones([0i64; 0], (Kind::Double, logits.device()));
+        [one, logits.get(0), logits.get(1), right, weight].map(Some)
     }
 
     /// The figures of an interval, from its [totals](Self::update).

@@ -197,7 +197,7 @@ impl Levels<'_> {
         self.all.iter().all(|level| level.path.is_some())
     }
 
-    /// The quantisers' losses so far, without graph.
+    /// Adds gradients at the cuts, the finest level's first.
     pub(super) fn add_to_cuts(&mut self, gradients: &[Tensor]) {
         for (level, gradient) in self.all.iter_mut().zip(gradients) {
             add(&mut level.at_cut, gradient);

@@ -11,7 +11,7 @@
 //! A loss is the part's sum over the *global* count, so sums over parts and ranks are exact means, and parts may be
 //! unequal or empty.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use tessera_nn::parameters::Stage;
 
 use super::decode::Decoded;
@@ -139,17 +139,12 @@ impl Autoencoder {
         sums.add_gradients(parameters, Stage::Critic, &verdict.at_critic);
         sums.ready_gradients(parameters, Stage::Critic)?;
         if let Some(adversarial) = &verdict.at_leaf {
-            // Made on the device: the host waits for no copy.
-            let options = (Kind::Double, leaf.device());
-            let mut weight = Tensor::full([0i64; 0], critic.weight(part.step), options);
-            if critic.adapts(part.step) {
-                if !sums.is_surveyed() {
-                    let last_layer = self.at_last_layer(decoded, [&at_output, adversarial])?;
-                    let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
-                    sums.complete()?;
-                }
-                weight *= critic.quotient(&sums.whole(LAST_LAYER));
+            if critic.adapts(part.step) && !sums.is_surveyed() {
+                let last_layer = self.at_last_layer(decoded, [&at_output, adversarial])?;
+                let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
+                sums.complete()?;
             }
+            let weight = critic.counts(part.step, leaf.device(), || sums.whole(LAST_LAYER));
             at_output += adversarial * weight.to_kind(adversarial.kind());
         }
         sums.lap(JUDGE);
