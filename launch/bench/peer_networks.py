@@ -195,7 +195,25 @@ def main():
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16, help="pictures a step and rank")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="print shares of a rank's time by operation instead")
     args = parser.parse_args()
+    if args.profile:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            train(args)
+        print_shares(profile)
+    else:
+        train(args)
+
+
+def print_shares(profile):
+    """Shares of a process's time, the largest first."""
+    rows = sorted(((row.self_cpu_time_total, row.key) for row in profile.key_averages()), reverse=True)
+    whole = sum(time for time, _ in rows)
+    for time, key in rows[:20]:
+        print(f"{100 * time / whole:5.1f} %  {key}")
+
+
+def train(args):
     dist.init_process_group("gloo")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     torch.manual_seed(0)

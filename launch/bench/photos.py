@@ -7,11 +7,11 @@
 
 `networks` trains each network on the squared error alone for as many minutes; `losses` goes on from one of them with its encoder
 and codes frozen, once for each set of losses; `longer` trains one of them for longer. Steps are those that the minutes have
-room for by the time of a few steps beforehand. Each training is stopped half way and resumed. Patches are packed as
-docs/data.md says; the perceptual network is a small convolutional head that is trained here to tell from a patch which of the
-photographs it is of.
+room for by the time of a few steps of each row, taken one after another before the first training, so that other work beside
+the trainings changes no figure. Each training is stopped half way and resumed. Patches are packed as docs/data.md says; the
+perceptual network is a small convolutional head that is trained here to tell from a patch which of the photographs it is of.
 """
-import argparse, datetime, json, os, pathlib, platform, shutil, subprocess, sys, tempfile
+import argparse, datetime, json, os, pathlib, platform, shutil, subprocess, sys, tempfile, typing
 
 import sides
 
@@ -58,59 +58,76 @@ def main():
 
 
 def networks(args):
-    rows = []
-    for name, config, settings in NETWORKS:
-        if not args.only or args.only in name:
-            rows.append(row(args, name, config, settings, 0, args.minutes or 5))
-    return rows
+    return trained(args, [Row(name, config, settings, 0) for name, config, settings in NETWORKS], 5)
 
 
 def losses(args):
     base = args.runs / slug("unet2d, attention", 0)
     probe = train_probe(args)
+    begun = [f"model.init_from={base}", "optimizer.groups.encoder.frozen=true", "optimizer.groups.quantizer.frozen=true",
+             "optimizer.learning_rate=5e-4"]
     rows = []
     for name, settings, seed in LOSSES:
-        if not args.only or args.only in name:
-            if "perceptual.network=probe" in settings:
-                settings = [*settings, f"perceptual.path={probe}"]
-            begun = [f"model.init_from={base}", "optimizer.groups.encoder.frozen=true", "optimizer.groups.quantizer.frozen=true",
-                     "optimizer.learning_rate=5e-4", *settings]
-            rows.append(row(args, name, PHOTOS, begun, seed, args.minutes or 3, "loss-"))
-    return rows
+        own = [f"perceptual.path={probe}"] if "perceptual.network=probe" in settings else []
+        rows.append(Row(name, PHOTOS, [*begun, *settings, *own], seed, "loss-"))
+    return trained(args, rows, 3)
 
 
 def longer(args):
     name, config, settings = NETWORKS[2]
-    return [row(args, f"{name}, longer", config, settings, 0, args.minutes or 15)]
+    return trained(args, [Row(f"{name}, longer", config, settings, 0)], 15)
 
 
-def slug(name, seed, prefix=""):
+class Row(typing.NamedTuple):
+    """What a row of the table is of."""
+    name: str
+    config: str
+    settings: list
+    seed: int
+    prefix: str = ""
+
+    def slug(self):
+        return self.prefix + slug(self.name, self.seed)
+
+    def set(self):
+        return [*self.settings, f"seed={self.seed}"]
+
+
+def slug(name, seed):
     words = "".join(letter if letter.isalnum() else " " for letter in name).split()
-    return prefix + "-".join([*words, str(seed)])
+    return "-".join([*words, str(seed)])
 
 
-def row(args, name, config, settings, seed, minutes, prefix=""):
-    """Trains for the minutes, with a resume half way; the row of a table. The last picture goes to the folder."""
-    settings = [*settings, f"seed={seed}"]
+def trained(args, rows, minutes):
+    """The rows of the table, each trained for the minutes; first all are timed."""
+    rows = [row for row in rows if not args.only or args.only in row.name]
+    times = [step_ms(args, row) for row in rows]
+    return [train_row(args, row, ms, args.minutes or minutes) for row, ms in zip(rows, times)]
+
+
+def step_ms(args, row):
     with tempfile.TemporaryDirectory() as folder:
-        tried = metrics(train(args, config, pathlib.Path(folder) / "run", [*settings, *ALONE, "train.steps=24"]))
-        batch_ms = min(step["step_ms"] for step in tried)
-        parameters = count_parameters(args, pathlib.Path(folder) / "run")
-    steps = max(20, int(minutes * 60e3 / batch_ms) // 10 * 10)
-    run = args.runs / slug(name, seed, prefix)
+        tried = metrics(train(args, row.config, pathlib.Path(folder) / "run", [*row.set(), *ALONE, "train.steps=24"]))
+        return min(step["step_ms"] for step in tried)
+
+
+def train_row(args, row, ms, minutes):
+    """Trains for the minutes, with a resume half way; the row of a table. The last picture goes to the folder."""
+    settings = row.set()
+    steps = max(20, int(minutes * 60e3 / ms) // 10 * 10)
+    run = args.runs / row.slug()
     shutil.rmtree(run, ignore_errors=True)
     settings += [f"train.steps={steps}", f"eval.every={steps}", f"metrics.images_every={steps}", f"checkpoint.every={steps}",
                  f"schedule.warmup_steps={max(1, steps // 20)}"]
     if any(setting.startswith("loss.adversarial") for setting in settings):
         settings += [f"adversarial.start={steps // 8}", f"adversarial.warmup_steps={steps // 8}"]
-    train(args, config, run, [*settings, f"train.stop_at={steps // 2}"], stopped=True)
-    train(args, config, run, settings)
+    train(args, row.config, run, [*settings, f"train.stop_at={steps // 2}"], stopped=True)
+    train(args, row.config, run, settings)
     figures = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()][-1]
-    spent = sum(step["step_ms"] * 10 for step in metrics(run)) / 60e3
     pictures = sorted((run / "reconstructions").glob("*.png"))
-    shutil.copy(pictures[-1], args.out / f"{slug(name, seed, prefix)}.png")
+    shutil.copy(pictures[-1], args.out / f"{row.slug()}.png")
     batch = metrics(run)[-1]["samples_seen"] // steps
-    cells = [name, str(seed), f"{parameters:,}", f"{steps} of {batch}", f"{spent:.1f}",
+    cells = [row.name, str(row.seed), f"{count_parameters(args, run):,}", f"{steps} of {batch}", f"{steps * ms / 60e3:.1f}",
              *(form.format(figures[key]) for _, key, form in FIGURES)]
     told = "| " + " | ".join(cells) + " |"
     print(told, file=sys.stderr, flush=True)
