@@ -63,6 +63,15 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// Of one forward pass by `f`, of a network that is no chain and is not recomputed.
+    pub(crate) fn of(f: impl FnOnce()) -> Self {
+        let ((), meter) = measure(f);
+        let activations = meter.kept.numel();
+        Self { flops: 2 * meter.multiply_adds, activations, recomputed: activations }
+    }
+}
+
 /// Numbers kept for the backward pass within each block of a chain, its input among them, for one forward pass of `input`.
 pub(crate) fn kept_within(chain: &Chain, parameters: &Parameters, input: &Tensor) -> Vec<u64> {
     let mut within = Vec::with_capacity(chain.blocks.len());

@@ -52,6 +52,8 @@ pub enum Stage {
     Head,
     /// What judges outputs beside inputs, to be trained against the decoder; always seen in the master kind.
     Critic,
+    /// A model of codes.
+    Prior,
 }
 
 /// Handle of a parameter, given out when it is declared.

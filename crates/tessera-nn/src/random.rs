@@ -26,6 +26,22 @@ pub enum Purpose {
     Dropout = 5,
     /// Weights of a network whose features are compared; the id is the stage.
     Features = 6,
+    /// Which samples' classes a prior does not see in a step; the id is the sample's, as in all below.
+    HiddenClass = 10,
+    /// Which tokens of a prior's input are replaced in a step, and by which.
+    InputNoise = 11,
+    /// What a prior drops of its activations in a step.
+    Activations = 12,
+    /// What part of a sample a masked prior does not see in a step.
+    MaskRatio = 13,
+    /// Which tokens these are.
+    MaskPlaces = 14,
+    /// How many and which tokens are hidden in an evaluation.
+    MaskedTokens = 15,
+    /// Codes drawn of a prior; the step is the token's place, plus the number of tokens times the pass of a masked one.
+    PriorSample = 16,
+    /// Which codes a pass of a masked prior keeps; the step is as above.
+    PriorChoice = 17,
 }
 
 /// A sequence of draws.
@@ -64,6 +80,11 @@ impl Draws {
     /// A number in [0, 1), with 53 random bits.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Random bytes.
+    pub fn bytes(&mut self, out: &mut [u8]) {
+        self.0.fill_bytes(out);
     }
 
     /// `len` numbers in [-bound, bound).

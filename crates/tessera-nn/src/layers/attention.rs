@@ -89,14 +89,17 @@ impl Attention {
                 meter.keep(&key);
             }
         });
-        let (allowed, is_causal) = match mask {
-            Mask::All => (None, false),
-            Mask::Causal => (None, true),
-            Mask::Allowed(allowed) => (Some(allowed), false),
-        };
-        let heads = Tensor::scaled_dot_product_attention(
-            &query, &key, &value, allowed, 0.0, is_causal, None, false,
-        );
+        let heads = attend([&query, &key, &value], mask);
         self.out_proj.forward(parameters, &heads.transpose(1, 2).flatten(2, 3))
     }
+}
+
+/// Sums of values by the softmax of scores, `[N, heads, L, d]`, of queries, keys and values of such shapes.
+pub(crate) fn attend([query, key, value]: [&Tensor; 3], mask: Mask<'_>) -> Tensor {
+    let (allowed, is_causal) = match mask {
+        Mask::All => (None, false),
+        Mask::Causal => (None, true),
+        Mask::Allowed(allowed) => (Some(allowed), false),
+    };
+    Tensor::scaled_dot_product_attention(query, key, value, allowed, 0.0, is_causal, None, false)
 }

@@ -29,22 +29,47 @@ impl Rotary {
     pub fn new(axes: &[i64], head_dim: i64, kind: Kind, device: Device) -> Self {
         let pairs = head_dim / 2 / axes.len() as i64;
         assert!(head_dim % 2 == 0 && pairs > 0, "{head_dim} channels on {} axes", axes.len());
-        let double = (Kind::Double, Device::Cpu);
-        let frequencies_j = (Tensor::arange(pairs, double) * (-BASE.ln() / pairs as f64)).exp();
-        let mut parts = Vec::new();
-        for (axis, &size) in axes.iter().enumerate() {
-            let angles = Tensor::arange(size, double).outer(&frequencies_j);
+        let along = |axis: usize| {
             let mut shape = vec![1; axes.len()];
-            shape[axis] = size;
-            shape.push(pairs);
-            let whole = [axes, &[pairs]].concat();
-            parts.push(angles.view(shape.as_slice()).expand(whole, false).reshape([-1, pairs]));
+            shape[axis] = axes[axis];
+            let places = Tensor::arange(axes[axis], (Kind::Double, Device::Cpu));
+            places.view(shape.as_slice()).expand(axes, false).reshape([-1])
+        };
+        let coordinates_la = Tensor::stack(&(0..axes.len()).map(along).collect::<Vec<_>>(), 1);
+        Self::at(&coordinates_la, &vec![pairs; axes.len()], head_dim, kind, device)
+    }
+
+    /// For positions with these coordinates, `[L, axes]` float64 on the CPU, and so many pairs of channels for each
+    /// axis; angles are computed in float64.
+    ///
+    /// # Panics
+    ///
+    /// If these are more pairs than `head_dim` channels have.
+    pub fn at(
+        coordinates_la: &Tensor,
+        pairs: &[i64],
+        head_dim: i64,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let left_over = head_dim / 2 - pairs.iter().sum::<i64>();
+        assert!(left_over >= 0, "{pairs:?} pairs of {head_dim} channels");
+        let double = (Kind::Double, Device::Cpu);
+        let mut parts = Vec::new();
+        for (axis, &pairs) in pairs.iter().enumerate() {
+            let frequencies_j = (Tensor::arange(pairs, double) * (-BASE.ln() / pairs as f64)).exp();
+            parts.push(coordinates_la.select(1, axis as i64).outer(&frequencies_j));
         }
-        let left_over = head_dim / 2 - pairs * axes.len() as i64;
-        parts.push(Tensor::zeros([axes.iter().product(), left_over], double));
+        parts.push(Tensor::zeros([coordinates_la.size()[0], left_over], double));
         let angles = Tensor::cat(&parts, 1);
         let to = |tensor: Tensor| tensor.to_kind(kind).to(device);
         Self { cos: to(angles.cos()), sin: to(angles.sin()) }
+    }
+
+    /// The turns of `len` positions from `start` on.
+    pub fn narrow(&self, start: i64, len: i64) -> Self {
+        let part = |table: &Tensor| table.narrow(0, start, len);
+        Self { cos: part(&self.cos), sin: part(&self.sin) }
     }
 
     /// Turns `[.., L, d]`, of the kind of the table.

@@ -21,6 +21,8 @@ pub struct GroupsConfig {
     pub head: GroupConfig,
     /// The critic of an autoencoder.
     pub critic: GroupConfig,
+    /// A model of codes.
+    pub prior: GroupConfig,
 }
 
 /// Settings of one group.
@@ -73,8 +75,8 @@ impl Decays {
 }
 
 /// All stages that can be groups.
-pub(crate) const ALL: [Stage; 5] =
-    [Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head, Stage::Critic];
+pub(crate) const ALL: [Stage; 6] =
+    [Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head, Stage::Critic, Stage::Prior];
 
 /// The name of a group, and of the part of a model.
 pub(crate) fn name(stage: Stage) -> &'static str {
@@ -84,6 +86,7 @@ pub(crate) fn name(stage: Stage) -> &'static str {
         Stage::Decoder => "decoder",
         Stage::Head => "head",
         Stage::Critic => "critic",
+        Stage::Prior => "prior",
     }
 }
 
@@ -95,6 +98,7 @@ pub(crate) fn rate_name(stage: Stage) -> &'static str {
         Stage::Decoder => "learning_rate_decoder",
         Stage::Head => "learning_rate_head",
         Stage::Critic => "learning_rate_critic",
+        Stage::Prior => "learning_rate_prior",
     }
 }
 
@@ -114,6 +118,7 @@ impl GroupsConfig {
             Stage::Decoder => &self.decoder,
             Stage::Head => &self.head,
             Stage::Critic => &self.critic,
+            Stage::Prior => &self.prior,
         }
     }
 
