@@ -304,3 +304,54 @@ fn classes_are_counted_and_told_beside_the_pictures() {
     assert_eq!(told, seen, "{stdout}");
     assert_eq!(classes.lines().count(), 2);
 }
+
+/// A token set is described and checked by the commands of any data set; damage ends a run with 6, and
+/// a network of pictures refuses tokens.
+#[test]
+fn a_token_set_is_described_checked_and_refused_where_pictures_are_needed() {
+    let folder = TempDir::new().unwrap();
+    let set = folder.path().join("tokens");
+    fs::create_dir(&set).unwrap();
+    for entry in fs::read_dir(root().join("crates/tessera-data/tests/fixtures/tokens-1")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), set.join(entry.file_name())).unwrap();
+    }
+    let (code, stdout, stderr) = run(tessera().args(["data", "inspect"]).arg(&set));
+    assert_eq!(code, Some(0), "{stderr}");
+    for line in [
+        "  tokens       8 a sample, on 2 levels\n",
+        "  level 1      2 x 2 of 300 codes\n",
+        "  variants     2: plain, flip\n",
+        "  train        11 samples in 2 shards, ",
+        "10 with labels of 3 classes\n",
+        "  baselines    uniform 5.6245, unigram ",
+    ] {
+        assert!(stdout.contains(line), "{line} is not in {stdout}");
+    }
+    let (code, stdout, stderr) = run(tessera().args(["data", "inspect", "--json"]).arg(&set));
+    assert_eq!(code, Some(0), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(summary["levels"][1]["num_codes"], 300);
+    let verify = || run(tessera().args(["data", "verify"]).arg(&set));
+    let (code, stdout, stderr) = verify();
+    assert_eq!(
+        (code, stdout.starts_with("whole: 16 samples in 3 shards")),
+        (Some(0), true),
+        "{stderr}"
+    );
+
+    let path = format!("data.path={}", set.display());
+    let settings = ["data.kind=tokens", &path, "train.steps=2"];
+    let run_dir = folder.path().join("run");
+    let (code, _, stderr) = run(&mut train(2, &run_dir, &settings));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(errors(&stderr)[0].contains("these data are tokens"), "{stderr}");
+    let shard = set.join("train-00001.safetensors");
+    let whole = fs::read(&shard).unwrap();
+    fs::write(&shard, &whole[..whole.len() - 1]).unwrap();
+    let (code, _, stderr) = run(&mut train(2, &run_dir, &settings));
+    assert_eq!(code, Some(6), "{stderr}");
+    assert!(errors(&stderr)[0].contains("train-00001.safetensors is cut short"), "{stderr}");
+    let (code, stdout, _) = verify();
+    assert_eq!((code, stdout.contains("is cut short")), (Some(6), true), "{stdout}");
+}

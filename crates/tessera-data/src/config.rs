@@ -108,6 +108,8 @@ pub enum DataKind {
     Cifar,
     /// Arrays of pictures saved by NumPy: a file, or a folder with `train.npy` and `test.npy`.
     Npy,
+    /// Codes of a trained tokeniser, written by `tessera encode`: the folder that holds `manifest.json`.
+    Tokens,
     /// Several data sets, each with a weight: `mixture` lists them.
     Mixture,
     /// Drawn shapes, a pure function of seed, split and sample.
@@ -258,6 +260,11 @@ impl DataConfig {
             let problem = "is for kinds folder, webdataset and npy: leave it out".to_owned();
             return Err(DataError::Config { key: "split", problem });
         }
+        let has_files = matches!(self.kind, DataKind::Folder | DataKind::Webdataset);
+        if has_files && self.modality == Modality::Tokens {
+            let problem = "is tokens, which are no files: set data.kind to \"tokens\"".to_owned();
+            return Err(DataError::Config { key: "modality", problem });
+        }
         if self.folds == 1 {
             let problem = "must be 0, or 2 or more, not 1".to_owned();
             return Err(DataError::Config { key: "folds", problem });
@@ -278,6 +285,7 @@ impl DataConfig {
             DataKind::Synthetic => return self.synthetic.validate(),
             DataKind::Mixture => return self.validate_mixture(),
             DataKind::Packed => "a folder written by `tessera data pack`",
+            DataKind::Tokens => "a folder written by `tessera encode`",
             DataKind::Folder => "a folder of published files",
             DataKind::Webdataset => "a folder of tar archives",
             DataKind::Idx => "a folder with train-images-idx3-ubyte",
@@ -288,10 +296,11 @@ impl DataConfig {
             let problem = format!("is empty: set it to {what}");
             return Err(DataError::Config { key: "path", problem });
         }
-        let reads_remote = matches!(self.kind, DataKind::Packed | DataKind::Webdataset);
+        let reads_remote =
+            matches!(self.kind, DataKind::Packed | DataKind::Tokens | DataKind::Webdataset);
         if store::is_remote(&self.path) && !reads_remote {
             let problem = format!(
-                "is remote, which kinds packed and webdataset read; fetch it to read {what}"
+                "is remote, which kinds packed, tokens and webdataset read; fetch it to read {what}"
             );
             return Err(DataError::Config { key: "path", problem });
         }

@@ -16,6 +16,7 @@ pub(crate) enum Purpose {
     Top,
     Flip,
     Start,
+    Variant,
 }
 
 impl Draw {
@@ -36,6 +37,18 @@ impl Draw {
                 ((random * (u128::from(most) + 1)) >> 64) as u64
             }
             None => most / 2,
+        }
+    }
+
+    /// Uniform in `0..num`; the first where nothing is drawn.
+    ///
+    /// # Panics
+    ///
+    /// If `num` is 0.
+    pub(crate) fn one_of(self, purpose: Purpose, num: u64) -> u64 {
+        match self.0 {
+            Some(_) => self.up_to(purpose, num - 1),
+            None => 0,
         }
     }
 

@@ -80,6 +80,31 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is no token set in this folder.
+    #[error("no token set at {}: make one with `tessera encode`", .path.display())]
+    NoTokens {
+        /// The folder that was asked for.
+        path: PathBuf,
+    },
+    /// The manifest of a token set is not one that this program can use, or codes do not fit it.
+    #[error("{} {problem}: encode the data again", .path.display())]
+    Tokens {
+        /// The manifest, or the shard that was to be written.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of a token set that is not as it was written.
+    #[error(
+        "{} {problem}: run `tessera data verify` on its folder, then copy it or encode the data again",
+        .path.display()
+    )]
+    DamagedTokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An IDX file that is not what its name promises.
     #[error("{} {problem}", .path.display())]
     Idx {
@@ -162,8 +187,8 @@ pub enum DataError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The output folder of a pack cannot be used.
-    #[error("cannot pack into {}: {problem}", .path.display())]
+    /// The folder that a data set should be written to cannot be used.
+    #[error("cannot make a data set in {}: {problem}", .path.display())]
     Output {
         /// The folder.
         path: PathBuf,
@@ -258,8 +283,11 @@ impl DataError {
     pub fn kind(&self) -> DataErrorKind {
         match self {
             Self::Part { source, .. } => source.kind(),
-            Self::CorruptSample { .. } | Self::CorruptFile { .. } => DataErrorKind::Corrupt,
-            Self::NothingReadable { .. } | Self::NoLabel { .. } => DataErrorKind::Corrupt,
+            Self::CorruptSample { .. }
+            | Self::CorruptFile { .. }
+            | Self::DamagedTokens { .. }
+            | Self::NothingReadable { .. }
+            | Self::NoLabel { .. } => DataErrorKind::Corrupt,
             Self::ReadSample { .. } | Self::Memory { .. } | Self::Thread { .. } => {
                 DataErrorKind::Io
             }

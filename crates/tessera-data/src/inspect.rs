@@ -38,7 +38,7 @@ pub struct DatasetSummary {
     pub splits: BTreeMap<String, SplitSummary>,
 }
 
-fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 

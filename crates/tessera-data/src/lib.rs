@@ -13,9 +13,11 @@
 mod batch;
 mod config;
 mod decode;
+mod described;
 mod draw;
 mod error;
 mod file;
+mod header;
 mod inspect;
 mod loader;
 mod manifest;
@@ -28,6 +30,8 @@ mod shape;
 mod shard;
 mod sources;
 mod store;
+mod target;
+pub mod tokens;
 mod verify;
 
 pub use batch::{Batch, BatchPlan, eval_plan, train_plan};

@@ -27,6 +27,9 @@ pub const FORMAT_VERSION: u32 = 3;
 /// Value of `format` in every manifest.
 const FORMAT: &str = "tessera-dataset";
 
+/// The same of a token set, whose manifest is another one (`tokens/manifest.rs`).
+pub(crate) const TOKENS_FORMAT: &str = "tessera-tokens";
+
 /// What a packed data set consists of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -117,11 +120,11 @@ pub enum Compression {
     Zstd,
 }
 
-/// What is read before anything else, so that a newer format is named as such.
+/// What is read of a manifest before anything else, so that a newer format is named as such.
 #[derive(Deserialize)]
-struct Head {
-    format: String,
-    version: u32,
+pub(crate) struct Head {
+    pub(crate) format: String,
+    pub(crate) version: u32,
 }
 
 impl Manifest {
@@ -182,6 +185,11 @@ impl Manifest {
     /// Checks all that needs no other file; the error completes "manifest.json ...".
     fn check(&self) -> Result<(), String> {
         self.shape.check()?;
+        if self.shape.modality == Modality::Tokens {
+            return Err(
+                "says that samples are tokens, which packed data sets do not hold".to_owned()
+            );
+        }
         if let (named @ 1.., Some(counted)) = (self.classes.len(), self.num_classes)
             && named as u64 != counted
         {
@@ -189,28 +197,45 @@ impl Manifest {
         }
         let mut files = BTreeSet::new();
         for (name, split) in &self.splits {
-            let mut total = 0u64;
-            for shard in &split.shards {
-                if !is_plain_name(&shard.file) {
-                    return Err(format!("names a shard outside its folder: {:?}", shard.file));
-                }
-                if !files.insert(&shard.file) {
-                    return Err(format!("names shard {:?} twice", shard.file));
-                }
-                if shard.num_samples == 0 {
-                    return Err(format!("says that shard {:?} is empty", shard.file));
-                }
-                total = total.saturating_add(shard.num_samples);
-            }
-            if total != split.num_samples {
-                let promised = split.num_samples;
-                return Err(format!(
-                    "promises {promised} samples in split {name:?}, but its shards hold {total}"
-                ));
-            }
+            check_shards(name, split.num_samples, &split.shards, &mut files)?;
         }
         Ok(())
     }
+}
+
+/// Checks the shards of a split, among `files` that were named before; the error completes
+/// "manifest.json ...".
+pub(crate) fn check_shards<'a>(
+    split: &str,
+    num_samples: u64,
+    shards: &'a [ShardEntry],
+    files: &mut BTreeSet<&'a str>,
+) -> Result<(), String> {
+    let mut total = 0u64;
+    for shard in shards {
+        check_file(&shard.file, files)?;
+        if shard.num_samples == 0 {
+            return Err(format!("says that shard {:?} is empty", shard.file));
+        }
+        total = total.saturating_add(shard.num_samples);
+    }
+    if total != num_samples {
+        return Err(format!(
+            "promises {num_samples} samples in split {split:?}, but its shards hold {total}"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the name of a file, which no other of the folder has.
+pub(crate) fn check_file<'a>(file: &'a str, files: &mut BTreeSet<&'a str>) -> Result<(), String> {
+    if !is_plain_name(file) {
+        return Err(format!("names a shard outside its folder: {file:?}"));
+    }
+    if !files.insert(file) {
+        return Err(format!("names shard {file:?} twice"));
+    }
+    Ok(())
 }
 
 impl SplitEntry {
@@ -234,9 +259,18 @@ pub(crate) fn read_from(store: &Store, folder: &Path) -> Result<(Manifest, Strin
         }
         _ => DataError::Read { path: path.clone(), source },
     })?;
+    if is_of_tokens(&text) {
+        let problem = "is packed, and data.path a token set: set it to \"tokens\"".to_owned();
+        return Err(DataError::Config { key: "kind", problem });
+    }
     let manifest = parse(&text)
         .map_err(|problem| DataError::Manifest { path, problem: one_line(&problem) })?;
     Ok((manifest, file::sha256_of(&text)))
+}
+
+/// Whether a manifest is that of a token set, of whatever version.
+pub(crate) fn is_of_tokens(text: &[u8]) -> bool {
+    serde_json::from_slice::<Head>(text).is_ok_and(|head| head.format == TOKENS_FORMAT)
 }
 
 /// Path of a shard; its name was checked when the manifest was read.

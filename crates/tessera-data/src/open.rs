@@ -18,6 +18,7 @@ use crate::sources::synthetic::SyntheticSource;
 use crate::sources::webdataset::TarFiles;
 use crate::sources::{arrays, webdataset};
 use crate::store::RemoteConfig;
+use crate::tokens::TokenSource;
 
 /// Opens the split `split` (`"train"` or `"test"`) of what `config` names, and checks it as
 /// far as [`DataConfig::verify`] says.
@@ -41,6 +42,7 @@ fn open_split(config: &DataConfig, split: &str) -> Result<Arc<dyn Source>, DataE
     let path = &config.path;
     Ok(match config.kind {
         DataKind::Packed => Arc::new(PackedSource::open(config, split)?),
+        DataKind::Tokens => Arc::new(TokenSource::open(config, split)?),
         DataKind::Synthetic => Arc::new(SyntheticSource::new(&config.synthetic, split)?),
         DataKind::Mixture => {
             let mut parts = config.mixture.clone();

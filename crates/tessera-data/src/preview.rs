@@ -55,6 +55,10 @@ pub fn preview(
     let columns = match shape.modality {
         Modality::Image => (ids.len() as f64).sqrt().ceil() as u32,
         Modality::Audio | Modality::Video => (ids.len() as u32).div_ceil(16),
+        Modality::Tokens => {
+            let problem = "is of tokens, which are no pictures: draw the data that was encoded";
+            return Err(DataError::Config { key: "kind", problem: problem.to_owned() });
+        }
     }
     .max(1);
     let rows = (ids.len() as u32).div_ceil(columns);
@@ -99,7 +103,7 @@ fn named(label: i64, names: &[String]) -> String {
 fn size(shape: SampleShape) -> (u32, u32) {
     match shape.modality {
         Modality::Image => (shape.width, shape.height),
-        Modality::Audio => WAVE,
+        Modality::Audio | Modality::Tokens => WAVE,
         Modality::Video => {
             let frames = shape.frames.min(MAX_FRAMES);
             (frames * shape.width + (frames - 1), shape.height)
@@ -109,7 +113,7 @@ fn size(shape: SampleShape) -> (u32, u32) {
 
 fn draw(shape: SampleShape, sample: &[u8], put: &mut dyn FnMut(u32, u32, Rgb<u8>)) {
     match shape.modality {
-        Modality::Audio => wave(shape, sample, put),
+        Modality::Audio | Modality::Tokens => wave(shape, sample, put),
         Modality::Image | Modality::Video => {
             let frames = shape.frames.min(MAX_FRAMES);
             let frame_bytes = shape.num_bytes() / shape.frames as usize;

@@ -1,6 +1,6 @@
 //! Samples by number: what every source promises to whoever reads from it.
 //!
-//! Every sample of a source has the same shape and is bytes, height by width by channels.
+//! Every sample of a source has the same shape and is bytes: of pictures height by width by channels.
 //! Scaling to floats is the training program's work.
 
 use crate::config::{Shuffle, Shuffling};
@@ -8,6 +8,8 @@ use crate::draw::Draw;
 use crate::error::DataError;
 use crate::sampler::Sampler;
 use crate::shape::SampleShape;
+use crate::tokens::histograms::Histograms;
+use crate::tokens::manifest::TokenInfo;
 
 /// Samples by number. Reading is by shared reference: any number of threads may do it.
 pub trait Source: Send + Sync {
@@ -96,6 +98,33 @@ pub trait Source: Send + Sync {
             Shuffle::Global => Sampler::new(seed, self.num_samples()),
             Shuffle::TwoLevel => Sampler::two_level(seed, &self.shard_starts(), shards, block),
         }
+    }
+
+    /// What the codes of its samples are, if they are tokens.
+    fn tokens(&self) -> Option<&TokenInfo> {
+        None
+    }
+
+    /// How often each code came, each sample counted once as an evaluation reads it; none if its
+    /// samples are no tokens. Reads every sample where nothing says it before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`]; [`DataError::DamagedTokens`] if the counts themselves are damaged.
+    fn histograms(&self) -> Result<Option<Histograms>, DataError> {
+        let Some(TokenInfo { levels, .. }) = self.tokens() else { return Ok(None) };
+        let num_classes = match self.num_classes() {
+            // Of a mixture whose parts disagree.
+            Err(DataError::Config { .. }) => None,
+            num_classes => num_classes?,
+        };
+        let mut histograms = Histograms::new(levels, num_classes);
+        let mut sample = vec![0; self.shape().num_bytes()];
+        for id in 0..self.num_samples() {
+            self.read(id, Draw::NONE, &mut sample)?;
+            histograms.add(levels, &sample, self.label(id)?);
+        }
+        Ok(Some(histograms))
     }
 
     /// Names of files that were left out when it was opened, since they are damaged.

@@ -19,6 +19,8 @@ pub enum Modality {
     Audio,
     /// A film: mp4, m4v, webm, mkv, mov, avi, animated gif, or a folder of pictures.
     Video,
+    /// Codes of a trained tokeniser: no files, but what `kind = "tokens"` reads.
+    Tokens,
 }
 
 impl Modality {
@@ -28,6 +30,7 @@ impl Modality {
             Self::Image => "jpg, png, webp, bmp, gif, tiff or pnm",
             Self::Audio => "wav, flac, ogg, mp3, opus, m4a, aiff, caf, au, w64 or sph",
             Self::Video => "mp4, m4v, webm, mkv, mov, avi or gif",
+            Self::Tokens => "none",
         }
     }
 
@@ -43,26 +46,29 @@ impl Modality {
                 "aif", "aiff", "aifc", "caf", "au", "sph",
             ],
             Self::Video => &["mp4", "m4v", "webm", "mkv", "mov", "avi", "gif"],
+            Self::Tokens => &[],
         }
     }
 }
 
 /// Shape of a sample. Its elements lie in the order frames, height, width, channels: unsigned
-/// bytes of pictures and video, signed 16-bit integers (little endian) of audio.
+/// bytes of pictures and video, signed 16-bit integers (little endian) of audio, unsigned 32-bit
+/// integers (little endian) of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleShape {
     /// What the sample is of.
     #[serde(default, skip_serializing_if = "is_image")]
     pub modality: Modality,
-    /// Pictures of a video, or instants of an audio sample; 1 for a picture.
+    /// Pictures of a video, instants of an audio sample, or codes of all levels of tokens; 1 for a
+    /// picture.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub frames: u32,
-    /// Channels of color or of audio.
+    /// Channels of color or of audio; 1 for tokens.
     pub channels: u32,
-    /// Height in pixels; 1 for audio.
+    /// Height in pixels; 1 for audio and tokens.
     pub height: u32,
-    /// Width in pixels; 1 for audio.
+    /// Width in pixels; 1 for audio and tokens.
     pub width: u32,
     /// Instants a second of audio; 0 for others.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -106,6 +112,7 @@ impl fmt::Display for SampleShape {
                 formatter,
                 "{frames} x {height} x {width} x {channels} (frames, height, width, channels), bytes"
             ),
+            Modality::Tokens => write!(formatter, "{frames} codes, 32-bit integers"),
         }
     }
 }
@@ -126,6 +133,12 @@ impl SampleShape {
         Self { modality: Modality::Video, frames, channels, height, width, sample_rate: 0 }
     }
 
+    /// Codes of a picture, a window or a clip: of all levels together, one after another.
+    pub fn tokens(num_tokens: u32) -> Self {
+        let (modality, frames) = (Modality::Tokens, num_tokens);
+        Self { modality, frames, channels: 1, height: 1, width: 1, sample_rate: 0 }
+    }
+
     /// Bytes of one sample.
     pub fn num_bytes(&self) -> usize {
         let axes = [self.frames, self.height, self.width, self.channels];
@@ -137,6 +150,7 @@ impl SampleShape {
         match self.modality {
             Modality::Image | Modality::Video => 1,
             Modality::Audio => 2,
+            Modality::Tokens => 4,
         }
     }
 

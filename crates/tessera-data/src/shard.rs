@@ -10,28 +10,24 @@
 //! is used. It does not protect against a person; the SHA-256 in the manifest does.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 
 use crate::error::{DataError, one_line};
 use crate::file;
+use crate::header::{self, Entry};
 use crate::manifest::{Compression, Manifest, ShardEntry};
 use crate::shape::Modality;
 use crate::shape::SampleShape;
 use crate::store::{Blob, Sequential};
 
-/// Value of the metadata key `format`. One key, since safetensors writes several in the
-/// order of a hash map, and equal shards must have equal bytes.
+/// Value of the metadata key `format`.
 const FORMAT: &str = "tessera-shard-1";
 /// The same where each sample is compressed.
 const FORMAT_ZSTD: &str = "tessera-shard-zstd-1";
-
-/// Longest header that is believed; ours has a few hundred bytes.
-const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// Samples of one shard before it is written.
 #[derive(Default)]
@@ -95,16 +91,12 @@ impl ShardContent {
         if self.has_labels() { &self.labels } else { &[] }
     }
 
-    /// The safetensors header, padded with spaces to eight bytes as the format's own writer
-    /// does.
+    /// The length of the safetensors header, and the header.
     fn header(&self, shape: SampleShape) -> Vec<u8> {
         let n = self.num_samples as usize;
         let mut tensors = Vec::new();
-        let mut offset = 0;
         let mut add = |name: &str, dtype, shape: Vec<usize>, bytes: usize| {
-            let data_offsets = (offset, offset + bytes);
-            offset += bytes;
-            tensors.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets }));
+            tensors.push(Entry { name: name.to_owned(), dtype, shape, bytes });
         };
         if self.has_labels() {
             add("labels", Dtype::I64, vec![n], self.labels.len());
@@ -121,12 +113,7 @@ impl ShardContent {
             false => ("compressed", Dtype::U8, vec![self.samples.len()]),
         };
         add(name, dtype, samples, self.samples.len());
-        let format = if self.ends.is_empty() { FORMAT } else { FORMAT_ZSTD };
-        let metadata = HashMap::from([("format".to_owned(), format.to_owned())]);
-        let metadata = Metadata::new(Some(metadata), tensors).expect("the offsets follow on");
-        let mut text = serde_json::to_vec(&metadata).expect("a header is plain data");
-        text.resize(text.len().next_multiple_of(8), b' ');
-        text
+        header::write(if self.ends.is_empty() { FORMAT } else { FORMAT_ZSTD }, tensors)
     }
 }
 
@@ -138,9 +125,8 @@ pub(crate) fn write(
     content: &ShardContent,
 ) -> Result<ShardEntry, DataError> {
     let header = content.header(shape);
-    let length = (header.len() as u64).to_le_bytes();
     let ShardContent { groups, ends, crcs, samples, .. } = content;
-    let pieces: [&[u8]; 7] = [&length, &header, content.labels(), groups, ends, crcs, samples];
+    let pieces: [&[u8]; 6] = [&header, content.labels(), groups, ends, crcs, samples];
     let written = file::write_synced(&folder.join(file), &pieces)?;
     Ok(ShardEntry {
         file: file.to_owned(),
@@ -200,7 +186,7 @@ impl Shard {
             return Err(wrong(format!("has {found} bytes, expected {expected}")));
         }
         let format = if compression.is_some() { FORMAT_ZSTD } else { FORMAT };
-        let (data_at, metadata) = read_header(&blob, found, format).map_err(wrong)?;
+        let (data_at, metadata) = header::read(&blob, format).map_err(wrong)?;
         let num_samples = usize::try_from(entry.num_samples)
             .map_err(|_| wrong("holds more samples than memory".to_owned()))?;
         let bytes_of = |info: &TensorInfo| -> Result<Vec<u8>, DataError> {
@@ -209,22 +195,24 @@ impl Shard {
             blob.read_exact_at(&mut bytes, data_at + start as u64).map_err(read_error)?;
             Ok(bytes)
         };
-        let crcs = tensor(&metadata, "crc32", Dtype::U32, &[num_samples]).map_err(wrong)?;
+        let crcs = header::tensor(&metadata, "crc32", Dtype::U32, &[num_samples]).map_err(wrong)?;
         let crcs = bytes_of(crcs)?;
         let crcs = crcs.as_chunks().0.iter().map(|quad| u32::from_le_bytes(*quad)).collect();
         let (samples_at, ends) = match compression {
             None => {
                 let expected = samples_shape(num_samples, shape);
-                let samples = tensor(&metadata, "samples", dtype_of(shape), &expected);
+                let samples = header::tensor(&metadata, "samples", dtype_of(shape), &expected);
                 (samples.map_err(wrong)?.data_offsets.0, Vec::new())
             }
             Some(Compression::Zstd) => {
-                let ends = tensor(&metadata, "ends", Dtype::U64, &[num_samples]).map_err(wrong)?;
+                let ends =
+                    header::tensor(&metadata, "ends", Dtype::U64, &[num_samples]).map_err(wrong)?;
                 let ends = bytes_of(ends)?;
                 let ends: Vec<u64> =
                     ends.as_chunks().0.iter().map(|eight| u64::from_le_bytes(*eight)).collect();
                 let last = ends.last().copied().unwrap_or(0) as usize;
-                let samples = tensor(&metadata, "compressed", Dtype::U8, &[last]).map_err(wrong)?;
+                let samples =
+                    header::tensor(&metadata, "compressed", Dtype::U8, &[last]).map_err(wrong)?;
                 if !ends.is_sorted() {
                     return Err(wrong("has samples that end before they begin".to_owned()));
                 }
@@ -236,7 +224,7 @@ impl Shard {
             if metadata.info(name).is_none() {
                 return Ok(None);
             }
-            let info = tensor(&metadata, name, dtype, &[num_samples]).map_err(wrong)?;
+            let info = header::tensor(&metadata, name, dtype, &[num_samples]).map_err(wrong)?;
             Ok(Some(data_at + info.data_offsets.0 as u64))
         };
         let columns = (column("labels", Dtype::I64)?, column("groups", Dtype::U64)?);
@@ -413,52 +401,12 @@ thread_local! {
         RefCell::new(zstd::bulk::Decompressor::new().expect("memory for a zstd context"));
 }
 
-/// Where the tensors start in the file, and what they are; the error completes "shard ...".
-fn read_header(file: &Blob, file_bytes: u64, expected: &str) -> Result<(u64, Metadata), String> {
-    let unreadable = |error: io::Error| format!("has an unreadable header ({error})");
-    let mut length = [0; 8];
-    file.read_exact_at(&mut length, 0).map_err(unreadable)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER_BYTES {
-        return Err(format!("claims a header of {length} bytes"));
-    }
-    let mut text = vec![0; length as usize];
-    file.read_exact_at(&mut text, 8).map_err(unreadable)?;
-    let metadata: Metadata = serde_json::from_slice(&text)
-        .map_err(|error| format!("has a header that is not safetensors ({error})"))?;
-    let format = metadata.metadata().as_ref().and_then(|keys| keys.get("format"));
-    if format.map(String::as_str) != Some(expected) {
-        return Err(format!("has format {format:?}, expected {expected:?}"));
-    }
-    let data_at = 8 + length;
-    if data_at.checked_add(metadata.data_len() as u64) != Some(file_bytes) {
-        return Err("has a header that does not match its length".to_owned());
-    }
-    Ok((data_at, metadata))
-}
-
-/// The tensor `name`, if it has this type and shape.
-fn tensor<'a>(
-    metadata: &'a Metadata,
-    name: &str,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Result<&'a TensorInfo, String> {
-    let info = metadata.info(name).ok_or_else(|| format!("has no tensor {name:?}"))?;
-    if info.dtype != dtype || info.shape != shape {
-        let (found_dtype, found) = (info.dtype, &info.shape);
-        return Err(format!(
-            "has tensor {name:?} of {found_dtype} {found:?}, the manifest says {dtype} {shape:?}"
-        ));
-    }
-    Ok(info)
-}
-
 /// Type of the tensor `samples`.
 fn dtype_of(shape: SampleShape) -> Dtype {
     match shape.modality {
         Modality::Image | Modality::Video => Dtype::U8,
         Modality::Audio => Dtype::I16,
+        Modality::Tokens => Dtype::U32,
     }
 }
 
@@ -468,7 +416,7 @@ fn samples_shape(num_samples: usize, shape: SampleShape) -> Vec<usize> {
         [shape.frames, shape.height, shape.width, shape.channels].map(|axis| axis as usize);
     match shape.modality {
         Modality::Image => vec![num_samples, height, width, channels],
-        Modality::Audio => vec![num_samples, frames, channels],
+        Modality::Audio | Modality::Tokens => vec![num_samples, frames, channels],
         Modality::Video => vec![num_samples, frames, height, width, channels],
     }
 }

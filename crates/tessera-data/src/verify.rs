@@ -11,6 +11,7 @@ use crate::manifest::{self, MANIFEST_FILE, Manifest, ShardEntry};
 use crate::shard::Shard;
 use crate::sources::webdataset::{self, CheckedArchive};
 use crate::store::{RemoteConfig, Store};
+use crate::tokens;
 
 /// Damaged samples named for each shard; the rest is counted.
 const MAX_SAMPLES_NAMED: usize = 10;
@@ -38,7 +39,7 @@ pub struct Problem {
 }
 
 /// Checks every byte of a data set: length, header, SHA-256 and every sample of every shard of a
-/// packed one; of tar archives, all members against the index that was kept, or that is made now.
+/// packed one and of a token set, of that also the histograms; of tar archives, all members against the index that was kept, or that is made now.
 /// `progress` is called, from many threads, with bytes read and bytes in all.
 ///
 /// # Errors
@@ -53,6 +54,9 @@ pub fn verify(
         && let Ok(checked) = webdataset::verify(path, &RemoteConfig::default(), progress)
     {
         return Ok(of_archives(checked));
+    }
+    if tokens::is_token_set(path) {
+        return tokens::verify::verify(path, progress);
     }
     let manifest = Manifest::read(path)?;
     let shards: Vec<_> = manifest.splits.values().flat_map(|split| &split.shards).collect();
@@ -84,7 +88,8 @@ fn of_archives(checked: Vec<CheckedArchive>) -> VerifyReport {
     }
 }
 
-fn problems(file: &Path, messages: Vec<String>) -> Vec<Problem> {
+/// What is wrong with one file.
+pub(crate) fn problems(file: &Path, messages: Vec<String>) -> Vec<Problem> {
     messages.into_iter().map(|message| Problem { file: file.to_owned(), message }).collect()
 }
 
@@ -100,10 +105,22 @@ fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<Stri
         messages.push(message_of(error));
     }
     let mut sample = vec![0; manifest.shape.num_bytes()];
-    let mut num_damaged = 0;
-    for index in 0..shard.num_samples() {
-        let checked = shard.read(index, &mut sample).and_then(|()| shard.label(index));
-        if let Err(error) = checked {
+    let mut check =
+        |index| shard.read(index, &mut sample).and_then(|()| shard.label(index)).map(|_| ());
+    messages.extend(damaged_samples(path, shard.num_samples(), &mut check));
+    messages
+}
+
+/// What `check` says of each sample of a shard: the first of those that are damaged, and how many more
+/// there are.
+pub(crate) fn damaged_samples(
+    path: &Path,
+    num_samples: u64,
+    check: &mut dyn FnMut(u64) -> Result<(), DataError>,
+) -> Vec<String> {
+    let (mut messages, mut num_damaged) = (Vec::new(), 0);
+    for index in 0..num_samples {
+        if let Err(error) = check(index) {
             num_damaged += 1;
             if num_damaged <= MAX_SAMPLES_NAMED {
                 messages.push(message_of(error));
@@ -118,9 +135,10 @@ fn check_shard(path: &Path, entry: &ShardEntry, manifest: &Manifest) -> Vec<Stri
 }
 
 /// The error without its advice to run the check that has just been run.
-fn message_of(error: DataError) -> String {
+pub(crate) fn message_of(error: DataError) -> String {
     match error {
         DataError::Shard { path, problem } => format!("shard {} {problem}", path.display()),
+        DataError::DamagedTokens { path, problem } => format!("{} {problem}", path.display()),
         DataError::CorruptSample { shard, sample, problem } => {
             format!("sample {sample} of shard {} {problem}", shard.display())
         }

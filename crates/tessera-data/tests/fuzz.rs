@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bolero::TypeGenerator;
 use tempfile::TempDir;
+use tessera_data::tokens::{TokenLevel, TokenPlan, TokenSetWriter, TokenShard, Tokenizer};
 use tessera_data::{
     DataConfig, DataKind, Draw, Modality, OnCorrupt, PackOptions, SyntheticConfig, VerifyMode,
     inspect, pack, source, verify,
@@ -140,6 +141,49 @@ fn png() -> Vec<u8> {
     let picture = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 3]));
     picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
     png.into_inner()
+}
+
+/// A token set of two levels, of samples of above.
+fn tokens() -> (TempDir, DataConfig) {
+    let (folder, data) = packed(None);
+    let level = |num_codes, axes: &[u32]| TokenLevel { num_codes, axes: axes.to_vec() };
+    let levels = vec![level(16, &[2, 2]), level(300, &[1, 1])];
+    let tokenizer = Tokenizer { hash: "a".to_owned(), levels };
+    let train = source::open(&data, "train").unwrap();
+    let splits = [("train", train)];
+    let plan = TokenPlan::new(&tokenizer, &["plain".to_owned()], &data, &splits, 8).unwrap();
+    let target = folder.path().join("tokens");
+    let writer = TokenSetWriter::begin(&target, &plan).unwrap();
+    let content = TokenShard {
+        codes: vec![(0..24).map(|at| at % 16).collect(), (0..6).map(|at| at * 50).collect()],
+        labels: vec![None; 6],
+        ids: (0..6).collect(),
+        skipped: vec![],
+    };
+    writer.write(&plan.shards()[0], &content).unwrap();
+    writer.finish().unwrap();
+    let config = of(DataKind::Tokens, &target);
+    (folder, config)
+}
+
+#[test]
+fn manifests_of_tokens() {
+    let (folder, config) = tokens();
+    target(&folder, "tokens/manifest.json", &config, &|folder| {
+        one_line(tessera_data::tokens::inspect(&folder.join("tokens")).err());
+        one_line(verify(&folder.join("tokens"), &|_, _| {}).err());
+    });
+}
+
+#[test]
+fn shards_and_histograms_of_tokens() {
+    let (folder, config) = tokens();
+    for file in ["tokens/train-00000.safetensors", "tokens/histograms-train.safetensors"] {
+        target(&folder, file, &config, &|folder| {
+            one_line(tessera_data::tokens::inspect(&folder.join("tokens")).err());
+            one_line(verify(&folder.join("tokens"), &|_, _| {}).err());
+        });
+    }
 }
 
 #[test]

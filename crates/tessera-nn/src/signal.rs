@@ -5,7 +5,7 @@
 //! | picture | `[N, C, H, W]` | uint8 `[N, H, W, C]` | [0, 1]: byte / 255 |
 //! | sound | `[N, C, T]` | int16 `[N, T, C]`, or its bytes | [-1, 1): number / 32768 |
 //! | film | `[N, C, T, H, W]` | uint8 `[N, T, H, W, C]` | [0, 1]: byte / 255 |
-//! | tokens | `[N, P, L]` | whole numbers `[N, P, L]` | int64 |
+//! | tokens | `[N, P, L]` | whole numbers `[N, P, L]`, or the bytes of int32 | int64 |
 //!
 //! Channels come first in the shape and last in memory, as the samples lie on disk: nothing is
 //! reordered on the way in. This module knows no files and no decoding, and resizes nothing.
@@ -111,8 +111,8 @@ impl Signal {
     }
 
     /// Raw samples as they lie in memory to the signal, of `kind` and on the same device. Sound is
-    /// int16 `[N, T, C]`, or uint8 `[N, ..]` with its bytes in the machine's order. Tokens are
-    /// int64 whatever `kind` is.
+    /// int16 `[N, T, C]`, or uint8 `[N, ..]` with its bytes in the machine's order. Tokens are whole
+    /// numbers, or uint8 with the bytes of int32; they become int64 whatever `kind` is.
     ///
     /// # Panics
     ///
@@ -136,9 +136,16 @@ impl Signal {
                 assert_eq!(words_ntc.size(), self.raw_shape(num));
                 channels_first(&(words_ntc.to_kind(kind) / 32768.0))
             }
-            Self::Tokens { .. } => {
-                assert_eq!(raw.size(), self.raw_shape(num));
-                raw.to_kind(Kind::Int64)
+            Self::Tokens { positions, levels } => {
+                let codes_npl = match raw.kind() {
+                    Kind::Uint8 => {
+                        let bytes = raw.reshape([num, positions * levels * 4]);
+                        bytes.view_dtype(Kind::Int).view([num, *positions, *levels])
+                    }
+                    _ => raw.shallow_clone(),
+                };
+                assert_eq!(codes_npl.size(), self.raw_shape(num));
+                codes_npl.to_kind(Kind::Int64)
             }
         }
     }
@@ -269,10 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_whole_numbers() {
+    fn tokens_are_whole_numbers_or_the_bytes_of_them() {
         let tokens = Signal::Tokens { positions: 4, levels: 2 };
         let raw = count(&[3, 4, 2], Kind::Int16);
         assert_eq!(tokens.from_raw(&raw, Kind::Float), raw.to_kind(Kind::Int64));
+        let codes = count(&[3, 8], Kind::Int) * 70_000;
+        let bytes = codes.view_dtype(Kind::Uint8);
+        assert_eq!(bytes.size(), [3, 32]);
+        let read = tokens.from_raw(&bytes, Kind::Float);
+        assert_eq!(read, codes.view([3, 4, 2]).to_kind(Kind::Int64));
         assert_eq!((tokens.num_values(), tokens.range()), (8, None));
     }
 

@@ -1,11 +1,14 @@
 //! `tessera data`: packing, checking and describing data sets. No torch, no MPI.
 
+mod tokens;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tessera_control::ExitCode;
 use tessera_data::{
     DEFAULT_SHARD_SAMPLES, DataConfig, DataError, DataErrorKind, DatasetSummary, Grouping,
@@ -28,10 +31,11 @@ pub(crate) struct DataArgs {
 enum DataCommand {
     /// Pack a data set as published into shards with checksums.
     Pack(PackArgs),
-    /// Check every byte of a packed data set, or of tar archives against their indices; exits
-    /// with 6 if any is wrong.
+    /// Check every byte of a packed data set or a token set, or of tar archives against their
+    /// indices; exits with 6 if any is wrong.
     Verify(VerifyArgs),
-    /// Describe a packed data set from its manifest and labels.
+    /// Describe a packed data set from its manifest and labels, or a token set from its manifest and
+    /// counts of codes.
     Inspect(InspectArgs),
     /// Draw some samples of a split side by side (pictures, frames of clips, waveforms), and print
     /// their classes.
@@ -107,14 +111,14 @@ struct IndexArgs {
 
 #[derive(Debug, Args)]
 struct VerifyArgs {
-    /// Folder of a packed data set or of tar archives, an archive, or a pattern.
+    /// Folder of a packed data set, a token set or tar archives, an archive, or a pattern.
     #[arg(value_name = "PATH")]
     path: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// Folder of the packed data set.
+    /// Folder of the packed data set, or the token set.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Print one JSON object instead of lines for a person.
@@ -301,15 +305,26 @@ fn verify(path: &Path) -> Result<(), Failure> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let summary = tessera_data::inspect(&args.folder).map_err(failure)?;
     let mut stdout = io::stdout().lock();
-    if args.json {
-        let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
-        writeln!(stdout, "{text}")?;
+    if tessera_data::tokens::is_token_set(&args.folder) {
+        let summary = tessera_data::tokens::inspect(&args.folder).map_err(failure)?;
+        match args.json {
+            true => write_json(&mut stdout, &summary)?,
+            false => tokens::write_summary(&mut stdout, &summary)?,
+        }
         return Ok(());
     }
-    write_summary(&mut stdout, &summary)?;
+    let summary = tessera_data::inspect(&args.folder).map_err(failure)?;
+    match args.json {
+        true => write_json(&mut stdout, &summary)?,
+        false => write_summary(&mut stdout, &summary)?,
+    }
     Ok(())
+}
+
+fn write_json(out: &mut dyn Write, summary: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
+    writeln!(out, "{text}")
 }
 
 fn write_summary(out: &mut dyn Write, summary: &DatasetSummary) -> io::Result<()> {

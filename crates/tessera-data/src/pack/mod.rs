@@ -10,24 +10,24 @@
 mod moments;
 mod partial;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use self::moments::Moments;
-use self::partial::{PackedShard, Partial, output_error, write_error};
+use self::partial::{PackedShard, Partial};
 use crate::config::{DataConfig, OnCorrupt};
+use crate::described::{self, Split};
 use crate::draw::Draw;
 use crate::error::{DataError, DataErrorKind};
 use crate::file;
-use crate::manifest::{Compression, Grouping, Manifest, SourceDescription, SplitEntry};
+use crate::manifest::{Compression, Manifest, SourceDescription, SplitEntry};
 use crate::open::open;
-use crate::samples::{Groups, Source};
+use crate::samples::Source;
+use crate::shape::Modality;
 use crate::shard::{self, ShardContent};
+use crate::target::{self, output_error, write_error};
 
 /// Samples in a shard unless asked otherwise.
 pub const DEFAULT_SHARD_SAMPLES: u64 = 8192;
@@ -70,16 +70,11 @@ pub fn pack(options: &PackOptions, progress: PackProgress<'_>) -> Result<Manifes
     let options = &PackOptions { data, on_corrupt, ..options.clone() };
     check(options)?;
     let splits = open_splits(&options.data)?;
-    let shape = splits[0].1.shape();
-    for (name, source) in &splits {
-        if source.shape() != shape {
-            let problem = format!(
-                "has samples of another shape in split {name} than in train, {} and {shape}: set \
-                 the size of samples (image.height and image.width, or audio.sample_rate)",
-                source.shape()
-            );
-            return Err(DataError::Folder { path: options.data.path.clone(), problem });
-        }
+    described::check_shapes(&splits)
+        .map_err(|problem| DataError::Folder { path: options.data.path.clone(), problem })?;
+    if splits[0].1.shape().modality == Modality::Tokens {
+        let problem = "is of tokens, which lie in shards with checksums already: copy their folder";
+        return Err(DataError::Config { key: "kind", problem: problem.to_owned() });
     }
     let partial = Partial::open(&options.out, &identity(options, &splits))?;
     let outcome = pack_into(&partial, options, &splits, progress).and_then(|manifest| {
@@ -102,13 +97,11 @@ fn check(options: &PackOptions) -> Result<(), DataError> {
     if options.zstd_level.is_some_and(|level| !(1..=19).contains(&level)) {
         return Err(output_error(&options.out, "levels of zstd are from 1 to 19"));
     }
-    check_target(&options.out)
+    target::check(&options.out)
 }
 
-type Split = (&'static str, Arc<dyn Source>);
-
 /// The splits that the input has; `train` is always there.
-fn open_splits(config: &DataConfig) -> Result<Vec<Split>, DataError> {
+fn open_splits(config: &DataConfig) -> Result<Vec<Split<'static>>, DataError> {
     let mut splits = vec![("train", open(config, "train")?)];
     match open(config, "test") {
         Ok(test) => splits.push(("test", test)),
@@ -119,7 +112,7 @@ fn open_splits(config: &DataConfig) -> Result<Vec<Split>, DataError> {
 }
 
 /// What has to be equal for a pack to go on where another one was stopped.
-fn identity(options: &PackOptions, splits: &[Split]) -> String {
+fn identity(options: &PackOptions, splits: &[Split<'_>]) -> String {
     let fingerprints: Vec<_> = splits.iter().map(|(_, source)| source.fingerprint()).collect();
     let PackOptions { shard_samples, zstd_level, on_corrupt, .. } = options;
     // Fingerprints of archives do not say how they were divided.
@@ -133,24 +126,18 @@ fn identity(options: &PackOptions, splits: &[Split]) -> String {
 fn pack_into(
     partial: &Partial,
     options: &PackOptions,
-    splits: &[Split],
+    splits: &[Split<'_>],
     progress: PackProgress<'_>,
 ) -> Result<Manifest, DataError> {
     let shape = splits[0].1.shape();
     let total = splits.iter().map(|(_, source)| source.num_samples()).sum();
     let done = AtomicU64::new(0);
     let sample_done = |count| progress(done.fetch_add(count, Ordering::Relaxed) + count, total);
-    let mut files: Vec<String> = Vec::new();
-    for file in splits.iter().flat_map(|(_, source)| source.origin()) {
-        if !files.contains(&file) {
-            files.push(file);
-        }
-    }
     let format = serde_json::to_value(options.data.kind).expect("a kind is plain data");
     let format = format.as_str().expect("a kind is a word").to_owned();
     let compression = options.zstd_level.map(|_| Compression::Zstd);
-    let (grouping, groups) = groups_of(splits)?;
-    let notes = notes_of(splits);
+    let (grouping, groups) = described::groups_of(splits)?;
+    let (files, notes) = (described::origin_of(splits), described::notes_of(splits));
     let source = SourceDescription { format, files, notes };
     let mut manifest = Manifest::new(shape, compression, grouping, source);
     manifest.classes = splits[0].1.classes();
@@ -195,38 +182,6 @@ fn pack_into(
     }
     manifest.write(partial.path())?;
     Ok(manifest)
-}
-
-/// Which samples of the splits are of one file: what the manifest says, and numbers where shards say
-/// them.
-type GroupsOfSplits = (Option<Grouping>, Vec<Option<Vec<u64>>>);
-
-fn groups_of(splits: &[Split]) -> Result<GroupsOfSplits, DataError> {
-    let groups: Vec<Groups> =
-        splits.iter().map(|(_, source)| source.groups()).collect::<Result<_, _>>()?;
-    let none = vec![None; splits.len()];
-    if groups.contains(&Groups::Unknown) {
-        return Ok((None, none));
-    }
-    if groups.iter().all(|groups| *groups == Groups::Single) {
-        return Ok((Some(Grouping::Single), none));
-    }
-    let numbers = |(groups, (_, source)): (Groups, &Split)| match groups {
-        Groups::Of(groups) => Some(groups),
-        Groups::Single | Groups::Unknown => Some((0..source.num_samples()).collect()),
-    };
-    Ok((Some(Grouping::Recorded), groups.into_iter().zip(splits).map(numbers).collect()))
-}
-
-/// What the splits tell of themselves, each line once.
-fn notes_of(splits: &[Split]) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
-    for note in splits.iter().flat_map(|(_, source)| source.notes()) {
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
-    notes
 }
 
 fn split_entry(
@@ -329,27 +284,4 @@ fn read_sample(
     };
     let moments = Moments::of(source.shape(), out);
     Ok(Outcome::Read { label, moments, crc32: crc32fast::hash(out), compressed })
-}
-
-/// Refuses a target that holds anything, before any work is done.
-fn check_target(target: &Path) -> Result<(), DataError> {
-    if target.file_name().is_none() {
-        return Err(output_error(target, "give the name of a new folder"));
-    }
-    if let Some(link) = target.ancestors().find(|path| path.is_symlink() && !path.exists()) {
-        let problem = format!("{} is a link to nowhere: choose another", link.display());
-        return Err(output_error(target, &problem));
-    }
-    match fs::read_dir(target) {
-        Ok(_) if partial::is_free(target) => Ok(()),
-        Ok(_) => Err(output_error(target, "it is not empty: remove it or choose another")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(output_error(target, "it, or a part of its path, is a file: choose another"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-            Err(output_error(target, "its name is too long: choose another"))
-        }
-        Err(source) => Err(write_error(target, source)),
-    }
 }

@@ -1,6 +1,4 @@
-//! A pack in the making: a folder `NAME.partial` beside the target, and what it holds so far. Where
-//! the target exists, and so may be a volume or a link to one, the folder is `.partial` inside of it:
-//! nothing is renamed across file systems.
+//! A pack in the making: what the folder beside the target holds so far (`target.rs`).
 //!
 //! `progress.jsonl` in it has a first line that says what is packed, and one line for each shard
 //! that is whole. A pack that finds such a folder of the same input and options goes on from it.
@@ -16,12 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::moments::Moments;
 use crate::error::DataError;
 use crate::file;
-use crate::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
-
-/// Folder of a pack in the making inside of a target that exists.
-const INSIDE: &str = ".partial";
-
-const PROGRESS_FILE: &str = "progress.jsonl";
+use crate::manifest::{Manifest, ShardEntry};
+use crate::target::{self, PROGRESS_FILE, output_error, write_error};
 
 /// A shard that is whole; without an entry if all of its samples were left out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,18 +32,6 @@ pub(crate) struct PackedShard {
     pub(crate) skipped: Vec<String>,
 }
 
-/// Whether a folder is free for a pack: it is empty, but for what file systems put there and what a
-/// pack has left that was stopped.
-pub(crate) fn is_free(target: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(target) else { return false };
-    let is_left = target.join(INSIDE).is_dir() && !target.join(MANIFEST_FILE).exists();
-    let mut names = entries.flatten().map(|entry| entry.file_name());
-    names.all(|name| {
-        let shard = || name.to_str().is_some_and(|name| name.ends_with(".safetensors"));
-        name == "lost+found" || (is_left && (name == INSIDE || shard()))
-    })
-}
-
 /// The folder of a pack in the making, ours alone while this lives.
 pub(crate) struct Partial {
     path: PathBuf,
@@ -61,14 +43,7 @@ pub(crate) struct Partial {
 impl Partial {
     /// Makes the folder, or takes up the one that an equal pack has left.
     pub(crate) fn open(target: &Path, identity: &str) -> Result<Self, DataError> {
-        let path = match target.is_dir() {
-            true => target.join(INSIDE),
-            false => {
-                let mut name = target.file_name().expect("the target was checked").to_owned();
-                name.push(".partial");
-                parent_of(target).join(name)
-            }
-        };
+        let path = target::partial_of(target);
         fs::create_dir_all(&path).map_err(|source| write_error(&path, source))?;
         let file = path.join(PROGRESS_FILE);
         let mut options = OpenOptions::new();
@@ -133,33 +108,9 @@ impl Partial {
 
     /// Gives the folder, or the files in it, their final names; from here on the data set exists.
     pub(crate) fn commit(&self, target: &Path, manifest: &Manifest) -> Result<(), DataError> {
-        if self.path.parent() == Some(target) {
-            return self.commit_inside(target, manifest);
-        }
-        let file = self.path.join(PROGRESS_FILE);
-        fs::remove_file(&file).map_err(|source| write_error(&file, source))?;
-        file::sync_folder(&self.path)?;
-        // Replaces an empty folder and nothing else.
-        fs::rename(&self.path, target).map_err(|source| write_error(target, source))?;
-        file::sync_folder(&parent_of(target))
-    }
-
-    /// The manifest goes last: a folder without one is no data set. A pack that is killed in here
-    /// makes the shards again that have moved.
-    fn commit_inside(&self, target: &Path, manifest: &Manifest) -> Result<(), DataError> {
         let shards = manifest.splits.values().flat_map(|split| &split.shards);
-        let move_out = |name: &str| {
-            let to = target.join(name);
-            fs::rename(self.path.join(name), &to).map_err(|source| write_error(&to, source))
-        };
-        for shard in shards {
-            move_out(&shard.file)?;
-        }
-        file::sync_folder(target)?;
-        move_out(MANIFEST_FILE)?;
-        file::sync_folder(target)?;
-        self.remove();
-        Ok(())
+        let files: Vec<&str> = shards.map(|shard| shard.file.as_str()).collect();
+        target::commit(&self.path, target, &[self.path.join(PROGRESS_FILE)], &files)
     }
 
     /// Removes what was done.
@@ -167,21 +118,4 @@ impl Partial {
         // What cannot be removed is found by the next pack.
         let _ = fs::remove_dir_all(&self.path);
     }
-}
-
-fn parent_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// A folder that cannot be packed into.
-pub(crate) fn output_error(path: &Path, problem: &str) -> DataError {
-    DataError::Output { path: path.to_owned(), problem: problem.to_owned() }
-}
-
-/// A file that cannot be written.
-pub(crate) fn write_error(path: &Path, source: io::Error) -> DataError {
-    DataError::Write { path: path.to_owned(), source }
 }

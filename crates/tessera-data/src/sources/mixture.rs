@@ -15,6 +15,7 @@ use crate::sampler::{Sampler, mix};
 use crate::samples::{Groups, Source};
 use crate::shape::SampleShape;
 use crate::sources::splits::{TEST, TRAIN};
+use crate::tokens::manifest::TokenInfo;
 
 /// Opens a split of a data set.
 type Open = dyn Fn(&DataConfig, &str) -> Result<Arc<dyn Source>, DataError>;
@@ -55,6 +56,9 @@ impl MixtureSource {
                 }
                 source => source?,
             };
+            if let Some((_, first)) = opened.first() {
+                check_tokens(first.tokens(), source.tokens(), number)?;
+            }
             if let Some((_, first)) = opened.first()
                 && first.shape() != source.shape()
             {
@@ -115,6 +119,31 @@ impl MixtureSource {
         let index = self.index(id);
         (&*self.parts[index].1, id - self.starts[index])
     }
+}
+
+/// Refuses parts whose codes mean different things.
+fn check_tokens(
+    first: Option<&TokenInfo>,
+    other: Option<&TokenInfo>,
+    number: u64,
+) -> Result<(), DataError> {
+    let problem = match (first, other) {
+        (Some(first), Some(other)) if first.tokenizer != other.tokenizer => format!(
+            "has token sets of two tokenisers, {} in part 1 and {} in part {number}: encode all \
+             parts by one",
+            first.tokenizer, other.tokenizer
+        ),
+        (Some(first), Some(other)) if first.levels != other.levels => format!(
+            "has token sets of several grids or numbers of codes, in part 1 and part {number}: \
+             encode samples of one size"
+        ),
+        (Some(_), None) | (None, Some(_)) => format!(
+            "has token sets and other data, in part 1 and part {number}: encode all parts by one \
+             tokeniser"
+        ),
+        _ => return Ok(()),
+    };
+    Err(DataError::Config { key: "mixture", problem })
 }
 
 impl Source for MixtureSource {
@@ -210,6 +239,11 @@ impl Source for MixtureSource {
             (part.weight, source.sampler(&part.data.shuffling(), seed))
         };
         Sampler::mixture(seed, self.parts.iter().enumerate().map(part).collect())
+    }
+
+    /// Those of the first part; the others have the same tokeniser and levels.
+    fn tokens(&self) -> Option<&TokenInfo> {
+        self.parts[0].1.tokens()
     }
 
     fn skipped(&self) -> Vec<String> {

@@ -55,6 +55,7 @@ impl Recipe {
                 Self::Audio(config)
             }
             Modality::Video => return Ok(Self::Video(config.video.clone())),
+            Modality::Tokens => unreachable!("configurations of files of tokens are refused"),
         };
         let checked = recipe.shape().check();
         if Self::is_open(config) && (config.on_corrupt == OnCorrupt::Skip || checked.is_err()) {
@@ -74,7 +75,7 @@ impl Recipe {
         match config.modality {
             Modality::Image => config.image.height == 0,
             Modality::Audio => config.audio.sample_rate == 0,
-            Modality::Video => false,
+            Modality::Video | Modality::Tokens => false,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::sampler::Permutation;
 use crate::samples::{Groups, Source};
 use crate::shape::SampleShape;
 use crate::sources::splits;
+use crate::tokens::manifest::TokenInfo;
 
 /// Samples of a source that belong to one split.
 pub(crate) struct Subset {
@@ -214,6 +215,10 @@ impl Source for Subset {
 
     fn name(&self, id: u64) -> String {
         self.inner.name(self.ids[id as usize])
+    }
+
+    fn tokens(&self) -> Option<&TokenInfo> {
+        self.inner.tokens()
     }
 
     fn skipped(&self) -> Vec<String> {

@@ -85,6 +85,7 @@ pub(crate) fn signal_of(shape: SampleShape) -> Signal {
         Modality::Image => Signal::Image { channels, height, width },
         Modality::Audio => Signal::Audio { channels, samples: frames },
         Modality::Video => Signal::Video { channels, frames, height, width },
+        Modality::Tokens => Signal::Tokens { positions: frames, levels: channels },
     }
 }
 
@@ -92,7 +93,9 @@ pub(crate) fn signal_of(shape: SampleShape) -> Signal {
 fn raw_shape<M>(batch: &Batch<M>) -> Vec<i64> {
     let (num, signal) = (batch.num_samples() as i64, signal_of(batch.shape));
     match signal {
-        Signal::Audio { .. } => vec![num, batch.shape.num_bytes() as i64],
+        Signal::Audio { .. } | Signal::Tokens { .. } => {
+            vec![num, batch.shape.num_bytes() as i64]
+        }
         _ => [vec![num], signal.axes(), vec![signal.channels()]].concat(),
     }
 }
