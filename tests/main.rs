@@ -28,5 +28,6 @@ mod storage;
 mod support;
 mod sweeps;
 mod tidy;
+mod use_of_models;
 
 use support::root;

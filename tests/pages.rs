@@ -152,6 +152,16 @@ fn the_commands_of_fine_tuning_work() {
     }
 }
 
+#[test]
+fn the_commands_of_use_work() {
+    let place = Place::new();
+    place.small_fashion_mnist();
+    place.follow("use.md", &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat());
+    assert_eq!(fs::read_dir(place.path("decoded")).unwrap().count(), 16, "all of the test split");
+    let config = |folder: &str| fs::read(place.path(folder).join("config.json")).unwrap();
+    assert_eq!(config("models/fashion_mnist"), config("runs/fashion_mnist/model"));
+}
+
 mod full {
     use super::*;
 
@@ -209,7 +219,7 @@ fn every_block_that_shows_a_command_is_run() {
         }
     }
     followed.dedup();
-    let tested = ["data", "fine-tuning", "running", "sweeps", "tutorial"]
+    let tested = ["data", "fine-tuning", "running", "sweeps", "tutorial", "use"]
         .map(|page| format!("docs/{page}.md"));
     assert_eq!(followed, tested, "a page with blocks marked `sh` needs its test");
     for (_, word, by) in elsewhere {

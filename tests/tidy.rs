@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
     (
@@ -28,14 +28,37 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("tessera-control", &[]),
     ("tessera-data", &["tessera-resample"]),
     ("tessera-launch", &["tessera-control"]),
+    ("tessera-model", &["tessera-nn", "tessera-data", "tessera-checkpoint"]),
     ("tessera-nn", &[]),
     ("tessera-resample", &[]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),
     (
         "tessera-train",
-        &["tessera-comm", "tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-control"],
+        &[
+            "tessera-model",
+            "tessera-comm",
+            "tessera-nn",
+            "tessera-data",
+            "tessera-checkpoint",
+            "tessera-control",
+        ],
     ),
-    ("tessera-worker", &["tessera-train", "tessera-comm", "tessera-control"]),
+    (
+        "tessera-apply",
+        &["tessera-model", "tessera-comm", "tessera-nn", "tessera-data", "tessera-control"],
+    ),
+    (
+        "tessera-worker",
+        &[
+            "tessera-train",
+            "tessera-apply",
+            "tessera-model",
+            "tessera-comm",
+            "tessera-data",
+            "tessera-checkpoint",
+            "tessera-control",
+        ],
+    ),
 ];
 /// Crates that own system libraries, and the file that calls C++ of ours, and so have `unsafe` code.
 const OWNS_SYSTEM_LIBRARIES: [&str; 3] =

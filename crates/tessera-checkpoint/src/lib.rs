@@ -37,6 +37,7 @@ pub use hash::sha256_hex;
 pub use load::{CheckedFile, Checkpoint, Survey, TensorInfo, survey, verify};
 pub use manifest::{FileEntry, Manifest};
 pub use part::{Save, num_files, write_part};
+pub use patience::patiently;
 pub use retention::{BestMetric, Retention};
 pub use safetensors::tensor::Dtype;
 pub use storage::{Fate, Operation, Storage};

@@ -15,7 +15,11 @@ const PAUSES: [Duration; 5] = [
 
 /// Tries again what the storage refuses for reasons that pass: a server that is away or has forgotten us (EIO,
 /// ESTALE, EACCES), too many open files, no memory. What says something of the file itself is answered at once.
-pub(crate) fn patiently<T>(read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+///
+/// # Errors
+///
+/// What the storage answered at last.
+pub fn patiently<T>(read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     with_pauses(&PAUSES, read)
 }
 

@@ -110,12 +110,21 @@ impl Storage {
         done.map_err(CheckpointError::file(action, path))
     }
 
-    pub(crate) fn make_folder(&self, path: &Path) -> Result<(), CheckpointError> {
+    /// Makes a folder and those above it.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::File`] or [`CheckpointError::Lost`].
+    pub fn make_folder(&self, path: &Path) -> Result<(), CheckpointError> {
         self.run(Operation::MakeFolder, path, "make the folder", || fs::create_dir_all(path))
     }
 
     /// Writes a new file and syncs it; removes it where that fails.
-    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::File`] or [`CheckpointError::Lost`].
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
         let written = self.write_pieces(path, bytes);
         if written.is_err() {
             // The first error is the one to report; the file may not even be there.
@@ -172,12 +181,22 @@ impl Storage {
         }
     }
 
-    pub(crate) fn sync_folder(&self, path: &Path) -> Result<(), CheckpointError> {
+    /// Syncs a folder: names in it survive a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::File`] or [`CheckpointError::Lost`].
+    pub fn sync_folder(&self, path: &Path) -> Result<(), CheckpointError> {
         let sync = || File::open(path)?.sync_all();
         self.run(Operation::SyncFolder, path, "sync", sync)
     }
 
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    /// Renames a file or a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::File`] or [`CheckpointError::Lost`].
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), CheckpointError> {
         self.run(Operation::Rename, from, "rename", || fs::rename(from, to))
     }
 
@@ -185,7 +204,12 @@ impl Storage {
         self.run(Operation::Remove, path, "remove", || fs::remove_file(path))
     }
 
-    pub(crate) fn remove_folder(&self, path: &Path) -> Result<(), CheckpointError> {
+    /// Removes a folder with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::File`] or [`CheckpointError::Lost`].
+    pub fn remove_folder(&self, path: &Path) -> Result<(), CheckpointError> {
         self.run(Operation::Remove, path, "remove", || fs::remove_dir_all(path))
     }
 }

@@ -1,8 +1,8 @@
 //! `tessera`: the command that a person types.
 //!
 //! Links neither libtorch nor MPI, so that it starts in milliseconds and works where those are
-//! missing: what needs them is done by its sibling `tessera-worker`, which `train`, `eval` and `bench`
-//! become and which `launch` starts through mpirun.
+//! missing: what needs them is done by its sibling `tessera-worker`, which `train`, `eval`, `export`, `encode`,
+//! `decode` and `bench` become and which `launch` starts through mpirun.
 //!
 //! Results go to stdout, everything else to stderr, an error as one line `error: ...`.
 
@@ -56,6 +56,15 @@ enum Command {
     /// Evaluate a run's checkpoint in this process.
     #[command(disable_help_flag = true)]
     Eval(worker::WorkerArgs),
+    /// Write the model of a run, complete in itself.
+    #[command(disable_help_flag = true)]
+    Export(worker::WorkerArgs),
+    /// Make tokens of a data set with a trained model, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Encode(worker::WorkerArgs),
+    /// Make pictures, or arrays, of tokens with the model that made them.
+    #[command(disable_help_flag = true)]
+    Decode(worker::WorkerArgs),
     /// Time parts of a training step alone, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Bench(worker::WorkerArgs),
@@ -128,6 +137,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Launch(args) => launch::run(&args),
         Command::Train(args) => worker::run("train", &args),
         Command::Eval(args) => worker::run("eval", &args),
+        Command::Export(args) => worker::run("export", &args),
+        Command::Encode(args) => worker::run("encode", &args),
+        Command::Decode(args) => worker::run("decode", &args),
         Command::Bench(args) => worker::run("bench", &args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),

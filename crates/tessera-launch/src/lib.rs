@@ -44,7 +44,7 @@ mod watch;
 mod ways;
 mod worker;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +78,10 @@ pub enum Task {
     Train,
     /// Evaluate: rank 0 prints the result.
     Eval,
+    /// Make tokens: rank 0 prints the result, and a stop is heard between two shards.
+    Encode,
+    /// Make samples of tokens: rank 0 prints the result.
+    Decode,
 }
 
 impl Task {
@@ -86,7 +90,20 @@ impl Task {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
+            Self::Encode => "encode",
+            Self::Decode => "decode",
         }
+    }
+
+    /// The task of a worker's command, where it is one that can be launched.
+    pub fn of(name: &OsStr) -> Option<Self> {
+        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode];
+        all.into_iter().find(|task| name == task.name())
+    }
+
+    /// Whether workers that are asked to stop leave behind what the same command goes on from.
+    pub(crate) fn can_stop(self) -> bool {
+        matches!(self, Self::Train | Self::Encode)
     }
 }
 

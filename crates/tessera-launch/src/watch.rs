@@ -255,13 +255,17 @@ impl<'a> Watch<'a> {
     }
 
     fn stop(&mut self, signal: i32) {
-        if self.task == Task::Eval {
+        if !self.task.can_stop() {
             return self.supervision.interrupt(); // There is nothing to save.
         }
         match self.stops.next(signal) {
             Stop::Checkpoint => {
                 let signal = name(signal);
-                self.display.say(&format!("{signal}: the workers write a checkpoint and leave"));
+                let does = match self.task {
+                    Task::Train => "write a checkpoint and leave",
+                    _ => "leave after the shard that they write",
+                };
+                self.display.say(&format!("{signal}: the workers {does}"));
                 self.stop_waits = true;
             }
             Stop::Warn => {

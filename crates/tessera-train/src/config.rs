@@ -9,19 +9,18 @@ pub(crate) mod objective;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 use tessera_checkpoint::{BestMetric, Retention};
 use tessera_comm::{CommConfig, DeviceConfig};
 use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
+use tessera_model::{Precision, Weights};
 use tessera_nn::critic::CriticConfig;
 use tessera_nn::parameters::Stage;
-use tessera_nn::{Kinds, ModelConfig, Output};
+use tessera_nn::{ModelConfig, Output};
 
 use self::features::FeaturesConfig;
 use self::objective::{AdversarialConfig, LossConfig, PerceptualConfig};
 
-use crate::engine::average::Weights;
 use crate::engine::optim::OptimizerConfig;
 use crate::engine::schedule::ScheduleConfig;
 use crate::error::TrainError;
@@ -115,29 +114,6 @@ impl Default for LoopConfig {
             precision: Precision::Fp32,
             device: DeviceConfig::Auto,
             threads: 0,
-        }
-    }
-}
-
-/// Kinds of parameters and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// float32.
-    Fp32,
-    /// float64, for tests of exactness.
-    Fp64,
-    /// bfloat16 in the layers; parameters, quantiser, statistics and losses in float32.
-    Bf16,
-}
-
-impl Precision {
-    /// libtorch's names for them.
-    pub fn kinds(self) -> Kinds {
-        match self {
-            Self::Fp32 => Kinds::same(Kind::Float),
-            Self::Fp64 => Kinds::same(Kind::Double),
-            Self::Bf16 => Kinds { master: Kind::Float, compute: Kind::BFloat16 },
         }
     }
 }

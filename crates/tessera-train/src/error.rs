@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tessera_checkpoint::{CheckpointError, CheckpointErrorKind};
 use tessera_control::{ExitCode, LockError, Lost};
+use tessera_model::{ModelError, ModelErrorKind};
 
 /// Why a run did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,17 @@ pub enum TrainError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(CheckpointError),
+    /// A trained model cannot be opened or written.
+    #[error(transparent)]
+    Model(ModelError),
+    /// What a model was applied to failed.
+    #[error("{message}")]
+    Applied {
+        /// Exit code of the process.
+        code: ExitCode,
+        /// What to tell.
+        message: String,
+    },
     /// The storage of the run folder does not answer.
     #[error("{0}")]
     Storage(String),
@@ -179,12 +191,17 @@ impl TrainError {
                 io::ErrorKind::AlreadyExists if *action == MAKE_FOLDER => ExitCode::BadInput,
                 _ => ExitCode::Failed,
             },
-            Self::Peer { code, .. } => *code,
+            Self::Peer { code, .. } | Self::Applied { code, .. } => *code,
             Self::Checkpoint(error) => match error.kind() {
                 CheckpointErrorKind::Unreadable => ExitCode::Failed,
                 _ => ExitCode::BadInput,
             },
             Self::AllDamaged(_) => ExitCode::DataCorrupt,
+            Self::Model(error) => match error.kind() {
+                ModelErrorKind::BadInput => ExitCode::BadInput,
+                ModelErrorKind::Damaged => ExitCode::DataCorrupt,
+                ModelErrorKind::Failed => ExitCode::Failed,
+            },
             Self::Begun(error) => match error.code() {
                 ExitCode::BadInput => ExitCode::Failed,
                 code => code,
@@ -200,6 +217,17 @@ impl From<CheckpointError> for TrainError {
             CheckpointError::File { action, path, source } => Self::File { action, path, source },
             CheckpointError::Lost(lost) => Self::Lost(lost),
             other => Self::Checkpoint(other),
+        }
+    }
+}
+
+impl From<ModelError> for TrainError {
+    /// What is wrong with a checkpoint, or with data, is told as it is everywhere.
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Checkpoint(error) => error.into(),
+            ModelError::Data(error) => error.into(),
+            other => Self::Model(other),
         }
     }
 }

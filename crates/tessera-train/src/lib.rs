@@ -19,13 +19,13 @@ pub mod task;
 mod extending {}
 
 pub use config::groups::{Decays, GroupConfig, GroupsConfig};
-pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, Precision, TrainConfig};
+pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, TrainConfig};
 pub use engine::agreement::agree_on;
-pub use engine::average::Weights;
 pub use engine::batch::{part_of, training_batches};
 pub use engine::checkpoint;
 pub use engine::clock::{Clock, Lap, StepTimes};
-pub use engine::evaluate::{Request, Split, Which, evaluate, evaluate_run};
+pub use engine::evaluate::{Split, evaluate};
+pub use engine::evaluate_saved::{Request, evaluate_model, evaluate_run};
 pub use engine::faults::Faults;
 pub use engine::figures::{Figure, Row, Value};
 pub use engine::metrics;
@@ -39,6 +39,7 @@ pub use engine::step::{Stepped, Sums};
 pub use engine::trace::Trace;
 pub use engine::training::Training;
 pub use error::TrainError;
-pub use resolve::{Resolved, resolve};
+pub use resolve::{Resolved, resolve, resolve_data};
 pub use task::autoencoder::{Autoencoder, reconstruct};
 pub use task::{Samples, Task};
+pub use tessera_model::{Precision, Weights, Which};

@@ -22,10 +22,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tessera_control::path_json;
+use tessera_data::DataConfig;
 use toml::Value;
 
-use self::layers::Layers;
+use self::layers::{Entry, Layers};
 use self::schema::joined;
+use self::value::Written;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 
@@ -65,7 +67,30 @@ pub fn resolve(
     Ok(resolved)
 }
 
-/// The same without a look at whether values are in range.
+/// A `[data]` table with settings laid over it, `data.a=b` each.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] or [`TrainError::Data`] with the place of the first mistake.
+pub fn resolve_data(base: &DataConfig, sets: &[String]) -> Result<DataConfig, TrainError> {
+    resolve_over(base, sets).map(|config| config.data)
+}
+
+/// A configuration of nothing but a `[data]` table, with settings laid over it.
+pub(crate) fn resolve_over(base: &DataConfig, sets: &[String]) -> Result<TrainConfig, TrainError> {
+    let written = Written::Toml(Value::try_from(base).expect("a configuration is plain data"));
+    let origin = "the model's [data]".to_owned();
+    let mut layers = Layers::default();
+    layers.add(vec![Entry { key: "data".to_owned(), written, origin }])?;
+    layers.add(sets.iter().map(|set| sources::from_set(set)).collect::<Result<_, _>>()?)?;
+    let (tree, _) = layers.finish()?;
+    let config: TrainConfig = serde_json::from_value(tree)
+        .map_err(|error| TrainError::BadInput(format!("configuration: {error}")))?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// What [`resolve`] reads, without a look at whether values are in range.
 fn read(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,

@@ -1,12 +1,16 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
+pub(crate) mod apply;
+
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
-use tessera_train::{Resolved, Resume, TrainError, Weights, Which, resolve};
+use tessera_train::{Resolved, Resume, TrainError, resolve};
+
+use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
 
 /// One worker of a training or an evaluation.
 #[derive(Debug, Parser)]
@@ -40,9 +44,18 @@ pub(crate) enum Command {
     /// Train a VQ-VAE; under mpirun or `tessera launch`, as one of several ranks.
     #[command(after_help = EXIT_CODES)]
     Train(TrainArguments),
-    /// Measure a checkpoint on the test split.
+    /// Measure a checkpoint, or a model folder, on the test split.
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArguments),
+    /// Write the model of a run, complete in itself.
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArguments),
+    /// Make tokens of a data set; under mpirun or `tessera launch`, as one of several ranks.
+    #[command(after_help = EXIT_CODES)]
+    Encode(EncodeArguments),
+    /// Make pictures, or arrays, of tokens.
+    #[command(after_help = EXIT_CODES)]
+    Decode(DecodeArguments),
     /// Time parts of a training step alone.
     Bench(BenchArguments),
     /// Check and print the configuration as one line of JSON; for `tessera launch`.
@@ -97,24 +110,16 @@ pub(crate) struct TrainArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
-    /// Folder of the run.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
     /// Measure on the test split of this part of a mixture alone, counted from 0 [default: all parts]
     #[arg(long, value_name = "N")]
     pub(crate) part: Option<usize>,
-    /// Which checkpoint: latest (the newest good one), or the step of one.
-    #[arg(long, value_name = "latest|STEP", default_value = "latest")]
-    pub(crate) checkpoint: Which,
     /// Reconstruct from so many levels of a residual quantiser [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) levels: Option<usize>,
-    /// Which weights: average (those of train.ema_decay) or trained (those of the last step) [default: as the
-    /// run's eval.weights says]
-    #[arg(long, value_name = "average|trained")]
-    pub(crate) weights: Option<Weights>,
-    /// Measure with another value of eval.features, such as eval.features.network=random, or of eval.batch;
-    /// repeatable.
+    /// Measure with another value of eval.features, such as eval.features.network=random, or of eval.batch, and a model
+    /// folder on other data, such as data.path=photos; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
     /// Print one JSON object instead of a table.

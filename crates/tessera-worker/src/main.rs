@@ -4,6 +4,7 @@
 //! asks one to resolve the configuration first. Nothing here draws: it reports over the control
 //! connection, to the run folder, and, without a launcher, to stderr.
 
+mod apply;
 mod arguments;
 mod last_words;
 mod lifeline;
@@ -20,10 +21,12 @@ use tessera_control::{
     ExitCode, LimitsConfig, RunState, end_unread, hear_of_children, not_written, tell, tell_behind,
     unread, variables, write_result,
 };
+use tessera_model::ModelPath;
 use tessera_train::bench::{self, Calls, QuantizerSize};
 use tessera_train::task::Asked;
 use tessera_train::{
-    Figure, Request, Resolved, Row, RunFolder, TrainError, Value, agree_on, evaluate_run, train,
+    Figure, Request, Resolved, Row, RunFolder, TrainError, Value, agree_on, evaluate_model,
+    evaluate_run, train,
 };
 
 use arguments::{
@@ -52,6 +55,15 @@ fn main() {
         Command::Train(train) => {
             lifeline::end_with_parent();
             run_train(&train, stop)
+        }
+        Command::Export(export) => apply::run_export(&export),
+        Command::Encode(encode) => {
+            lifeline::end_with_parent();
+            apply::run_encode(&encode, stop)
+        }
+        Command::Decode(decode) => {
+            lifeline::end_with_parent();
+            apply::run_decode(&decode, stop)
         }
         Command::Bench(bench) => {
             lifeline::end_with_parent();
@@ -199,11 +211,17 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
-    let EvalArguments { run, checkpoint, levels, weights, part, sets, .. } = arguments;
+    let EvalArguments { model, levels, part, sets, .. } = arguments;
     let asked = Asked { levels: *levels, ..Asked::default() };
-    let request = Request { which: *checkpoint, weights: *weights, part: *part, asked, sets };
+    let request = Request { part: *part, asked, sets };
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
-    match evaluate_run(comm, device, run, request, activity) {
+    let figures = match model.path() {
+        ModelPath::Run { folder, which, weights } => {
+            evaluate_run(comm, device, &folder, (which, weights), request, activity)
+        }
+        ModelPath::Model(folder) => evaluate_model(comm, device, &folder, request, activity),
+    };
+    match figures {
         Ok(figures) => {
             let text = if arguments.json {
                 serde_json::to_string(&figures).expect("figures are plain data") + "\n"

@@ -179,6 +179,14 @@ impl Session {
         Ok(())
     }
 
+    /// Says a line to whoever watches: through the launcher, or on stderr.
+    pub(crate) fn say(&self, text: String) {
+        match &self.worker.control {
+            Some(control) => control.send(Message::Notice { text }),
+            None => tell(format_args!("{text}")),
+        }
+    }
+
     /// Prints the result of rank 0 and leaves in good order; a result that cannot be written is bad input, and
     /// one that nobody reads ends the process by SIGPIPE.
     pub(crate) fn answer(self, text: &str, step: u64) -> ExitCode {

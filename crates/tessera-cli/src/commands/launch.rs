@@ -72,7 +72,7 @@ pub(crate) struct LaunchArgs {
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
-    /// `train ARGS...` or `eval ARGS...`.
+    /// `train ARGS...`, `eval ARGS...`, `encode ARGS...` or `decode ARGS...`.
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -97,14 +97,12 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         .nproc
         .parse()
         .map_err(|error: LaunchError| Failure::new(error.exit_code(), error.to_string()))?;
-    let (task, rest) = match args.command.split_first() {
-        Some((first, rest)) if first == "train" => (Task::Train, rest),
-        Some((first, rest)) if first == "eval" => (Task::Eval, rest),
-        _ => {
-            let message =
-                "nothing to launch: end the command with `-- train ARGS` or `-- eval ARGS`";
-            return Err(Failure::bad_input(message));
-        }
+    let command = args.command.split_first();
+    let command = command.and_then(|(first, rest)| Some((Task::of(first)?, rest)));
+    let Some((task, rest)) = command else {
+        let message = "nothing to launch: end the command with `-- train ARGS`, `-- eval ARGS`, `-- encode ARGS` or \
+                       `-- decode ARGS`";
+        return Err(Failure::bad_input(message));
     };
     let refused = |error: LaunchError| Failure::new(error.exit_code(), error.to_string());
     let hosts = match (&args.hosts, &args.hostfile) {

@@ -8,34 +8,9 @@
 //! Averaged is what the optimiser moves, but for a critic, which nobody uses after a training. What a task moves itself (codes of a moving average, counts) is as it is, since
 //! it is an average already; rows that a task has set anew are taken over at once.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tessera_nn::Parameters;
 use tessera_nn::parameters::{ParameterId, Stage, Trained};
-
-/// Which weights are for use: to be evaluated, shown, and to begin another training from; a value of `eval.weights`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Weights {
-    /// The moving average, where `train.ema_decay` makes one; else those of the last step.
-    #[default]
-    Average,
-    /// Those of the last step.
-    Trained,
-}
-
-impl std::str::FromStr for Weights {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "average" => Ok(Self::Average),
-            "trained" => Ok(Self::Trained),
-            _ => Err(format!("expected 'average' or 'trained', found '{text}'")),
-        }
-    }
-}
 
 /// The average of a training's weights.
 #[derive(Debug)]

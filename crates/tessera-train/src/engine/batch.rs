@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor};
 use tessera_comm::{Communicator, HostBytes, RankDevice, Uploads};
-use tessera_data::{
-    Batch, DataConfig, LoadOptions, Loader, Modality, Order, SampleShape, Source, train_plan,
-};
-use tessera_nn::{Signal, to_device};
+use tessera_data::{Batch, DataConfig, LoadOptions, Loader, Order, Source, train_plan};
+use tessera_model::{raw_axes, raw_samples, signal_of};
+use tessera_nn::to_device;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -43,7 +42,7 @@ pub(crate) fn load_options(task: TaskKind, data: &DataConfig) -> LoadOptions {
 
 /// A batch on a device, as a part of its global batch.
 pub fn part_of<M: AsRef<[u8]>>(batch: &Batch<M>, device: Device) -> Part {
-    let raw = Tensor::from_slice(batch.pixels()).view(raw_shape(batch).as_slice());
+    let raw = raw_samples(batch.pixels(), batch.shape);
     part(batch, batch.step, to_device(raw, device))
 }
 
@@ -57,7 +56,7 @@ pub(crate) fn upload(
     batch: &mut Batch<HostBytes>,
     step: u64,
 ) -> Result<Part, TrainError> {
-    let shape = raw_shape(batch);
+    let shape = raw_axes(batch.shape, batch.num_samples());
     let raw = uploads.upload(&mut batch.memory, &shape)?;
     Ok(part(batch, step, raw))
 }
@@ -74,28 +73,5 @@ fn part<M>(batch: &Batch<M>, step: u64, raw: Tensor) -> Part {
         samples: first..first + batch.num_samples() as u64,
         num_global: batch.global.end - batch.global.start,
         first: batch.global.start,
-    }
-}
-
-/// What a model knows of a sample's shape.
-pub(crate) fn signal_of(shape: SampleShape) -> Signal {
-    let SampleShape { modality, frames, channels, height, width, .. } = shape;
-    let [frames, channels, height, width] = [frames, channels, height, width].map(i64::from);
-    match modality {
-        Modality::Image => Signal::Image { channels, height, width },
-        Modality::Audio => Signal::Audio { channels, samples: frames },
-        Modality::Video => Signal::Video { channels, frames, height, width },
-        Modality::Tokens => Signal::Tokens { positions: frames, levels: channels },
-    }
-}
-
-/// Shape of a batch's bytes: as [`Signal::from_raw`] reads them.
-fn raw_shape<M>(batch: &Batch<M>) -> Vec<i64> {
-    let (num, signal) = (batch.num_samples() as i64, signal_of(batch.shape));
-    match signal {
-        Signal::Audio { .. } | Signal::Tokens { .. } => {
-            vec![num, batch.shape.num_bytes() as i64]
-        }
-        _ => [vec![num], signal.axes(), vec![signal.channels()]].concat(),
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod clip;
 pub(crate) mod clock;
 pub(crate) mod coordinator;
 pub mod evaluate;
+pub(crate) mod evaluate_saved;
 pub(crate) mod faults;
 pub mod figures;
 pub(crate) mod first_batch;

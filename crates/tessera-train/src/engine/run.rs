@@ -174,7 +174,7 @@ pub(super) struct Run<'a> {
     /// `None`: there is none, and nothing is evaluated.
     test: Option<Split>,
     /// Whose first samples pictures show.
-    shown: Arc<dyn Source>,
+    pub(super) shown: Arc<dyn Source>,
     /// Samples of the train split.
     num_train: u64,
     /// How large the model is.
@@ -362,6 +362,9 @@ impl Run<'_> {
             RunState::Done => format!("done after {} steps", self.step),
             _ => format!("stopped after step {}; the same command resumes", self.step),
         };
+        if state == RunState::Done {
+            self.leave_model();
+        }
         self.write_status(state, self.step, &message);
         tracing::info!(step = self.step, "{}", message);
         // All durable work is done; after this ranks only leave.

@@ -77,6 +77,11 @@ impl RunFolder {
         self.root.join("superseded").join(format!("from-step-{step:08}-{attempt}"))
     }
 
+    /// `model/`: the model folder, once the training has ended.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model")
+    }
+
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")

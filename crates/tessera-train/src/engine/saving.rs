@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tessera_checkpoint::CheckpointError;
+use serde::Serialize;
+use tch::Device;
+use tessera_checkpoint::{CheckpointError, Storage};
 use tessera_comm::all_gather_bytes;
 use tessera_control::{Client, Message, Phase, Process, RunState, RunStatus};
+use tessera_data::SampleShape;
+use tessera_model::Which;
 
 use super::agreement::agree_on;
 use super::checkpoint::{self, saver::Saved};
@@ -12,9 +16,10 @@ use super::evaluate::check_finite;
 use super::figures::Row;
 use super::metrics::reporter::Reporter;
 use super::run::Run;
-use super::run_folder::Tenure;
+use super::run_folder::{RunFolder, Tenure};
 use super::scalars::{self, NotFinite};
 use crate::error::TrainError;
+use crate::task::{Sizes, TaskKind};
 
 /// Seconds that a step may wait for the save before; after them the storage is slow, and a save is
 /// left out.
@@ -24,6 +29,16 @@ const PATIENCE: u64 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 /// How long ranks wait for rank 0's storage before they tell one another again how far they are.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// The key `model` of a manifest.
+#[derive(Serialize)]
+struct AboutModel<'a> {
+    #[serde(flatten)]
+    sizes: &'a Sizes,
+    shape: SampleShape,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
+}
 
 impl Run<'_> {
     /// Begins to save the state after this step; at the end of a run, sees it through.
@@ -40,7 +55,7 @@ impl Run<'_> {
                 .as_ref()
                 .filter(|figures| figures.step == step)
                 .map(|figures| serde_json::to_value(figures).expect("figures are plain data"));
-            draft.model = Some(serde_json::to_value(&self.sizes).expect("sizes are plain data"));
+            draft.model = Some(self.about_model());
             let begun = Instant::now();
             self.saver.begin(&self.training, draft)?;
             let stall_ms = begun.elapsed().as_secs_f64() * 1e3;
@@ -59,6 +74,16 @@ impl Run<'_> {
         }
         self.notice(format!("storage is slow: {problem}, so this one is left out"));
         Ok(())
+    }
+
+    /// What a manifest says of the model: how large it is, and what its samples are.
+    fn about_model(&self) -> serde_json::Value {
+        let about = AboutModel {
+            sizes: &self.sizes,
+            shape: self.shown.shape(),
+            classes: self.shown.classes(),
+        };
+        serde_json::to_value(about).expect("it is plain data")
     }
 
     /// Waits for the save on its way for at most so many seconds. Whether there is none left and
@@ -171,11 +196,38 @@ impl Run<'_> {
         agree_on(self.comm, mine)
     }
 
+    /// Lets rank 0 write the model folder of an autoencoder, when the storage takes it.
+    pub(super) fn leave_model(&self) {
+        if let Some(reporter) = &self.reporter
+            && self.config.task == TaskKind::Autoencoder
+        {
+            let folder = self.tenure.folder.clone();
+            let storage = self.tenure.guard(self.worker.faults.storage());
+            reporter.parting(Box::new(move || {
+                write_model(&folder, &storage).map_err(|error| {
+                    let run = folder.root.display();
+                    TrainError::Storage(format!(
+                        "the model folder was not written ({error}); nothing else is lost, and `tessera export --run \
+                         {run} --out DIR` writes one"
+                    ))
+                })
+            }));
+        }
+    }
+
     pub(super) fn notice(&self, text: String) {
         if self.comm.rank() == 0 {
             tell(self.worker.control.as_deref(), text);
         }
     }
+}
+
+/// Writes the model of the newest checkpoint beside it.
+fn write_model(folder: &RunFolder, storage: &Storage) -> Result<(), TrainError> {
+    let model = tessera_model::open_run(&folder.root, Which::Latest, None, Device::Cpu)?;
+    tessera_model::write(storage, &folder.model(), &model)?;
+    tracing::info!(step = model.file.step, hash = model.file.hash, "model folder written");
+    Ok(())
 }
 
 /// Says a line to whoever watches: in the log, on stderr where there is no launcher, or through it.

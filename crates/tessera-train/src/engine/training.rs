@@ -3,9 +3,10 @@
 
 use tch::{Device, Kind};
 use tessera_comm::{Piece, Reducer, Uploads};
+use tessera_model::Weights;
 use tessera_nn::parameters::Stage;
 
-use super::average::{Average, Weights};
+use super::average::Average;
 use super::optim::AdamW;
 use super::scalars;
 use super::window::Window;

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tessera_checkpoint::Checkpoint;
 use tessera_comm::{Communicator, broadcast_bytes};
+use tessera_model::Weights;
 use tessera_nn::parameters::Stage;
 
 use super::agreement::agree_on;
-use super::average::Weights;
 use super::checkpoint::tensor_of;
 use super::coordinator::{How, named};
 use super::training::Training;

@@ -18,13 +18,13 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Piece, Reducer};
 use tessera_data::{DataError, OnCorrupt, Source};
+use tessera_model::signal_of;
 use tessera_nn::parameters::{ParameterId, Stage};
 use tessera_nn::{Parameters, Signal};
 
 pub use self::kind::TaskKind;
 pub use self::sizes::{SampleCost, Sizes};
 use crate::config::TrainConfig;
-use crate::engine::batch::signal_of;
 use crate::engine::figures::Figure;
 use crate::engine::metrics::picture::EncodedPng;
 use crate::engine::step::Sums;

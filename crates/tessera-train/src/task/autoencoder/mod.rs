@@ -122,6 +122,34 @@ impl Autoencoder {
     }
 }
 
+/// An autoencoder that is measured, and not trained.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    model: &'a VqVae,
+    judged_by: Option<Features>,
+}
+
+impl<'a> Judge<'a> {
+    /// With the features that `[eval.features]` names.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] where they cannot be opened.
+    pub(crate) fn new(model: &'a VqVae, config: &TrainConfig) -> Result<Self, TrainError> {
+        let judged_by = Features::open(config, &model.signal, model.device())?;
+        Ok(Self { model, judged_by })
+    }
+
+    /// How it is measured, as [`Task::measure`] says of one in training.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::BadInput`] where it has not what was asked for.
+    pub(crate) fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {
+        Ok(Box::new(Reconstruction::new(self.model, self.judged_by.as_ref(), asked)?))
+    }
+}
+
 impl Task for Autoencoder {
     fn parameters(&self) -> &Parameters {
         &self.model.parameters

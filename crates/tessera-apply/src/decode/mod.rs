@@ -1,0 +1,182 @@
+//! Tokens to samples: pictures as PNG files or one sheet, samples of any kind as one NumPy array.
+//!
+//! Tokens name the model that made them, and no other one decodes them. Samples go through the decoder in the tiles in
+//! which they lie in their set, so what comes out is bit for bit what an evaluation on [tiles](crate::tile) makes.
+
+mod array;
+mod pictures;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tch::{Device, Tensor};
+use tessera_comm::Communicator;
+use tessera_control::Phase;
+use tessera_model::OpenModel;
+use tessera_nn::to_device;
+
+use self::array::Array;
+pub use self::tokens::TokenFile;
+use crate::agreement::agree_on;
+use crate::error::ApplyError;
+use crate::tile::{self, TILE};
+use crate::watch::Watch;
+
+/// Digits of a hash that tell one model from another.
+const DIGITS: usize = 12;
+
+/// What is decoded, and into what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// A token set, or a safetensors file of codes.
+    pub tokens: PathBuf,
+    /// Which split of a token set.
+    pub split: String,
+    /// Numbers of samples in the data set that was encoded; empty: all.
+    pub ids: Vec<u64>,
+    /// Samples at most.
+    pub limit: Option<u64>,
+    /// Where samples go, and in which form.
+    pub form: Form,
+}
+
+/// Where samples go, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// `NUMBER.png` for each, in this folder.
+    Pictures(PathBuf),
+    /// All as one NumPy array, `samples.npy` in this folder: bytes `[N, H, W, C]` of pictures, `[N, T, H, W, C]` of film,
+    /// int16 `[N, T, C]` of sound.
+    Array(PathBuf),
+    /// All on one sheet, this PNG file.
+    Grid(PathBuf),
+}
+
+/// What was decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decoded {
+    /// The folder or file that was written.
+    pub path: PathBuf,
+    /// Samples.
+    pub num_samples: u64,
+}
+
+/// Decodes tokens. Collective: ranks share the samples where each is a file of its own; an array or a sheet is rank 0's.
+///
+/// # Errors
+///
+/// [`ApplyError`].
+pub fn decode(
+    comm: &dyn Communicator,
+    model: &OpenModel,
+    options: &DecodeOptions,
+    watch: &Watch<'_>,
+) -> Result<Decoded, ApplyError> {
+    let chosen = open(model, options).and_then(|tokens| {
+        let rows = tokens.rows(&options.ids, options.limit)?;
+        Ok((tokens, rows))
+    });
+    let (tokens, rows) = agree_on(comm, chosen)?;
+    watch.activity.enter(Phase::Evaluate);
+    let work = Work { model, tokens: &tokens, watch };
+    let (rank, world_size) = (comm.rank(), comm.world_size());
+    let done = match &options.form {
+        Form::Pictures(folder) => work.pictures(&rows, folder, (rank, world_size)),
+        Form::Array(folder) if rank == 0 => work.array(&rows, folder),
+        Form::Grid(file) if rank == 0 => work.grid(&rows, file),
+        Form::Array(_) | Form::Grid(_) => Ok(()),
+    };
+    agree_on(comm, done)?;
+    let (Form::Pictures(path) | Form::Array(path) | Form::Grid(path)) = &options.form;
+    Ok(Decoded { path: path.clone(), num_samples: rows.len() as u64 })
+}
+
+/// Opens tokens that this model made.
+fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyError> {
+    let tokens = TokenFile::open(&options.tokens, &options.split, model)?;
+    let (theirs, ours) = (tokens.tokenizer(), &model.file.hash);
+    if theirs != ours {
+        let [theirs, ours] = [theirs, ours].map(|hash| hash.get(..DIGITS).unwrap_or(hash));
+        return Err(ApplyError::BadInput(format!(
+            "the tokens of {} were made by the model {theirs}, this one is {ours}: decode them with that model, or encode \
+             the data with this one",
+            options.tokens.display()
+        )));
+    }
+    if !matches!(options.form, Form::Array(_)) {
+        pictures::check(model.signal()).map_err(ApplyError::BadInput)?;
+    }
+    Ok(tokens)
+}
+
+/// A process's work.
+struct Work<'a> {
+    model: &'a OpenModel,
+    tokens: &'a TokenFile,
+    watch: &'a Watch<'a>,
+}
+
+impl Work<'_> {
+    /// Calls `each` with the number of a sample and its raw values `[..]`, for these rows of the tokens, tile by tile.
+    fn samples(
+        &self,
+        rows: &[u64],
+        mut each: impl FnMut(u64, &Tensor) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let tile_of = |row: u64| row / TILE as u64;
+        for of_tile in rows.chunk_by(|a, b| tile_of(*a) == tile_of(*b)) {
+            let first = tile_of(of_tile[0]) * TILE as u64;
+            let raw = self.tile(first)?;
+            for &row in of_tile {
+                each(self.tokens.number(row), &raw.get((row - first) as i64))?;
+            }
+            self.watch.activity.part_done();
+        }
+        Ok(())
+    }
+
+    /// The raw samples `[TILE, ..]` of the tile that begins with a row.
+    fn tile(&self, first: u64) -> Result<Tensor, ApplyError> {
+        let vqvae = &self.model.vqvae;
+        let codes = self.tokens.tile(first)?;
+        let codes: Vec<Tensor> =
+            codes.into_iter().map(|codes| to_device(codes, vqvae.device())).collect();
+        Ok(vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu))
+    }
+
+    fn pictures(
+        &self,
+        rows: &[u64],
+        folder: &Path,
+        (rank, world_size): (usize, usize),
+    ) -> Result<(), ApplyError> {
+        fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
+        let is_mine = |row: u64| (row / TILE as u64) % world_size as u64 == rank as u64;
+        let mine: Vec<u64> = rows.iter().copied().filter(|row| is_mine(*row)).collect();
+        self.samples(&mine, |number, raw| {
+            let path = folder.join(format!("{number:08}.png"));
+            pictures::write(&path, &[raw.shallow_clone()], self.model.signal())
+        })
+    }
+
+    fn array(&self, rows: &[u64], folder: &Path) -> Result<(), ApplyError> {
+        fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
+        let path = folder.join("samples.npy");
+        let mut array = Array::create(&path, rows.len(), self.model.signal())?;
+        self.samples(rows, |_, raw| array.add(raw))?;
+        array.finish()
+    }
+
+    fn grid(&self, rows: &[u64], path: &Path) -> Result<(), ApplyError> {
+        let mut all = BTreeMap::new();
+        self.samples(rows, |number, raw| {
+            all.insert(number, raw.copy());
+            Ok(())
+        })?;
+        let all: Vec<Tensor> = all.into_values().collect();
+        pictures::write(path, &all, self.model.signal())
+    }
+}

@@ -1,0 +1,215 @@
+//! Tokens as they are kept: a token set, or one safetensors file.
+//!
+//! The file is what a program that makes codes can write without knowing token sets: `codes.0`, `codes.1`, .. of unsigned or
+//! signed whole numbers, `[N, positions]` each, the finest level first, and in the metadata the key `tokenizer` with the hash
+//! of the model.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use tch::Tensor;
+use tessera_data::{DataConfig, DataKind, Draw, Source};
+use tessera_model::{Level, OpenModel};
+
+use crate::error::ApplyError;
+use crate::tile::{self, TILE};
+
+/// Tokens that are open.
+pub struct TokenFile {
+    tokenizer: String,
+    levels: Vec<Level>,
+    kept: Kept,
+}
+
+enum Kept {
+    Set(Arc<dyn Source>),
+    /// Codes of each sample, those of all levels one after another.
+    File(Vec<Vec<u32>>),
+}
+
+impl std::fmt::Debug for TokenFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("TokenFile")
+            .field("tokenizer", &self.tokenizer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TokenFile {
+    /// Opens a split of a token set, or a file, with codes of the levels that `model` has.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Data`] or [`ApplyError::BadInput`].
+    pub fn open(path: &Path, split: &str, model: &OpenModel) -> Result<Self, ApplyError> {
+        let levels = model.file.autoencoder().levels.clone();
+        if path.is_file() {
+            return Self::read(path, levels);
+        }
+        let kind = DataKind::Tokens;
+        let config = DataConfig { kind, path: path.to_owned(), ..DataConfig::default() };
+        let source = tessera_data::source::open(&config, split)?;
+        let tokenizer = source.tokens().expect("a token set has tokens").tokenizer.clone();
+        Ok(Self { tokenizer, levels, kept: Kept::Set(source) })
+    }
+
+    fn read(path: &Path, levels: Vec<Level>) -> Result<Self, ApplyError> {
+        let refused =
+            |problem: String| ApplyError::BadInput(format!("{} {problem}", path.display()));
+        let bytes = fs::read(path).map_err(ApplyError::file("read", path))?;
+        let no_file = |error| refused(format!("is no safetensors file ({error})"));
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(no_file)?;
+        let tokenizer = metadata.metadata().as_ref().and_then(|words| words.get("tokenizer"));
+        let tokenizer = tokenizer.cloned().ok_or_else(|| {
+            refused(
+                "does not say which model made its codes: give the folder of a token set, or write the model's hash \
+                 into the metadata key tokenizer"
+                    .to_owned(),
+            )
+        })?;
+        let file = SafeTensors::deserialize(&bytes).map_err(no_file)?;
+        let mut samples: Vec<Vec<u32>> = Vec::new();
+        let mut number = 0;
+        for level in &levels {
+            for &num_codes in &level.num_codes {
+                let name = format!("codes.{number}");
+                number += 1;
+                let view =
+                    file.tensor(&name).map_err(|_| refused(format!("has no tensor {name}")))?;
+                let rows = rows_of(&view, level.num_positions(), num_codes)
+                    .map_err(|problem| refused(format!("cannot be decoded: {name} {problem}")))?;
+                if number == 1 {
+                    samples = rows;
+                    continue;
+                }
+                if rows.len() != samples.len() {
+                    let (found, wanted) = (rows.len(), samples.len());
+                    return Err(refused(format!("has {found} samples in {name}, {wanted} before")));
+                }
+                samples.iter_mut().zip(rows).for_each(|(sample, more)| sample.extend(more));
+            }
+        }
+        Ok(Self { tokenizer, levels, kept: Kept::File(samples) })
+    }
+
+    /// Hash of the model that made them.
+    pub fn tokenizer(&self) -> &str {
+        &self.tokenizer
+    }
+
+    /// Samples.
+    pub fn num_samples(&self) -> u64 {
+        match &self.kept {
+            Kept::Set(source) => source.num_samples(),
+            Kept::File(samples) => samples.len() as u64,
+        }
+    }
+
+    /// Number of a row's sample in the data set that was encoded.
+    pub fn number(&self, row: u64) -> u64 {
+        match &self.kept {
+            Kept::Set(source) => source.name(row).parse().unwrap_or(row),
+            Kept::File(_) => row,
+        }
+    }
+
+    /// The rows of the samples of these numbers, or of all, in order; `limit` at most.
+    pub(super) fn rows(&self, ids: &[u64], limit: Option<u64>) -> Result<Vec<u64>, ApplyError> {
+        let num = self.num_samples();
+        let mut rows = BTreeSet::new();
+        for &id in ids {
+            // Numbers ascend, and none is below its row.
+            let (mut low, mut high) = (0, num.min(id.saturating_add(1)));
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.number(middle) < id { low = middle + 1 } else { high = middle }
+            }
+            if low >= num || self.number(low) != id {
+                let problem = format!("--ids names {id}, and there is no such sample among {num}");
+                return Err(ApplyError::BadInput(problem));
+            }
+            rows.insert(low);
+        }
+        let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(match ids.is_empty() {
+            true => (0..num).take(most).collect(),
+            false => rows.into_iter().take(most).collect(),
+        })
+    }
+
+    /// The codes of the tile that begins with a row: of each level of the model, the finest first, `[TILE, positions, L]`.
+    pub(super) fn tile(&self, first: u64) -> Result<Vec<Tensor>, ApplyError> {
+        let end = self.num_samples().min(first + TILE as u64);
+        let mut samples = Vec::with_capacity(TILE);
+        for row in first..end {
+            samples.push(self.codes(row)?);
+        }
+        let (mut start, mut all) = (0, Vec::new());
+        for level in &self.levels {
+            let (positions, columns) = (level.num_positions() as usize, level.num_codes.len());
+            let len = positions * columns;
+            let flat: Vec<i64> = samples
+                .iter()
+                .flat_map(|codes| codes[start..start + len].iter().map(|&code| i64::from(code)))
+                .collect();
+            start += len;
+            let shape = [samples.len(), columns, positions].map(|size| size as i64);
+            // A token set has the codes of a position in as many levels.
+            let codes_npl = Tensor::from_slice(&flat).view(shape).transpose(1, 2).contiguous();
+            all.push(tile::padded(&codes_npl));
+        }
+        Ok(all)
+    }
+
+    /// The codes of a row, those of all levels one after another.
+    fn codes(&self, row: u64) -> Result<Vec<u32>, ApplyError> {
+        match &self.kept {
+            Kept::File(samples) => Ok(samples[row as usize].clone()),
+            Kept::Set(source) => {
+                let mut bytes = vec![0; source.shape().num_bytes()];
+                source.read(row, Draw::NONE, &mut bytes)?;
+                let (quads, _) = bytes.as_chunks::<4>();
+                Ok(quads.iter().map(|quad| u32::from_le_bytes(*quad)).collect())
+            }
+        }
+    }
+}
+
+/// The rows `[N, positions]` of a tensor; of `[N, variants, positions]` the first variant.
+fn rows_of(view: &TensorView<'_>, positions: i64, num_codes: i64) -> Result<Vec<Vec<u32>>, String> {
+    let (num, variants, found) = match view.shape() {
+        [num, found] => (*num, 1, *found),
+        [num, variants, found] => (*num, *variants, *found),
+        other => return Err(format!("is {other:?}, expected [N, {positions}]")),
+    };
+    if found as i64 != positions || variants == 0 {
+        return Err(format!("is {:?}, expected [N, {positions}]", view.shape()));
+    }
+    let width = match view.dtype() {
+        Dtype::U8 => 1,
+        Dtype::U16 | Dtype::I16 => 2,
+        Dtype::U32 | Dtype::I32 => 4,
+        Dtype::U64 | Dtype::I64 => 8,
+        other => return Err(format!("is of kind {other:?}, expected whole numbers")),
+    };
+    let code = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(bytes);
+        let code = u64::from_le_bytes(word);
+        // What is negative is large.
+        let is_code = code < num_codes as u64;
+        is_code
+            .then_some(code as u32)
+            .ok_or_else(|| format!("has a code that is none of {num_codes}"))
+    };
+    let row_bytes = found * width;
+    let row = |at: usize| {
+        let bytes = &view.data()[at * variants * row_bytes..][..row_bytes];
+        bytes.chunks_exact(width).map(code).collect::<Result<Vec<_>, _>>()
+    };
+    (0..num).map(row).collect()
+}

@@ -1,0 +1,22 @@
+//! A trained model applied to data.
+//!
+//! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens. A model runs on
+//! [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
+//! ranks.
+//!
+//! Models are opened by `tessera-model` alone; how they are trained is not known here.
+
+mod agreement;
+mod decode;
+mod encode;
+mod error;
+mod open;
+pub mod tile;
+mod watch;
+
+pub use agreement::agree_on;
+pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
+pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
+pub use error::ApplyError;
+pub use open::open;
+pub use watch::Watch;

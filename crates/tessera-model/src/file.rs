@@ -1,0 +1,178 @@
+//! `config.json` of a model folder.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tessera_data::{DataConfig, DataKind, Modality, SampleShape};
+use tessera_nn::{ModelConfig, VqVae};
+
+use crate::hash::{TensorHash, canonical};
+use crate::samples::signal_of;
+use crate::words::{Precision, Weights};
+
+/// What a `config.json` says of itself.
+pub const FORMAT: &str = "tessera-model";
+/// The version of the format that is written and read.
+pub const VERSION: u32 = 1;
+
+/// `config.json` of a model folder: all there is to know of a model but its weights. A reader ignores keys that it does
+/// not know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Always [`FORMAT`].
+    pub format: String,
+    /// Version of the format.
+    pub version: u32,
+    /// Version of Tessera that wrote it.
+    pub tessera: String,
+    /// SHA-256 in hex of all that decides outputs, weights included: the name of the model in everything that is made
+    /// with it.
+    pub hash: String,
+    /// Optimiser steps that the weights come from.
+    pub step: u64,
+    /// Which weights of the run these are.
+    pub weights: Weights,
+    /// Kinds of weights and activations.
+    pub precision: Precision,
+    /// What the model is.
+    #[serde(flatten)]
+    pub kind: ModelKind,
+    /// The run's `[data]` table: where samples are read from where nobody says it. Not part of the hash.
+    pub trained_on: Value,
+}
+
+/// What a model is, by the key `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelKind {
+    /// Encoder, quantiser and decoder.
+    Autoencoder(AutoencoderFile),
+}
+
+/// What an autoencoder is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AutoencoderFile {
+    /// The run's `[model]` table as the run had it, without what it began from: keys that are newer than the run are
+    /// not in it and have their defaults.
+    pub model: Value,
+    /// Shape of a sample.
+    pub shape: SampleShape,
+    /// How a sample comes to be.
+    pub preprocessing: Preprocessing,
+    /// Names of the classes of what it was trained on, by number; empty where they have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// The quantised levels, the finest first.
+    pub levels: Vec<Level>,
+}
+
+/// A quantised level of an autoencoder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// Sizes of the positional axes of a sample's codes.
+    pub axes: Vec<i64>,
+    /// Numbers of codes, one for each code of a position.
+    pub num_codes: Vec<i64>,
+}
+
+/// What a file has to go through to become a sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// The range that a sample's values lie in, as the model reads them.
+    pub range: [f64; 2],
+    /// `data.image`, `data.audio` or `data.video` of the run, as its samples have it; none where samples were read as they
+    /// lie in arrays, records or packed shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<Value>,
+}
+
+impl ModelFile {
+    /// What it says of the autoencoder.
+    pub fn autoencoder(&self) -> &AutoencoderFile {
+        let ModelKind::Autoencoder(file) = &self.kind;
+        file
+    }
+
+    /// The data that the model was trained on.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, where it is no `[data]` table of this version.
+    pub fn data(&self) -> Result<DataConfig, String> {
+        serde_json::from_value(self.trained_on.clone())
+            .map_err(|error| format!("trained_on is no [data] table of this version: {error}"))
+    }
+
+    /// The hash of all that decides outputs: the SHA-256 of one JSON object with sorted keys and no spaces.
+    pub(crate) fn hash_with(&self, tensors: &BTreeMap<String, TensorHash>) -> String {
+        let AutoencoderFile { model, shape, preprocessing, .. } = self.autoencoder();
+        let decides = json!({
+            "kind": "autoencoder",
+            "model": model,
+            "precision": self.precision,
+            "preprocessing": preprocessing,
+            "shape": shape,
+            "tensors": tensors,
+        });
+        tessera_checkpoint::sha256_hex(canonical(&decides).as_bytes())
+    }
+}
+
+impl AutoencoderFile {
+    /// The architecture.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, where it is no `[model]` table of this version, or does not fit its samples.
+    pub fn config(&self) -> Result<ModelConfig, String> {
+        let config: ModelConfig = serde_json::from_value(self.model.clone())
+            .map_err(|error| format!("model is no [model] table of this version: {error}"))?;
+        config.validate(&signal_of(self.shape))?;
+        Ok(config)
+    }
+}
+
+impl Level {
+    /// Those of a model, the finest first.
+    pub fn of(vqvae: &VqVae) -> Vec<Self> {
+        let codes = vqvae.quantizers.iter().map(|quantizer| quantizer.num_codes());
+        let level = |(axes, num_codes)| Self { axes, num_codes };
+        vqvae.latent_axes().into_iter().zip(codes).map(level).collect()
+    }
+
+    /// Positions of a sample's codes.
+    pub fn num_positions(&self) -> i64 {
+        self.axes.iter().product()
+    }
+}
+
+impl Preprocessing {
+    /// What samples of `shape` went through that `data`, as its table is `raw`, describes.
+    pub(crate) fn of(data: &DataConfig, raw: &Value, shape: SampleShape) -> Self {
+        let range = signal_of(shape).range().expect("no autoencoder is trained on tokens");
+        let decoding = match shape.modality {
+            Modality::Image => decoding(data, raw, "image"),
+            Modality::Audio => decoding(data, raw, "audio"),
+            Modality::Video => decoding(data, raw, "video"),
+            Modality::Tokens => None,
+        };
+        Self { range: [*range.start(), *range.end()], decoding }
+    }
+}
+
+/// The table of the files that become samples; of a mixture that of its first part that has one.
+fn decoding(data: &DataConfig, raw: &Value, table: &str) -> Option<Value> {
+    match data.kind {
+        DataKind::Folder | DataKind::Webdataset => raw.get(table).cloned(),
+        DataKind::Mixture => data.mixture.iter().enumerate().find_map(|(number, part)| {
+            decoding(&part.data, raw.get("mixture")?.get(number)?.get("data")?, table)
+        }),
+        DataKind::Packed
+        | DataKind::Tokens
+        | DataKind::Idx
+        | DataKind::Cifar
+        | DataKind::Npy
+        | DataKind::Synthetic => None,
+    }
+}

@@ -1,0 +1,27 @@
+//! A trained model as a folder that is complete in itself.
+//!
+//! A model folder has `model.safetensors`, the weights that are for use, and `config.json` ([`ModelFile`]): the
+//! architecture, what a file has to go through to become a sample, the names of classes, and a hash of all that
+//! decides outputs. Whoever uses a model opens it here, from such a folder ([`open`]) or from a run ([`open_run`]);
+//! both give the same model with the same hash, bit for bit ([`OpenModel`]).
+//!
+//! This crate knows no ranks, no commands and nothing of how a model is trained. The format is written down in
+//! `docs/formats.md`.
+
+mod error;
+mod file;
+mod folder;
+mod hash;
+mod opened;
+mod run;
+mod samples;
+mod tensors;
+mod words;
+
+pub use error::{ModelError, ModelErrorKind};
+pub use file::{AutoencoderFile, FORMAT, Level, ModelFile, ModelKind, Preprocessing, VERSION};
+pub use folder::{CONFIG_FILE, WEIGHTS_FILE, open, read_file, write};
+pub use opened::{ModelPath, OpenModel};
+pub use run::{find_checkpoint, open_checkpoint, open_run};
+pub use samples::{raw_axes, raw_samples, signal_of};
+pub use words::{Precision, Weights, Which};

@@ -1,0 +1,95 @@
+//! A model that is open, whatever it was opened from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tch::Device;
+use tessera_nn::parameters::Stage;
+use tessera_nn::{Signal, VqVae};
+
+use crate::error::ModelError;
+use crate::file::ModelFile;
+use crate::hash::hashes;
+use crate::samples::signal_of;
+use crate::tensors::{self, Values};
+use crate::words::{Weights, Which};
+use crate::{folder, run};
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelPath {
+    /// In a run folder: a checkpoint of it, and which of its weights; none: those that its `eval.weights` names.
+    Run {
+        /// The run folder.
+        folder: PathBuf,
+        /// Which checkpoint.
+        which: Which,
+        /// Which weights.
+        weights: Option<Weights>,
+    },
+    /// In a model folder.
+    Model(PathBuf),
+}
+
+impl ModelPath {
+    /// Opens the model.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`].
+    pub fn open(&self, device: Device) -> Result<OpenModel, ModelError> {
+        match self {
+            Self::Run { folder, which, weights } => run::open_run(folder, *which, *weights, device),
+            Self::Model(path) => folder::open(path, device),
+        }
+    }
+}
+
+/// A model that is open: frozen, so that nothing it computes makes a graph.
+#[derive(Debug)]
+pub struct OpenModel {
+    /// What there is to know of it.
+    pub file: ModelFile,
+    /// Its networks.
+    pub vqvae: VqVae,
+}
+
+impl OpenModel {
+    /// What its samples are.
+    pub fn signal(&self) -> Signal {
+        self.vqvae.signal
+    }
+
+    /// The same with the hash of what it is now, for whoever made it otherwise than by opening it.
+    #[must_use]
+    pub fn hashed(mut self) -> Self {
+        self.file.hash = self.file.hash_with(&hashes(&self.values()));
+        self
+    }
+
+    /// The values of its weights.
+    pub(crate) fn values(&self) -> BTreeMap<String, Values> {
+        tensors::values(&self.vqvae)
+    }
+
+    /// Builds what `file` describes; `choose` gives the values of the tensors of these names. The hash is set, and what
+    /// the file says of levels is made anew.
+    pub(crate) fn build(
+        mut file: ModelFile,
+        path: &Path,
+        device: Device,
+        choose: impl FnOnce(&[String]) -> Result<BTreeMap<String, Values>, String>,
+    ) -> Result<Self, ModelError> {
+        let refuse =
+            |problem: String| ModelError::not_one(path, format!("cannot be used: {problem}"));
+        let autoencoder = file.autoencoder();
+        let (config, signal) =
+            (autoencoder.config().map_err(refuse)?, signal_of(autoencoder.shape));
+        let mut vqvae = VqVae::new(&config, &signal, 0, file.precision.kinds(), device);
+        vqvae.parameters.freeze(&[Stage::Quantizer, Stage::Encoder, Stage::Decoder]);
+        let values = choose(&tensors::names(&vqvae)).map_err(refuse)?;
+        tensors::fill(&vqvae, &values).map_err(refuse)?;
+        file.hash = file.hash_with(&hashes(&values));
+        Ok(Self { file, vqvae })
+    }
+}

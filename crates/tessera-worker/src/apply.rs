@@ -1,0 +1,149 @@
+//! The commands that use a trained model: `export`, `encode` and `decode`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+use tch::Device;
+use tessera_apply::{ApplyError, Decoded, Encoded, Watch, agree_on};
+use tessera_checkpoint::Storage;
+use tessera_comm::CommConfig;
+use tessera_control::{ExitCode, LimitsConfig};
+use tessera_data::DataConfig;
+use tessera_model::{ModelFile, OpenModel};
+use tessera_train::TrainError;
+
+use crate::arguments::apply::{
+    ComputeArguments, DecodeArguments, EncodeArguments, ExportArguments, ExportFormat,
+};
+use crate::session::{Session, refuse};
+use crate::{answer_alone, arguments, logging, threads};
+
+/// Writes a model in a form that is complete in itself. One process does it.
+pub(crate) fn run_export(arguments: &ExportArguments) -> ExitCode {
+    logging::to_stderr();
+    threads::compute_with(1);
+    let exported = match arguments.format {
+        ExportFormat::Tessera => arguments.model.path().open(Device::Cpu).and_then(|model| {
+            tessera_model::write(&Storage::new(), &arguments.out, &model).map(|()| model.file)
+        }),
+    };
+    match exported {
+        Ok(file) => answer_alone(&told(arguments.json, &file, &of_export(&file, &arguments.out))),
+        Err(error) => refuse(&error.into()),
+    }
+}
+
+fn of_export(ModelFile { hash, step, weights, .. }: &ModelFile, out: &Path) -> String {
+    let weights = serde_json::to_value(weights).expect("it is plain data");
+    let weights = weights.as_str().unwrap_or_default();
+    format!("{}  step {step}, {weights} weights, hash {hash}\n", out.display())
+}
+
+/// Makes tokens of a data set.
+pub(crate) fn run_encode(arguments: &EncodeArguments, stop: Arc<AtomicBool>) -> ExitCode {
+    run(&arguments.compute, stop, |session, watch| {
+        let model = tessera_apply::open(session.comm(), &arguments.model.path(), session.device())?;
+        let data = agree_on(session.comm(), data_of(arguments, &model))?;
+        let options = arguments.options();
+        let encoded = tessera_apply::encode(session.comm(), &model, &data, &options, watch)?;
+        if encoded.is_stopped {
+            (watch.say)("stopped between two shards; the same command goes on".to_owned());
+            return Ok(None);
+        }
+        Ok(Some(told(arguments.compute.json, &encoded, &of_tokens(&encoded))))
+    })
+}
+
+/// What is encoded.
+fn data_of(arguments: &EncodeArguments, model: &OpenModel) -> Result<DataConfig, ApplyError> {
+    let bad = |error: TrainError| ApplyError::BadInput(error.to_string());
+    let mut sets = arguments.sets.clone();
+    if let Some(set) = sets.iter().find(|set| !set.trim_start().starts_with("data.")) {
+        let problem = format!("--set of this command is for keys of [data] alone, found {set}");
+        return Err(ApplyError::BadInput(problem));
+    }
+    sets.extend(arguments.on_corrupt.iter().map(|word| format!("data.on_corrupt={word}")));
+    if let Some(file) = &arguments.config {
+        let variables = arguments::environment().map_err(bad)?;
+        let resolved = tessera_train::resolve(Some(file), variables, &sets, None).map_err(bad)?;
+        return Ok(resolved.config.data);
+    }
+    let is_kind =
+        |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "data.kind");
+    let base = tessera_apply::usual_data(&model.file, sets.iter().any(is_kind))?;
+    tessera_train::resolve_data(&base, &sets).map_err(bad)
+}
+
+fn of_tokens(encoded: &Encoded) -> String {
+    let Encoded { path, tokenizer, splits, num_variants, num_tokens, samples_per_second, .. } =
+        encoded;
+    let mut text = format!("{}  made by the model {tokenizer}\n", path.display());
+    for (name, split) in splits {
+        let (num, skipped) = (split.num_samples, split.num_skipped);
+        let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} left out") };
+        text.push_str(&format!("{name:8}{num} samples{skipped}\n"));
+    }
+    let variants = if *num_variants == 1 { "" } else { " in each variant" };
+    text.push_str(&format!(
+        "{num_variants} variants of a sample, {num_tokens} codes{variants}; {samples_per_second:.0} samples a second\n"
+    ));
+    text
+}
+
+/// Makes samples of tokens.
+pub(crate) fn run_decode(arguments: &DecodeArguments, stop: Arc<AtomicBool>) -> ExitCode {
+    run(&arguments.compute, stop, |session, watch| {
+        let model = tessera_apply::open(session.comm(), &arguments.model.path(), session.device())?;
+        let decoded = tessera_apply::decode(session.comm(), &model, &arguments.options(), watch)?;
+        let Decoded { path, num_samples } = &decoded;
+        let line = format!("{}  {num_samples} samples\n", path.display());
+        Ok(Some(told(arguments.compute.json, &decoded, &line)))
+    })
+}
+
+/// Connects, works, and tells what came of it; nothing where the work was stopped and can go on.
+fn run(
+    compute: &ComputeArguments,
+    stop: Arc<AtomicBool>,
+    work: impl FnOnce(&Session, &Watch<'_>) -> Result<Option<String>, ApplyError>,
+) -> ExitCode {
+    let (comm, limits) = (CommConfig::default(), LimitsConfig::default());
+    let threads = compute.threads();
+    let session = match Session::start(&comm, compute.device, threads, &limits, Arc::clone(&stop)) {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    logging::to_stderr();
+    let say = |text: String| session.say(text);
+    let watch = Watch { activity: &session.worker().activity, stop, say: &say };
+    let done = work(&session, &watch);
+    match done {
+        Ok(Some(text)) => session.answer(&text, 0),
+        Ok(None) => session.finish(ExitCode::Stopped, 0),
+        Err(error) => session.fail(&in_training_words(error)),
+    }
+}
+
+/// The same error as whoever ends a process tells it.
+fn in_training_words(error: ApplyError) -> TrainError {
+    match error {
+        ApplyError::BadInput(text) => TrainError::BadInput(text),
+        ApplyError::Model(error) => error.into(),
+        ApplyError::Data(error) => error.into(),
+        ApplyError::Comm(error) => error.into(),
+        ApplyError::File { action, path, source } => TrainError::File { action, path, source },
+        ApplyError::Peer { rank, code, message } => TrainError::Peer { rank, code, message },
+        ApplyError::Torch(error) => error.into(),
+        other => TrainError::Applied { code: other.code(), message: other.to_string() },
+    }
+}
+
+/// A result as one line of JSON, or in words.
+fn told(json: bool, result: &impl Serialize, words: &str) -> String {
+    match json {
+        true => serde_json::to_string(result).expect("a result is plain data") + "\n",
+        false => words.to_owned(),
+    }
+}

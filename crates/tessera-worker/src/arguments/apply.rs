@@ -1,0 +1,194 @@
+//! The arguments of commands that use a trained model.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tessera_apply::{Augment, DecodeOptions, EncodeOptions, Form};
+use tessera_comm::DeviceConfig;
+use tessera_model::{ModelPath, Weights, Which};
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    #[command(flatten)]
+    place: Place,
+    /// Which checkpoint of a run: latest (the newest good one), or the step of one.
+    #[arg(long, value_name = "latest|STEP", default_value = "latest", conflicts_with = "model")]
+    checkpoint: Which,
+    /// Which weights of a run: average (those of train.ema_decay) or trained (those of the last step) [default: as
+    /// the run's eval.weights says]
+    #[arg(long, value_name = "average|trained", conflicts_with = "model")]
+    weights: Option<Weights>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Folder of a run.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Model folder: what a training leaves in RUN/model, or `tessera export` has written.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+impl ModelArguments {
+    /// Where the model is.
+    pub(crate) fn path(&self) -> ModelPath {
+        let Place { run, model } = &self.place;
+        match (run, model) {
+            (Some(folder), _) => {
+                let (folder, which, weights) = (folder.clone(), self.checkpoint, self.weights);
+                ModelPath::Run { folder, which, weights }
+            }
+            (None, model) => ModelPath::Model(model.clone().expect("clap wants one of the two")),
+        }
+    }
+}
+
+/// How a model computes.
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArguments {
+    /// Where: auto (a GPU where there is one), cuda, or cpu.
+    #[arg(long, value_name = "auto|cuda|cpu", default_value = "auto")]
+    pub(crate) device: DeviceConfig,
+    /// Compute with as many threads as there are cores. Without it each rank has one, and the bytes that come out are the
+    /// same for every number of ranks; with it they are the same for the same number of threads alone.
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ComputeArguments {
+    /// Threads of a rank; 0: as many as there are cores for.
+    pub(crate) fn threads(&self) -> u64 {
+        if self.fast { 0 } else { 1 }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Folder to write; a model folder that is there is replaced.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Form of the export.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Tessera)]
+    pub(crate) format: ExportFormat,
+    /// Print one JSON object instead of a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Form of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A model folder: model.safetensors and config.json, which all commands of tessera open.
+    Tessera,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EncodeArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArguments,
+    /// Configuration file (TOML) whose `[data]` table is encoded [default: the data that the model was trained on]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a key of `[data]`, as often as wanted: --set data.path=photos
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Folder of the token set.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Split to encode, as often as wanted [default: train, and test where there is one]
+    #[arg(long, value_name = "NAME")]
+    split: Vec<String>,
+    /// What is encoded of each sample: none (the sample), flip (and its mirror image), or crops (and ten crops of it
+    /// enlarged 1.1 times).
+    #[arg(long, value_name = "none|flip|crops", default_value = "none")]
+    augment: Augment,
+    /// What becomes of a sample that cannot be read: fail or skip [default: as data.on_corrupt says]
+    #[arg(long, value_name = "fail|skip", value_parser = ["fail", "skip"])]
+    pub(crate) on_corrupt: Option<String>,
+    /// Samples of a shard, a multiple of 16. A shard is what a rank makes at a time, and what is made again after a stop.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    shard_samples: u64,
+    /// Samples that are read at a time; it changes no byte.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    batch: u64,
+}
+
+impl EncodeArguments {
+    /// What is encoded, and into what.
+    pub(crate) fn options(&self) -> EncodeOptions {
+        EncodeOptions {
+            out: self.out.clone(),
+            splits: self.split.clone(),
+            augment: self.augment,
+            shard_samples: self.shard_samples,
+            batch: self.batch,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecodeArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArguments,
+    /// Folder of a token set, or a safetensors file with codes.0, codes.1, ... and the model's hash as metadata `tokenizer`.
+    #[arg(long, value_name = "DIR|FILE")]
+    tokens: PathBuf,
+    /// Folder for what comes out.
+    #[arg(long, value_name = "DIR", required_unless_present = "grid")]
+    out: Option<PathBuf>,
+    /// Form of what comes out.
+    #[arg(long, value_enum, default_value_t = DecodeFormat::Png)]
+    format: DecodeFormat,
+    /// Put all pictures on one sheet, this PNG file, instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "format"])]
+    grid: Option<PathBuf>,
+    /// Split of the token set.
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: String,
+    /// Samples at most.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Numbers of samples in the data set that was encoded, as in 3,5 [default: all]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    ids: Vec<u64>,
+}
+
+/// Form of what a decoder makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DecodeFormat {
+    /// A PNG file of each sample.
+    Png,
+    /// samples.npy, one NumPy array of all.
+    Npy,
+}
+
+impl DecodeArguments {
+    /// What is decoded, and into what.
+    pub(crate) fn options(&self) -> DecodeOptions {
+        let out = || self.out.clone().expect("clap wants --out where there is no --grid");
+        let form = match (&self.grid, self.format) {
+            (Some(file), _) => Form::Grid(file.clone()),
+            (None, DecodeFormat::Png) => Form::Pictures(out()),
+            (None, DecodeFormat::Npy) => Form::Array(out()),
+        };
+        DecodeOptions {
+            tokens: self.tokens.clone(),
+            split: self.split.clone(),
+            ids: self.ids.clone(),
+            limit: self.limit,
+            form,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A trained model in use: the folder that a training leaves, tokens of a data set, and pictures of tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{run, tessera, train};
+
+/// A training of seconds, with an average of its weights.
+fn trained(folder: &TempDir) -> PathBuf {
+    let run_dir = folder.path().join("run");
+    let settings =
+        ["train.steps=20", "checkpoint.every=0", "metrics.images_every=0", "train.ema_decay=0.9"];
+    let (code, _, stderr) = run(&mut train(2, &run_dir, &settings));
+    assert_eq!(code, Some(0), "{stderr}");
+    run_dir
+}
+
+/// Runs `tessera` with these words; stdout, and stderr.
+fn done(words: &[&str], code: i32) -> (String, String) {
+    let (found, stdout, stderr) = run(tessera().args(words));
+    assert_eq!(found, Some(code), "{words:?}: {stdout}{stderr}");
+    (stdout, stderr)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_training_leaves_its_model_and_tokens_go_there_and_back() {
+    let folder = TempDir::new().unwrap();
+    let run_dir = trained(&folder);
+    let path = |name: &str| folder.path().join(name);
+    let left = run_dir.join("model");
+    let (told, _) =
+        done(&["export", "--run", text(&run_dir), "--out", text(&path("model")), "--json"], 0);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["step"], &told["weights"]), (&20.into(), &"average".into()));
+    assert!(files(&left) == files(&path("model")), "what is left is what is exported");
+    let config: Value = serde_json::from_slice(&files(&left)["config.json"]).unwrap();
+    assert_eq!(config["hash"], told["hash"]);
+
+    let encode = |by: &[&str], from: [&str; 2], out: &Path| {
+        let words =
+            ["encode", from[0], from[1], "--out", text(out), "--shard-samples", "112", "--json"];
+        let (stdout, _) = done(&[by, &words].concat(), 0);
+        let encoded: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(encoded["tokenizer"], config["hash"]);
+        assert_eq!(encoded["splits"]["train"]["num_samples"], 512);
+    };
+    encode(&["launch", "--nproc", "2", "--"], ["--model", text(&left)], &path("two"));
+    encode(&[], ["--run", text(&run_dir)], &path("one"));
+    assert!(files(&path("one")) == files(&path("two")));
+
+    let (tokens, out, sheet) = (path("two"), path("out"), path("sheet.png"));
+    let decode = ["decode", "--model", text(&left), "--tokens", text(&tokens)];
+    done(&[&decode[..], &["--out", text(&out), "--ids", "63,3"]].concat(), 0);
+    let names: Vec<String> = files(&out).into_keys().collect();
+    assert_eq!(names, ["00000003.png", "00000063.png"]);
+    assert_eq!(image::open(out.join(&names[0])).unwrap().width(), 16);
+    done(&[&decode[..], &["--grid", text(&sheet), "--limit", "9"]].concat(), 0);
+    // By hand: three pictures of 16 beside one another, and two pixels around each.
+    assert_eq!(image::open(&sheet).unwrap().width(), 3 * 16 + 4 * 2);
+
+    let trained_weights = ["export", "--run", text(&run_dir), "--weights", "trained", "--out"];
+    done(&[&trained_weights[..], &[text(&path("trained"))]].concat(), 0);
+    let other = path("trained");
+    let refused = ["decode", "--model", text(&other), "--tokens", text(&tokens), "--out", "x"];
+    let (_, stderr) = done(&refused, 2);
+    assert!(stderr.contains(&config["hash"].as_str().unwrap()[..12]), "{stderr}");
+
+    // The folder has the figures of the run, and may be measured on other data.
+    let eval = |words: &[&str]| {
+        let (stdout, _) = done(&[&["eval", "--json"], words].concat(), 0);
+        serde_json::from_str::<Value>(&stdout).unwrap()
+    };
+    let of_folder = eval(&["--model", text(&left), "--set", "eval.batch=32"]);
+    assert_eq!(of_folder["samples"], 64);
+    assert_eq!(of_folder, eval(&["--run", text(&run_dir)]));
+    let fewer = ["--model", text(&left), "--set", "data.synthetic.num_test=9"];
+    assert_eq!(eval(&fewer)["samples"], 9);
+
+    // The folder is found damaged, and a run that goes on makes it anew.
+    let weights = left.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let words = ["encode", "--model", text(&left), "--out", "x"];
+    let (_, stderr) = done(&words, 6);
+    assert!(stderr.contains("is no good model folder"), "{stderr}");
+    fs::remove_dir_all(&left).unwrap();
+    let settings =
+        ["train.steps=20", "checkpoint.every=0", "metrics.images_every=0", "train.ema_decay=0.9"];
+    let (code, _, stderr) = run(&mut train(2, &run_dir, &settings));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(files(&left) == files(&path("model")));
+}
+
+#[test]
+fn one_model_has_to_be_named_and_no_more() {
+    let (_, stderr) = done(&["encode", "--out", "x"], 2);
+    assert!(stderr.contains("--run <DIR>|--model <DIR>"), "{stderr}");
+    let (_, stderr) = done(&["export", "--run", "a", "--model", "b", "--out", "x"], 2);
+    assert!(stderr.contains("cannot be used with"), "{stderr}");
+    let (_, stderr) = done(&["export", "--model", "nowhere", "--out", "x"], 2);
+    assert!(stderr.starts_with("error: nowhere does not exist"), "{stderr}");
+}
