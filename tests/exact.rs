@@ -12,6 +12,7 @@ mod configurations;
 mod experiments;
 mod figures;
 mod objectives;
+mod priors;
 mod quantizers;
 mod ranks;
 

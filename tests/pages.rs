@@ -162,6 +162,28 @@ fn the_commands_of_use_work() {
     assert_eq!(config("models/fashion_mnist"), config("runs/fashion_mnist/model"));
 }
 
+#[test]
+fn the_commands_of_generation_work() {
+    let place = Place::new();
+    place.small_fashion_mnist();
+    place.pictures("photos/sea", 20, (96, 64));
+    place.follow(
+        "generation.md",
+        &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
+    );
+    assert_eq!(fs::read_dir(place.path("samples/pictures")).unwrap().count(), 100);
+    let sheet = image::open(place.path("samples/grid.png")).unwrap();
+    assert_eq!(sheet.width(), 10 * 28 + 11 * 2, "ten beside one another");
+    let about = fs::read_to_string(place.path("samples/samples.json")).unwrap();
+    let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+    assert_eq!(about["classes"][1], 1, "samples take turns in the classes");
+    let told = rows(&place.path("runs/fashion_mnist_prior"), "metrics.jsonl");
+    // A prior begins with all codes alike.
+    let nats = told[0]["nats_per_token"].as_f64().unwrap();
+    assert!((nats - 256f64.ln()).abs() < 0.5, "{nats}");
+    assert!(place.path("runs/fashion_mnist_prior/model/tokenizer/config.json").is_file());
+}
+
 mod full {
     use super::*;
 
@@ -219,7 +241,7 @@ fn every_block_that_shows_a_command_is_run() {
         }
     }
     followed.dedup();
-    let tested = ["data", "fine-tuning", "running", "sweeps", "tutorial", "use"]
+    let tested = ["data", "fine-tuning", "generation", "running", "sweeps", "tutorial", "use"]
         .map(|page| format!("docs/{page}.md"));
     assert_eq!(followed, tested, "a page with blocks marked `sh` needs its test");
     for (_, word, by) in elsewhere {

@@ -96,19 +96,22 @@ fn train_rank(
         read_scalars(step, &scalars, training.task.losses(), world_size)?;
         let means = training.window.take();
         let row = Row { step, figures: training.task.figures(&means.numbers, &means.vector) };
-        codes_replaced += row.number("codes_replaced") as u64;
-        let first = [
-            means.losses[0],
-            means.losses[1],
-            means.grad_norm,
-            row.number("perplexity"),
-            row.number("codes_used"),
-        ];
-        metrics.push([&first, &means.losses[2..]].concat());
+        // A prior has one loss and no codes.
+        let of_codes = |name: &str| row.get(name).map_or(0.0, |_| row.number(name));
+        codes_replaced += of_codes("codes_replaced") as u64;
+        let (losses, rest) = means.losses.split_at(means.losses.len().min(2));
+        let (perplexity, codes_used) = (of_codes("perplexity"), of_codes("codes_used"));
+        let quantizer_loss = losses.get(1).copied().unwrap_or(0.0);
+        let first = [losses[0], quantizer_loss, means.grad_norm, perplexity, codes_used];
+        metrics.push([&first, rest].concat());
         let Some(whole) = whole.as_mut().and_then(Iterator::next) else { continue };
         let whole = whole?;
         let _no_grad = tch::no_grad_guard();
-        let model = &training.task.of::<Autoencoder>().unwrap().model;
+        let Some(autoencoder) = training.task.of::<Autoencoder>() else {
+            indices.push(Vec::new());
+            continue;
+        };
+        let model = &autoencoder.model;
         let samples_nc = part_of(&whole, Device::Cpu).values(model.kind());
         let of_levels = model.tokenize(&samples_nc);
         let flat: Vec<Tensor> = of_levels.iter().map(|level_nl| level_nl.flatten(0, 1)).collect();

@@ -45,7 +45,14 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ),
     (
         "tessera-apply",
-        &["tessera-model", "tessera-comm", "tessera-nn", "tessera-data", "tessera-control"],
+        &[
+            "tessera-model",
+            "tessera-comm",
+            "tessera-nn",
+            "tessera-data",
+            "tessera-checkpoint",
+            "tessera-control",
+        ],
     ),
     (
         "tessera-worker",

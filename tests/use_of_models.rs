@@ -33,6 +33,7 @@ fn text(path: &Path) -> &str {
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries
+        .filter(|entry| entry.path().is_file())
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect()
 }
@@ -62,6 +63,7 @@ fn a_training_leaves_its_model_and_tokens_go_there_and_back() {
     encode(&["launch", "--nproc", "2", "--"], ["--model", text(&left)], &path("two"));
     encode(&[], ["--run", text(&run_dir)], &path("one"));
     assert!(files(&path("one")) == files(&path("two")));
+    assert!(files(&path("two/tokenizer")) == files(&left), "the model is there too");
 
     let (tokens, out, sheet) = (path("two"), path("out"), path("sheet.png"));
     let decode = ["decode", "--model", text(&left), "--tokens", text(&tokens)];

@@ -137,6 +137,36 @@ def networks(m: Machine, table: Table):
             table.add(f"configs/{config}.toml, {precision}", f"{fastest:.0f} images/s", NONE if m.dry else OK, speed=fastest)
 
 
+def priors(m: Machine, table: Table):
+    """From codes to samples: encoded on the device, a prior of each kind on it against the CPU, drawn by one rank and by two."""
+    short = {"train__steps": 20, "metrics__every": 1, "eval__every": 0, "checkpoint__every": 0}
+    halves(m.work / "two-classes")
+    data = {"data__kind": "idx", "data__path": m.work / "two-classes"}
+    model = m.train("tokenizer", 1, **data, **short)
+    tokens = m.work / "tokens"
+    m.run(2, ["encode", "--run", model, "--out", tokens, "--device", m.device])
+    network = "{width = 32, layers = 2, heads = 2}"
+    for kind in ["autoregressive", "masked"]:
+        given = short | {"task": "prior", "data__kind": "tokens", "data__path": tokens, "prior__kind": kind,
+                         "prior__network": network}
+        cpu = rows(m.train(f"{kind}-cpu", 1, device="cpu", **given))
+        run = m.train(kind, 2, **given)
+        half = rows(m.train(f"{kind}-bf16", 1, train__precision="bf16", **given))
+        for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.01),
+                                   ("bf16 against the CPU", half, 0.05)]:
+            off = worst(found, cpu, "nats_per_token")
+            table.add(f"{kind} prior, {what}", f"nats of 20 steps differ by at most {off:.2e} (limit {limit})",
+                      OK if off <= limit else BAD, worst=off)
+        drawn = []
+        for ranks in [1, 2]:
+            out = m.work / f"{kind}-samples-{ranks}"
+            m.run(ranks, ["sample", "--run", run, "--num", 40, "--steps", 4, "--out", out, "--device", m.device])
+            drawn.append((out / "tokens.safetensors").read_bytes())
+        same = drawn[0] == drawn[1]
+        table.add(f"{kind} prior, 40 samples", f"{'the same' if same else 'other'} codes from one rank and from two",
+                  OK if same else BAD)
+
+
 def halves(folder: pathlib.Path):
     """IDX files of two classes: pictures whose upper or lower half is bright."""
     folder.mkdir()
@@ -370,8 +400,8 @@ def trace(m: Machine, table: Table):
               f"{max(0, 1 - busy / step_ms):.0%} gaps", busy_ms=busy, step_ms=step_ms)
 
 
-SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "trainings": trainings, "networks": networks, "resume": resume,
-            "faults": faults, "trace": trace, "throughput": throughput,
+SECTIONS = {"versions": versions, "all-reduce": all_reduce, "losses": losses, "trainings": trainings, "networks": networks,
+            "priors": priors, "resume": resume, "faults": faults, "trace": trace, "throughput": throughput,
             "quantizer": quantizer}
 
 

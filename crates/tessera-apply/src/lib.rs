@@ -1,6 +1,7 @@
 //! A trained model applied to data.
 //!
-//! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens. A model runs on
+//! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens, and
+//! [`sample()`] draws tokens from a prior. A model runs on
 //! [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
 //! ranks.
 //!
@@ -11,6 +12,7 @@ mod decode;
 mod encode;
 mod error;
 mod open;
+mod sample;
 pub mod tile;
 mod watch;
 
@@ -18,5 +20,7 @@ pub use agreement::agree_on;
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;
-pub use open::open;
+pub use open::{open, open_prior};
+pub use sample::{SampleOptions, Sampled, sample, usual_tokenizer};
+pub use tessera_nn::prior::sample::{Filter, Guidance, GuidanceSchedule, Sampling};
 pub use watch::Watch;

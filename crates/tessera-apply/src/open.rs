@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tch::Device;
 use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
-use tessera_model::{ModelPath, OpenModel, find_checkpoint, open_checkpoint};
+use tessera_model::{
+    ModelFile, ModelPath, OpenModel, OpenPrior, Which, find_checkpoint, open_checkpoint,
+    open_prior_checkpoint,
+};
 
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
@@ -25,25 +28,61 @@ pub fn open(
     let opened = match path {
         ModelPath::Model(_) => path.open(device).map_err(ApplyError::from),
         ModelPath::Run { folder, which, weights } => {
-            let found = match comm.rank() {
-                0 => find_checkpoint(folder, *which).map_err(ApplyError::from),
-                _ => Ok(PathBuf::new()),
-            };
-            let found = agree_on(comm, found)?;
-            let found = broadcast_bytes(comm, found.as_os_str().as_bytes())?;
-            let checkpoint = PathBuf::from(OsString::from_vec(found));
+            let checkpoint = found_by_first(comm, folder, *which)?;
             open_checkpoint(&checkpoint, *weights, device).map_err(ApplyError::from)
         }
     };
     let model = agree_on(comm, opened)?;
-    let hashes = all_gather_bytes(comm, model.file.hash.as_bytes())?;
-    let is_same = match hashes[0] == model.file.hash.as_bytes() {
+    check_same(comm, &model.file)?;
+    Ok(model)
+}
+
+/// Opens a prior on every rank, as [`open`] does an autoencoder. Collective.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_prior(
+    comm: &dyn Communicator,
+    path: &ModelPath,
+    device: Device,
+) -> Result<OpenPrior, ApplyError> {
+    let opened = match path {
+        ModelPath::Model(_) => path.open_prior(device).map_err(ApplyError::from),
+        ModelPath::Run { folder, which, weights } => {
+            let checkpoint = found_by_first(comm, folder, *which)?;
+            open_prior_checkpoint(&checkpoint, *weights, device).map_err(ApplyError::from)
+        }
+    };
+    let prior = agree_on(comm, opened)?;
+    check_same(comm, &prior.file)?;
+    Ok(prior)
+}
+
+/// The checkpoint that rank 0 finds. Collective.
+fn found_by_first(
+    comm: &dyn Communicator,
+    folder: &Path,
+    which: Which,
+) -> Result<PathBuf, ApplyError> {
+    let found = match comm.rank() {
+        0 => find_checkpoint(folder, which).map_err(ApplyError::from),
+        _ => Ok(PathBuf::new()),
+    };
+    let found = agree_on(comm, found)?;
+    let found = broadcast_bytes(comm, found.as_os_str().as_bytes())?;
+    Ok(PathBuf::from(OsString::from_vec(found)))
+}
+
+/// Refuses models that differ between ranks. Collective.
+fn check_same(comm: &dyn Communicator, file: &ModelFile) -> Result<(), ApplyError> {
+    let hashes = all_gather_bytes(comm, file.hash.as_bytes())?;
+    let is_same = match hashes[0] == file.hash.as_bytes() {
         true => Ok(()),
         false => Err(ApplyError::BadInput(format!(
             "rank {} sees another model than rank 0: put it where all hosts see the same files",
             comm.rank()
         ))),
     };
-    agree_on(comm, is_same)?;
-    Ok(model)
+    agree_on(comm, is_same)
 }

@@ -160,7 +160,8 @@ fn encoded(
 
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
+    let files = entries.filter(|path| path.is_file());
+    files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
 }
 
 #[test]

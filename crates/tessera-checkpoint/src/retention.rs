@@ -38,6 +38,8 @@ pub enum BestMetric {
     Accuracy,
     /// With `task = "probe"`, cross-entropy of the classes: the lowest.
     CrossEntropy,
+    /// With `task = "prior"`, nats a token: the lowest.
+    NatsPerToken,
 }
 
 impl BestMetric {
@@ -50,6 +52,7 @@ impl BestMetric {
             Self::Perplexity => ("perplexity", -1.0),
             Self::Accuracy => ("accuracy", -1.0),
             Self::CrossEntropy => ("cross_entropy", 1.0),
+            Self::NatsPerToken => ("nats_per_token", 1.0),
         };
         evaluation.get(key)?.as_f64().filter(|value| value.is_finite()).map(|value| sign * value)
     }

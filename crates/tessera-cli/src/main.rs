@@ -65,6 +65,9 @@ enum Command {
     /// Make pictures, or arrays, of tokens with the model that made them.
     #[command(disable_help_flag = true)]
     Decode(worker::WorkerArgs),
+    /// Draw new samples from a prior, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Sample(worker::WorkerArgs),
     /// Time parts of a training step alone, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Bench(worker::WorkerArgs),
@@ -140,6 +143,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Export(args) => worker::run("export", &args),
         Command::Encode(args) => worker::run("encode", &args),
         Command::Decode(args) => worker::run("decode", &args),
+        Command::Sample(args) => worker::run("sample", &args),
         Command::Bench(args) => worker::run("bench", &args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),

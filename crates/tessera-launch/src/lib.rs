@@ -82,6 +82,8 @@ pub enum Task {
     Encode,
     /// Make samples of tokens: rank 0 prints the result.
     Decode,
+    /// Draw new samples: rank 0 prints the result.
+    Sample,
 }
 
 impl Task {
@@ -92,12 +94,13 @@ impl Task {
             Self::Eval => "eval",
             Self::Encode => "encode",
             Self::Decode => "decode",
+            Self::Sample => "sample",
         }
     }
 
     /// The task of a worker's command, where it is one that can be launched.
     pub fn of(name: &OsStr) -> Option<Self> {
-        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode];
+        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode, Self::Sample];
         all.into_iter().find(|task| name == task.name())
     }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tessera_data::{DataConfig, DataKind, Modality, SampleShape};
-use tessera_nn::{ModelConfig, VqVae};
+use tessera_data::tokens::{TokenInfo, TokenLevel};
+use tessera_data::{DataConfig, DataError, DataKind, Modality, SampleShape, Source};
+use tessera_nn::prior::{Codes, PriorConfig};
+use tessera_nn::{ModelConfig, VqVae, prior};
 
 use crate::hash::{TensorHash, canonical};
 use crate::samples::signal_of;
@@ -48,6 +50,8 @@ pub struct ModelFile {
 pub enum ModelKind {
     /// Encoder, quantiser and decoder.
     Autoencoder(AutoencoderFile),
+    /// A model of an autoencoder's codes.
+    Prior(PriorFile),
 }
 
 /// What an autoencoder is.
@@ -65,6 +69,31 @@ pub struct AutoencoderFile {
     pub classes: Vec<String>,
     /// The quantised levels, the finest first.
     pub levels: Vec<Level>,
+}
+
+/// What a prior is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PriorFile {
+    /// The run's `[prior]` table as the run had it: keys that are newer than the run have their defaults.
+    pub prior: Value,
+    /// What its codes are.
+    pub codes: CodesFile,
+}
+
+/// Codes of an autoencoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CodesFile {
+    /// Hash of the autoencoder that makes them, and samples of them.
+    pub tokenizer: String,
+    /// Shape of the samples that they stand for.
+    pub shape: SampleShape,
+    /// Their levels in the order of a token set: the finest of a hierarchy first.
+    pub levels: Vec<TokenLevel>,
+    /// Number of classes; 0: samples have none.
+    pub num_classes: u64,
+    /// Names of the classes, by number; empty where they have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
 }
 
 /// A quantised level of an autoencoder.
@@ -88,10 +117,24 @@ pub struct Preprocessing {
 }
 
 impl ModelFile {
-    /// What it says of the autoencoder.
+    /// What it says of an autoencoder.
+    ///
+    /// # Panics
+    ///
+    /// If it is none. What [`crate::open`] gives is one.
     pub fn autoencoder(&self) -> &AutoencoderFile {
-        let ModelKind::Autoencoder(file) = &self.kind;
-        file
+        match &self.kind {
+            ModelKind::Autoencoder(file) => file,
+            ModelKind::Prior(_) => panic!("a prior was taken for an autoencoder"),
+        }
+    }
+
+    /// What it says of the prior, where it is one.
+    pub fn prior(&self) -> Option<&PriorFile> {
+        match &self.kind {
+            ModelKind::Prior(file) => Some(file),
+            ModelKind::Autoencoder(_) => None,
+        }
     }
 
     /// The data that the model was trained on.
@@ -106,15 +149,23 @@ impl ModelFile {
 
     /// The hash of all that decides outputs: the SHA-256 of one JSON object with sorted keys and no spaces.
     pub(crate) fn hash_with(&self, tensors: &BTreeMap<String, TensorHash>) -> String {
-        let AutoencoderFile { model, shape, preprocessing, .. } = self.autoencoder();
-        let decides = json!({
-            "kind": "autoencoder",
-            "model": model,
-            "precision": self.precision,
-            "preprocessing": preprocessing,
-            "shape": shape,
-            "tensors": tensors,
-        });
+        let decides = match &self.kind {
+            ModelKind::Autoencoder(AutoencoderFile { model, shape, preprocessing, .. }) => json!({
+                "kind": "autoencoder",
+                "model": model,
+                "precision": self.precision,
+                "preprocessing": preprocessing,
+                "shape": shape,
+                "tensors": tensors,
+            }),
+            ModelKind::Prior(PriorFile { prior, codes }) => json!({
+                "codes": codes,
+                "kind": "prior",
+                "precision": self.precision,
+                "prior": prior,
+                "tensors": tensors,
+            }),
+        };
         tessera_checkpoint::sha256_hex(canonical(&decides).as_bytes())
     }
 }
@@ -130,6 +181,77 @@ impl AutoencoderFile {
             .map_err(|error| format!("model is no [model] table of this version: {error}"))?;
         config.validate(&signal_of(self.shape))?;
         Ok(config)
+    }
+}
+
+impl PriorFile {
+    /// The architecture.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, where it is no `[prior]` table of this version, or does not fit its codes.
+    pub fn config(&self) -> Result<PriorConfig, String> {
+        let config: PriorConfig = serde_json::from_value(self.prior.clone())
+            .map_err(|error| format!("prior is no [prior] table of this version: {error}"))?;
+        config.validate(&self.codes.of_prior())?;
+        Ok(config)
+    }
+}
+
+impl CodesFile {
+    /// Those of a source of tokens; none of others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::num_classes`].
+    pub fn of(source: &dyn Source) -> Result<Option<Self>, DataError> {
+        let Some(TokenInfo { tokenizer, shape, levels, .. }) = source.tokens() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            tokenizer: tokenizer.clone(),
+            shape: *shape,
+            levels: levels.clone(),
+            num_classes: source.num_classes()?.unwrap_or(0),
+            classes: source.classes(),
+        }))
+    }
+
+    /// Values of the sample that a sample's codes stand for.
+    pub fn num_values(&self) -> usize {
+        self.shape.num_bytes() / self.shape.element_bytes()
+    }
+
+    /// Whether all levels are of one grid, as those of a residual quantiser, and no hierarchy.
+    fn is_one_grid(&self) -> bool {
+        self.levels.iter().all(|level| level.axes == self.levels[0].axes)
+    }
+
+    /// The numbers of the levels in the order of a prior, which has the coarsest of a hierarchy first.
+    fn levels_in_order(&self) -> Vec<usize> {
+        let levels = 0..self.levels.len();
+        if self.is_one_grid() { levels.collect() } else { levels.rev().collect() }
+    }
+
+    /// What a prior is of.
+    pub fn of_prior(&self) -> Codes {
+        let level = |number: usize| {
+            let TokenLevel { num_codes, axes } = &self.levels[number];
+            let axes = axes.iter().map(|&size| i64::from(size)).collect();
+            prior::Level { axes, num_codes: i64::from(*num_codes) }
+        };
+        let levels = self.levels_in_order().into_iter().map(level).collect();
+        Codes { levels, num_classes: self.num_classes as i64 }
+    }
+
+    /// Where each token of a prior stands in a sample of the token set.
+    pub fn order(&self) -> Vec<i64> {
+        let sizes: Vec<usize> = self.levels.iter().map(TokenLevel::num_positions).collect();
+        let of_level = |level: usize| {
+            let start = sizes[..level].iter().sum::<usize>();
+            (start as i64)..(start + sizes[level]) as i64
+        };
+        self.levels_in_order().into_iter().flat_map(of_level).collect()
     }
 }
 

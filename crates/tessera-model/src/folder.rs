@@ -1,5 +1,6 @@
 //! Writing a model folder, and reading one: nothing is believed whose hash does not hold.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,21 @@ use tessera_checkpoint::{Storage, patiently};
 use crate::error::ModelError;
 use crate::file::{FORMAT, Level, ModelFile, VERSION};
 use crate::opened::OpenModel;
-use crate::tensors;
+use crate::tensors::{self, Values};
 
 /// Name of the file that says what a model is.
 pub const CONFIG_FILE: &str = "config.json";
 /// Name of the file with its weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// A model that can be written into a folder.
+pub trait Stored {
+    /// What there is to know of it.
+    fn file(&self) -> &ModelFile;
+
+    /// The values of its weights.
+    fn values(&self) -> BTreeMap<String, Values>;
+}
 
 /// Writes a model folder, all of it or nothing: into a folder beside, which then gets the name. A model folder that is
 /// there is replaced; the same model gives the same bytes.
@@ -24,7 +34,7 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// # Errors
 ///
 /// [`ModelError::NotOne`] if something else is there; those of the storage.
-pub fn write(storage: &Storage, path: &Path, model: &OpenModel) -> Result<(), ModelError> {
+pub fn write(storage: &Storage, path: &Path, model: &dyn Stored) -> Result<(), ModelError> {
     let is_there = path.exists();
     if is_there && !is_empty(path) && read_file(path).is_err() {
         let problem = "is there, and is no model folder: choose another name for it";
@@ -59,9 +69,9 @@ pub fn write(storage: &Storage, path: &Path, model: &OpenModel) -> Result<(), Mo
     Ok(())
 }
 
-fn fill(storage: &Storage, folder: &Path, model: &OpenModel) -> Result<(), ModelError> {
+fn fill(storage: &Storage, folder: &Path, model: &dyn Stored) -> Result<(), ModelError> {
     storage.write(&folder.join(WEIGHTS_FILE), &tensors::to_bytes(&model.values()))?;
-    let mut config = serde_json::to_vec_pretty(&model.file).expect("a model file is plain data");
+    let mut config = serde_json::to_vec_pretty(model.file()).expect("a model file is plain data");
     config.push(b'\n');
     storage.write(&folder.join(CONFIG_FILE), &config)?;
     Ok(storage.sync_folder(folder)?)
@@ -90,6 +100,17 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 ///
 /// [`ModelError::Damaged`] where the hash does not hold, and those of [`read_file`].
 pub fn open(path: &Path, device: Device) -> Result<OpenModel, ModelError> {
+    let (file, values) = read(path)?;
+    let model = OpenModel::build(file, path, device, |_| Ok(values))?;
+    if model.file.autoencoder().levels != Level::of(&model.vqvae) {
+        let problem = "its levels are not those of its model";
+        return Err(ModelError::damaged(path, CONFIG_FILE, problem));
+    }
+    Ok(model)
+}
+
+/// What a model folder holds, every byte of it as it was written.
+pub(crate) fn read(path: &Path) -> Result<(ModelFile, BTreeMap<String, Values>), ModelError> {
     let file = read_file(path)?;
     let weights = path.join(WEIGHTS_FILE);
     let bytes = patiently(|| fs::read(&weights)).map_err(|source| match source.kind() {
@@ -102,12 +123,7 @@ pub fn open(path: &Path, device: Device) -> Result<OpenModel, ModelError> {
         let problem = format!("what is in it and in {CONFIG_FILE} does not have the hash there");
         return Err(ModelError::damaged(path, WEIGHTS_FILE, problem));
     }
-    let model = OpenModel::build(file, path, device, |_| Ok(values))?;
-    if model.file.autoencoder().levels != Level::of(&model.vqvae) {
-        let problem = "its levels are not those of its model";
-        return Err(ModelError::damaged(path, CONFIG_FILE, problem));
-    }
-    Ok(model)
+    Ok((file, values))
 }
 
 /// Reads `config.json` of a model folder; looks at no other file.

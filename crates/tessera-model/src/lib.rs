@@ -13,15 +13,20 @@ mod file;
 mod folder;
 mod hash;
 mod opened;
+mod prior;
 mod run;
 mod samples;
 mod tensors;
 mod words;
 
 pub use error::{ModelError, ModelErrorKind};
-pub use file::{AutoencoderFile, FORMAT, Level, ModelFile, ModelKind, Preprocessing, VERSION};
-pub use folder::{CONFIG_FILE, WEIGHTS_FILE, open, read_file, write};
+pub use file::{
+    AutoencoderFile, CodesFile, FORMAT, Level, ModelFile, ModelKind, Preprocessing, PriorFile,
+    VERSION,
+};
+pub use folder::{CONFIG_FILE, Stored, WEIGHTS_FILE, open, read_file, write};
 pub use opened::{ModelPath, OpenModel};
+pub use prior::{OpenPrior, TOKENIZER, open_prior, open_prior_checkpoint};
 pub use run::{find_checkpoint, open_checkpoint, open_run};
 pub use samples::{raw_axes, raw_samples, signal_of};
 pub use words::{Precision, Weights, Which};

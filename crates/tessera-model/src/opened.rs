@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tch::Device;
+use tch::{Device, Tensor};
 use tessera_nn::parameters::Stage;
 use tessera_nn::{Signal, VqVae};
 
 use crate::error::ModelError;
 use crate::file::ModelFile;
+use crate::folder::Stored;
 use crate::hash::hashes;
+use crate::prior::OpenPrior;
 use crate::samples::signal_of;
 use crate::tensors::{self, Values};
 use crate::words::{Weights, Which};
-use crate::{folder, run};
+use crate::{folder, prior, run};
 
 /// Where a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,40 @@ impl ModelPath {
             Self::Model(path) => folder::open(path, device),
         }
     }
+
+    /// Opens whatever model is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`].
+    pub fn open_any(&self, device: Device) -> Result<Box<dyn Stored>, ModelError> {
+        let is_prior = match self {
+            Self::Run { folder, which, .. } => {
+                run::is_prior(&run::find_checkpoint(folder, *which)?)?
+            }
+            Self::Model(path) => folder::read_file(path)?.prior().is_some(),
+        };
+        Ok(match is_prior {
+            true => Box::new(self.open_prior(device)?),
+            false => Box::new(self.open(device)?),
+        })
+    }
+
+    /// Opens the prior that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`].
+    pub fn open_prior(&self, device: Device) -> Result<OpenPrior, ModelError> {
+        match self {
+            Self::Run { folder, which, weights } => prior::open_prior_checkpoint(
+                &run::find_checkpoint(folder, *which)?,
+                *weights,
+                device,
+            ),
+            Self::Model(path) => prior::open_prior(path, device),
+        }
+    }
 }
 
 /// A model that is open: frozen, so that nothing it computes makes a graph.
@@ -67,11 +103,6 @@ impl OpenModel {
         self
     }
 
-    /// The values of its weights.
-    pub(crate) fn values(&self) -> BTreeMap<String, Values> {
-        tensors::values(&self.vqvae)
-    }
-
     /// Builds what `file` describes; `choose` gives the values of the tensors of these names. The hash is set, and what
     /// the file says of levels is made anew.
     pub(crate) fn build(
@@ -82,14 +113,37 @@ impl OpenModel {
     ) -> Result<Self, ModelError> {
         let refuse =
             |problem: String| ModelError::not_one(path, format!("cannot be used: {problem}"));
+        if file.prior().is_some() {
+            let problem = "is a prior, and an autoencoder is wanted here: name the model that makes its codes";
+            return Err(ModelError::not_one(path, problem));
+        }
         let autoencoder = file.autoencoder();
         let (config, signal) =
             (autoencoder.config().map_err(refuse)?, signal_of(autoencoder.shape));
         let mut vqvae = VqVae::new(&config, &signal, 0, file.precision.kinds(), device);
         vqvae.parameters.freeze(&[Stage::Quantizer, Stage::Encoder, Stage::Decoder]);
-        let values = choose(&tensors::names(&vqvae)).map_err(refuse)?;
-        tensors::fill(&vqvae, &values).map_err(refuse)?;
+        let values = choose(&tensors::names(named(&vqvae))).map_err(refuse)?;
+        tensors::fill(named(&vqvae), &values).map_err(refuse)?;
+        vqvae.parameters.refresh();
         file.hash = file.hash_with(&hashes(&values));
         Ok(Self { file, vqvae })
     }
+}
+
+impl Stored for OpenModel {
+    fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    fn values(&self) -> BTreeMap<String, Values> {
+        tensors::values(named(&self.vqvae))
+    }
+}
+
+/// Every tensor of a model that decides what it computes, with views that can be written to: parameters, and what
+/// quantisers have besides.
+fn named(vqvae: &VqVae) -> Vec<(String, Tensor)> {
+    let parameters = vqvae.parameters.named_views().map(|(name, tensor)| (name.to_owned(), tensor));
+    let state = vqvae.quantizers.iter().flat_map(|quantizer| quantizer.state());
+    parameters.chain(state).collect()
 }

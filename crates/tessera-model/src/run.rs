@@ -10,7 +10,10 @@ use tessera_checkpoint::{Checkpoint, Manifest, newest_good};
 use tessera_data::{DataConfig, SampleShape};
 
 use crate::error::ModelError;
-use crate::file::{AutoencoderFile, FORMAT, Level, ModelFile, ModelKind, Preprocessing, VERSION};
+use crate::file::{
+    AutoencoderFile, CodesFile, FORMAT, Level, ModelFile, ModelKind, Preprocessing, PriorFile,
+    VERSION,
+};
 use crate::opened::OpenModel;
 use crate::tensors::Values;
 use crate::words::{Precision, Weights, Which};
@@ -27,6 +30,8 @@ struct RunConfig {
     data: Value,
     #[serde(default)]
     model: Value,
+    #[serde(default)]
+    prior: Value,
     train: RunTrain,
     #[serde(default)]
     eval: RunEval,
@@ -49,6 +54,12 @@ struct Samples {
     shape: SampleShape,
     #[serde(default)]
     classes: Vec<String>,
+}
+
+/// What a manifest says of the codes of a prior.
+#[derive(Debug, Deserialize)]
+struct Tokens {
+    codes: CodesFile,
 }
 
 /// Opens the model of a run, with these weights; none: those that the `eval.weights` of its configuration names.
@@ -114,6 +125,61 @@ pub fn open_checkpoint(
 ) -> Result<OpenModel, ModelError> {
     let checkpoint = Checkpoint::read(path)?;
     let config = config_of(path, &checkpoint.manifest)?;
+    match config.task.as_deref() {
+        None | Some("autoencoder") => {}
+        Some("prior") => {
+            let problem = "is of a prior, and an autoencoder is wanted here: name the model that makes its codes";
+            return Err(ModelError::not_one(path, problem));
+        }
+        Some(task) => return Err(of_other_task(path, task)),
+    }
+    let (saved, weights) = saved_of(path, &checkpoint, &config, weights)?;
+    let file = file_of(path, config, weights, &checkpoint.manifest)?;
+    let choose = |names: &[String]| Ok(chosen_of(saved, names, weights));
+    let mut model = OpenModel::build(file, path, device, choose)?;
+    let levels = Level::of(&model.vqvae);
+    if let ModelKind::Autoencoder(autoencoder) = &mut model.file.kind {
+        autoencoder.levels = levels;
+    }
+    Ok(model)
+}
+
+/// What a checkpoint of a prior holds: what there is to know of it, without its hash, and the choice of its tensors.
+pub(crate) fn read_prior(
+    path: &Path,
+    weights: Option<Weights>,
+) -> Result<(ModelFile, impl FnOnce(&[String]) -> Chosen), ModelError> {
+    let checkpoint = Checkpoint::read(path)?;
+    let config = config_of(path, &checkpoint.manifest)?;
+    match config.task.as_deref() {
+        Some("prior") => {}
+        None | Some("autoencoder") => {
+            let problem = "is of an autoencoder, and a prior is wanted here: name a run with task = \"prior\"";
+            return Err(ModelError::not_one(path, problem));
+        }
+        Some(task) => return Err(of_other_task(path, task)),
+    }
+    let (saved, weights) = saved_of(path, &checkpoint, &config, weights)?;
+    let manifest = &checkpoint.manifest;
+    let noted = manifest.model.clone().and_then(|model| serde_json::from_value(model).ok());
+    let Some(Tokens { codes }) = noted else {
+        return Err(ModelError::not_one(path, "does not say what its codes are: train it anew"));
+    };
+    let kind = ModelKind::Prior(PriorFile { prior: config.prior, codes });
+    let file = with_kind(kind, config.data, config.train.precision, weights, manifest);
+    Ok((file, move |names: &[String]| Ok(chosen_of(saved, names, weights))))
+}
+
+/// The tensors of a model, or why there are none.
+type Chosen = Result<BTreeMap<String, Values>, String>;
+
+/// All tensors of a checkpoint, and which weights of it are wanted.
+fn saved_of(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    config: &RunConfig,
+    weights: Option<Weights>,
+) -> Result<(BTreeMap<String, Values>, Weights), ModelError> {
     let saved: BTreeMap<String, Values> = checkpoint
         .tensors()
         .iter()
@@ -125,14 +191,20 @@ pub fn open_checkpoint(
         return Err(ModelError::not_one(path, problem));
     }
     let wanted = weights.unwrap_or(config.eval.weights);
-    let weights = if has_average { wanted } else { Weights::Trained };
-    let file = file_of(path, config, weights, &checkpoint.manifest)?;
-    let choose = |names: &[String]| Ok(chosen_of(saved, names, weights));
-    let mut model = OpenModel::build(file, path, device, choose)?;
-    let levels = Level::of(&model.vqvae);
-    let ModelKind::Autoencoder(autoencoder) = &mut model.file.kind;
-    autoencoder.levels = levels;
-    Ok(model)
+    Ok((saved, if has_average { wanted } else { Weights::Trained }))
+}
+
+/// Whether a checkpoint is of a prior.
+pub(crate) fn is_prior(path: &Path) -> Result<bool, ModelError> {
+    let manifest = Manifest::read(path)?;
+    Ok(config_of(path, &manifest)?.task.as_deref() == Some("prior"))
+}
+
+fn of_other_task(path: &Path, task: &str) -> ModelError {
+    let problem = format!(
+        "is of a training with task = \"{task}\": a model folder is made of an autoencoder or a prior"
+    );
+    ModelError::not_one(path, problem)
 }
 
 /// The tensors of these names; averages in the place of what they are of, where they are wanted.
@@ -156,19 +228,10 @@ fn chosen_of(
 
 /// What the configuration of a checkpoint says of its model.
 fn config_of(path: &Path, manifest: &Manifest) -> Result<RunConfig, ModelError> {
-    let config: RunConfig = serde_json::from_value(manifest.config.clone()).map_err(|error| {
+    serde_json::from_value(manifest.config.clone()).map_err(|error| {
         let problem = format!("cannot be used: its configuration is of another version ({error})");
         ModelError::not_one(path, problem)
-    })?;
-    match config.task.as_deref() {
-        None | Some("autoencoder") => Ok(config),
-        Some(task) => {
-            let problem = format!(
-                "is of a training with task = \"{task}\": a model folder is made of an autoencoder"
-            );
-            Err(ModelError::not_one(path, problem))
-        }
-    }
+    })
 }
 
 /// What there is to know of the model, without its hash and its levels.
@@ -197,15 +260,26 @@ fn file_of(
     let model = config.model;
     let levels = Vec::new();
     let autoencoder = AutoencoderFile { model, shape, preprocessing, classes, levels };
-    Ok(ModelFile {
+    let kind = ModelKind::Autoencoder(autoencoder);
+    Ok(with_kind(kind, config.data, config.train.precision, weights, manifest))
+}
+
+fn with_kind(
+    kind: ModelKind,
+    trained_on: Value,
+    precision: Precision,
+    weights: Weights,
+    manifest: &Manifest,
+) -> ModelFile {
+    ModelFile {
         format: FORMAT.to_owned(),
         version: VERSION,
         tessera: manifest.tessera.clone(),
         hash: String::new(),
         step: manifest.step,
         weights,
-        precision: config.train.precision,
-        kind: ModelKind::Autoencoder(autoencoder),
-        trained_on: config.data,
-    })
+        precision,
+        kind,
+        trained_on,
+    }
 }

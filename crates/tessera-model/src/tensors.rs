@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 use tessera_checkpoint::HostTensor;
-use tessera_nn::VqVae;
 
 /// A tensor's values on the host, contiguous, little endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Values {
+pub struct Values {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Vec<u8>,
@@ -43,28 +42,23 @@ impl Values {
     }
 }
 
-/// Every tensor of a model that decides what it computes, with views that can be written to: parameters, and what
-/// quantisers have besides.
-fn named(vqvae: &VqVae) -> Vec<(String, Tensor)> {
-    let parameters = vqvae.parameters.named_views().map(|(name, tensor)| (name.to_owned(), tensor));
-    let state = vqvae.quantizers.iter().flat_map(|quantizer| quantizer.state());
-    parameters.chain(state).collect()
+/// Names of tensors.
+pub(crate) fn names(named: Vec<(String, Tensor)>) -> Vec<String> {
+    named.into_iter().map(|(name, _)| name).collect()
 }
 
-/// Names of the tensors of a model.
-pub(crate) fn names(vqvae: &VqVae) -> Vec<String> {
-    named(vqvae).into_iter().map(|(name, _)| name).collect()
+/// The values of tensors.
+pub(crate) fn values(named: Vec<(String, Tensor)>) -> BTreeMap<String, Values> {
+    named.into_iter().map(|(name, tensor)| (name, Values::copied(&tensor))).collect()
 }
 
-/// The values of a model.
-pub(crate) fn values(vqvae: &VqVae) -> BTreeMap<String, Values> {
-    named(vqvae).into_iter().map(|(name, tensor)| (name, Values::copied(&tensor))).collect()
-}
-
-/// Writes values into a model; what does not fit.
-pub(crate) fn fill(vqvae: &VqVae, values: &BTreeMap<String, Values>) -> Result<(), String> {
+/// Writes values into tensors; what does not fit.
+pub(crate) fn fill(
+    named: Vec<(String, Tensor)>,
+    values: &BTreeMap<String, Values>,
+) -> Result<(), String> {
     let _no_grad = tch::no_grad_guard();
-    for (name, mut tensor) in named(vqvae) {
+    for (name, mut tensor) in named {
         let found = values.get(&name).ok_or_else(|| format!("it has no tensor {name}"))?;
         let found = found.tensor().ok_or_else(|| format!("{name} is of kind {:?}", found.dtype))?;
         let (kind, size) = (found.kind(), found.size());
@@ -76,7 +70,6 @@ pub(crate) fn fill(vqvae: &VqVae, values: &BTreeMap<String, Values>) -> Result<(
         }
         tensor.copy_(&found);
     }
-    vqvae.parameters.refresh();
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use tessera_data::DataConfig;
 use tessera_model::{Precision, Weights};
 use tessera_nn::critic::CriticConfig;
 use tessera_nn::parameters::Stage;
+use tessera_nn::prior::PriorConfig;
 use tessera_nn::{ModelConfig, Output};
 
 use self::features::FeaturesConfig;
@@ -49,6 +50,8 @@ pub struct TrainConfig {
     pub adversarial: AdversarialConfig,
     /// What a head reads and what it is, with `task = "probe"`.
     pub probe: ProbeConfig,
+    /// A model of tokens, with `task = "prior"`.
+    pub prior: PriorConfig,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// Learning rate over steps.

@@ -61,20 +61,40 @@ impl Page {
         }
         let schema = self.resolved(schema).clone();
         let Some(kinds) = schema.get("oneOf").and_then(Value::as_array) else {
-            self.keys(path, &schema);
+            let tables = self.keys(path, &schema);
+            self.tables(tables);
             self.within.pop();
             return;
         };
+        // A table that several kinds have is told once, behind all of them.
+        let mut tables: Vec<(String, Map<String, Value>)> = Vec::new();
         for kind in kinds {
             let kind = kind.as_object().expect("a schema");
             write!(self.text, "\n### {}\n", sentence(kind)).expect("memory");
             let inner = self.resolved(kind).clone();
-            self.keys(path, &inner);
+            let more = self.keys(path, &inner).into_iter();
+            let is_new = |(place, _): &(String, _)| tables.iter().all(|(known, _)| known != place);
+            let more: Vec<_> = more.filter(is_new).collect();
+            tables.extend(more);
         }
+        self.tables(tables);
         self.within.pop();
     }
 
-    fn keys(&mut self, path: &str, schema: &Map<String, Value>) {
+    /// Tells tables, each with its place.
+    fn tables(&mut self, tables: Vec<(String, Map<String, Value>)>) {
+        for (place, property) in tables {
+            let meaning = sentence(&property);
+            self.table(&place, &property, &meaning);
+        }
+    }
+
+    /// The keys of one table or kind; the tables in it, which are still to be told.
+    fn keys(
+        &mut self,
+        path: &str,
+        schema: &Map<String, Value>,
+    ) -> Vec<(String, Map<String, Value>)> {
         let properties = schema["properties"].as_object().expect("a struct");
         let mut rows = String::new();
         let mut tables = Vec::new();
@@ -115,10 +135,7 @@ impl Page {
             self.text.push_str(head);
             self.text.push_str(&rows);
         }
-        for (place, property) in tables {
-            let meaning = sentence(&property);
-            self.table(&place, &property, &meaning);
-        }
+        tables
     }
 }
 

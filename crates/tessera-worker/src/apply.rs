@@ -6,17 +6,18 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tch::Device;
-use tessera_apply::{ApplyError, Decoded, Encoded, Watch, agree_on};
+use tessera_apply::{ApplyError, Decoded, Encoded, Sampled, Watch, agree_on};
 use tessera_checkpoint::Storage;
 use tessera_comm::CommConfig;
 use tessera_control::{ExitCode, LimitsConfig};
 use tessera_data::DataConfig;
-use tessera_model::{ModelFile, OpenModel};
+use tessera_model::{ModelFile, ModelPath, OpenModel, Which};
 use tessera_train::TrainError;
 
 use crate::arguments::apply::{
     ComputeArguments, DecodeArguments, EncodeArguments, ExportArguments, ExportFormat,
 };
+use crate::arguments::sample::SampleArguments;
 use crate::session::{Session, refuse};
 use crate::{answer_alone, arguments, logging, threads};
 
@@ -25,8 +26,9 @@ pub(crate) fn run_export(arguments: &ExportArguments) -> ExitCode {
     logging::to_stderr();
     threads::compute_with(1);
     let exported = match arguments.format {
-        ExportFormat::Tessera => arguments.model.path().open(Device::Cpu).and_then(|model| {
-            tessera_model::write(&Storage::new(), &arguments.out, &model).map(|()| model.file)
+        ExportFormat::Tessera => arguments.model.path().open_any(Device::Cpu).and_then(|model| {
+            tessera_model::write(&Storage::new(), &arguments.out, &*model)?;
+            Ok(model.file().clone())
         }),
     };
     match exported {
@@ -101,6 +103,41 @@ pub(crate) fn run_decode(arguments: &DecodeArguments, stop: Arc<AtomicBool>) -> 
         let line = format!("{}  {num_samples} samples\n", path.display());
         Ok(Some(told(arguments.compute.json, &decoded, &line)))
     })
+}
+
+/// Draws new samples.
+pub(crate) fn run_sample(arguments: &SampleArguments, stop: Arc<AtomicBool>) -> ExitCode {
+    run(&arguments.compute, stop, |session, watch| {
+        let (comm, device) = (session.comm(), session.device());
+        let place = arguments.prior.path();
+        let prior = tessera_apply::open_prior(comm, &place, device)?;
+        let tokenizer = match &arguments.tokenizer {
+            _ if arguments.tokens_only => None,
+            Some(path) => Some(place_of(path)),
+            None => tessera_apply::usual_tokenizer(&place, &prior).map(ModelPath::Model),
+        };
+        let tokenizer =
+            tokenizer.map(|place| tessera_apply::open(comm, &place, device)).transpose()?;
+        let options = arguments.options();
+        let sampled = tessera_apply::sample(comm, &prior, tokenizer.as_ref(), &options, watch)?;
+        Ok(Some(told(arguments.compute.json, &sampled, &of_samples(&sampled))))
+    })
+}
+
+/// A run folder or a model folder.
+fn place_of(path: &Path) -> ModelPath {
+    match path.join("checkpoints").is_dir() {
+        true => ModelPath::Run { folder: path.to_owned(), which: Which::Latest, weights: None },
+        false => ModelPath::Model(path.to_owned()),
+    }
+}
+
+fn of_samples(sampled: &Sampled) -> String {
+    let Sampled { path, num_samples, nats_per_token, tokens_per_second, .. } = sampled;
+    format!(
+        "{}  {num_samples} samples, {nats_per_token:.3} nats a token where they were drawn, {tokens_per_second:.0} tokens a second\n",
+        path.display()
+    )
 }
 
 /// Connects, works, and tells what came of it; nothing where the work was stopped and can go on.

@@ -1,6 +1,7 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
 pub(crate) mod apply;
+pub(crate) mod sample;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, resolve};
 
 use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
+use self::sample::SampleArguments;
 
 /// One worker of a training or an evaluation.
 #[derive(Debug, Parser)]
@@ -56,6 +58,9 @@ pub(crate) enum Command {
     /// Make pictures, or arrays, of tokens.
     #[command(after_help = EXIT_CODES)]
     Decode(DecodeArguments),
+    /// Draw new samples from a prior.
+    #[command(after_help = EXIT_CODES)]
+    Sample(SampleArguments),
     /// Time parts of a training step alone.
     Bench(BenchArguments),
     /// Check and print the configuration as one line of JSON; for `tessera launch`.

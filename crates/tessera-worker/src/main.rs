@@ -61,6 +61,10 @@ fn main() {
             lifeline::end_with_parent();
             apply::run_encode(&encode, stop)
         }
+        Command::Sample(sample) => {
+            lifeline::end_with_parent();
+            apply::run_sample(&sample, stop)
+        }
         Command::Decode(decode) => {
             lifeline::end_with_parent();
             apply::run_decode(&decode, stop)

@@ -15,13 +15,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Serialize;
+use tessera_checkpoint::Storage;
 use tessera_comm::{Communicator, all_gather_bytes};
 use tessera_control::Phase;
 use tessera_data::tokens::{
     PlannedShard, TokenLevel, TokenManifest, TokenPlan, TokenSetWriter, Tokenizer,
 };
 use tessera_data::{DataConfig, DataError, LoadOptions, Source};
-use tessera_model::{Level, OpenModel};
+use tessera_model::{Level, OpenModel, TOKENIZER};
 
 pub use self::data::{check_data, usual_data};
 use self::reading::Tiles;
@@ -107,10 +108,14 @@ pub fn encode(
     let (num_encoded, is_stopped) = sum_of(comm, &done)?;
     let seconds = start.elapsed().as_secs_f64();
     let finished = match (comm.rank(), is_stopped) {
-        (0, false) => writer.finish().map(Some),
+        (0, false) => writer.finish().map_err(ApplyError::from).and_then(|manifest| {
+            // So that whoever generates such codes has what makes pictures of them.
+            tessera_model::write(&Storage::new(), &options.out.join(TOKENIZER), model)?;
+            Ok(Some(manifest))
+        }),
         _ => Ok(None),
     };
-    let manifest = agree_on(comm, finished.map_err(ApplyError::from))?;
+    let manifest = agree_on(comm, finished)?;
     let head = prepared.plan.head();
     Ok(Encoded {
         path: options.out.clone(),

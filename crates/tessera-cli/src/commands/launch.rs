@@ -72,7 +72,7 @@ pub(crate) struct LaunchArgs {
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
-    /// `train ARGS...`, `eval ARGS...`, `encode ARGS...` or `decode ARGS...`.
+    /// `train ARGS...`, `eval ARGS...`, `encode ARGS...`, `decode ARGS...` or `sample ARGS...`.
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -100,8 +100,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
     let command = args.command.split_first();
     let command = command.and_then(|(first, rest)| Some((Task::of(first)?, rest)));
     let Some((task, rest)) = command else {
-        let message = "nothing to launch: end the command with `-- train ARGS`, `-- eval ARGS`, `-- encode ARGS` or \
-                       `-- decode ARGS`";
+        let message = "nothing to launch: end the command with `-- train ARGS`, `-- eval ARGS`, `-- encode ARGS`, \
+                       `-- decode ARGS` or `-- sample ARGS`";
         return Err(Failure::bad_input(message));
     };
     let refused = |error: LaunchError| Failure::new(error.exit_code(), error.to_string());

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `manifest.json` | tokeniser, levels, variants, classes, splits, the SHA-256 of every other file; written last |
 //! | `SPLIT-NUMBER.safetensors` | a shard: codes, labels and numbers of samples |
+//! | `tokenizer/` | the model that made the codes, where whoever encoded has put it there; nothing here reads it |
 //! | `histograms-SPLIT.safetensors` | how often each code came, in all, at each position, and there in each class |
 //!
 //! A tokeniser has one level or more: the levels of a residual quantiser lie on one grid, those of a

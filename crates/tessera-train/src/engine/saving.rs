@@ -1,5 +1,6 @@
 //! Checkpoints of a run, steps that are left out, and what it tells of itself.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use tessera_checkpoint::{CheckpointError, Storage};
 use tessera_comm::all_gather_bytes;
 use tessera_control::{Client, Message, Phase, Process, RunState, RunStatus};
 use tessera_data::SampleShape;
-use tessera_model::Which;
+use tessera_model::{CodesFile, ModelError, ModelPath, TOKENIZER, Which};
 
 use super::agreement::agree_on;
 use super::checkpoint::{self, saver::Saved};
@@ -38,6 +39,8 @@ struct AboutModel<'a> {
     shape: SampleShape,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     classes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes: Option<CodesFile>,
 }
 
 impl Run<'_> {
@@ -82,6 +85,8 @@ impl Run<'_> {
             sizes: &self.sizes,
             shape: self.shown.shape(),
             classes: self.shown.classes(),
+            // What cannot be read now has been read at the start.
+            codes: CodesFile::of(&*self.shown).unwrap_or_default(),
         };
         serde_json::to_value(about).expect("it is plain data")
     }
@@ -196,15 +201,20 @@ impl Run<'_> {
         agree_on(self.comm, mine)
     }
 
-    /// Lets rank 0 write the model folder of an autoencoder, when the storage takes it.
+    /// Lets rank 0 write the model folder of an autoencoder or a prior, when the storage takes it.
     pub(super) fn leave_model(&self) {
         if let Some(reporter) = &self.reporter
-            && self.config.task == TaskKind::Autoencoder
+            && self.config.task != TaskKind::Probe
         {
-            let folder = self.tenure.folder.clone();
+            let (folder, task) = (self.tenure.folder.clone(), self.config.task);
+            let tokenizer = self.config.data.path.join(TOKENIZER);
             let storage = self.tenure.guard(self.worker.faults.storage());
             reporter.parting(Box::new(move || {
-                write_model(&folder, &storage).map_err(|error| {
+                let written = match task {
+                    TaskKind::Prior => write_prior(&folder, &tokenizer, &storage),
+                    TaskKind::Autoencoder | TaskKind::Probe => write_model(&folder, &storage),
+                };
+                written.map_err(|error| {
                     let run = folder.root.display();
                     TrainError::Storage(format!(
                         "the model folder was not written ({error}); nothing else is lost, and `tessera export --run \
@@ -227,6 +237,27 @@ fn write_model(folder: &RunFolder, storage: &Storage) -> Result<(), TrainError> 
     let model = tessera_model::open_run(&folder.root, Which::Latest, None, Device::Cpu)?;
     tessera_model::write(storage, &folder.model(), &model)?;
     tracing::info!(step = model.file.step, hash = model.file.hash, "model folder written");
+    Ok(())
+}
+
+/// Writes the prior of the newest checkpoint beside it, with the autoencoder whose codes it is of, where the token set holds
+/// that.
+fn write_prior(folder: &RunFolder, tokenizer: &Path, storage: &Storage) -> Result<(), TrainError> {
+    let latest =
+        ModelPath::Run { folder: folder.root.clone(), which: Which::Latest, weights: None };
+    let prior = latest.open_prior(Device::Cpu)?;
+    tessera_model::write(storage, &folder.model(), &prior)?;
+    let autoencoder = match tessera_model::open(tokenizer, Device::Cpu) {
+        Ok(autoencoder) => autoencoder,
+        Err(error @ ModelError::NotOne { .. }) => {
+            tracing::info!(%error, "the model folder has no tokeniser of its own");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if autoencoder.file.hash == prior.codes().tokenizer {
+        tessera_model::write(storage, &folder.model().join(TOKENIZER), &autoencoder)?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,8 @@ pub enum TaskKind {
     Autoencoder,
     /// A small head on features, to find the class of a sample: `[probe]` says which.
     Probe,
+    /// A model of tokens, to generate through: `[prior]` says which.
+    Prior,
 }
 
 impl TaskKind {
@@ -21,19 +23,20 @@ impl TaskKind {
         match self {
             Self::Autoencoder => &[Stage::Quantizer, Stage::Encoder, Stage::Decoder],
             Self::Probe => &[Stage::Head],
+            Self::Prior => &[Stage::Prior],
         }
     }
 
     /// The parts that its checkpoints hold, and that it can begin from.
     pub(crate) fn parts(self) -> &'static [Stage] {
         match self {
-            Self::Autoencoder => self.stages(),
+            Self::Autoencoder | Self::Prior => self.stages(),
             Self::Probe => &[Stage::Quantizer, Stage::Encoder, Stage::Decoder, Stage::Head],
         }
     }
 
-    /// Whether it is trained on labels.
+    /// Whether it reads labels, where samples have some.
     pub fn wants_labels(self) -> bool {
-        self == Self::Probe
+        self != Self::Autoencoder
     }
 }

@@ -7,6 +7,7 @@
 pub mod autoencoder;
 pub(crate) mod kind;
 pub(crate) mod networks;
+pub mod prior;
 pub mod probe;
 mod sizes;
 
@@ -14,11 +15,13 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Piece, Reducer};
+use tessera_data::tokens::Histograms;
 use tessera_data::{DataError, OnCorrupt, Source};
-use tessera_model::signal_of;
+use tessera_model::{CodesFile, signal_of};
 use tessera_nn::parameters::{ParameterId, Stage};
 use tessera_nn::{Parameters, Signal};
 
@@ -31,12 +34,23 @@ use crate::engine::step::Sums;
 use crate::error::TrainError;
 
 /// What a task has to know of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
     /// What a sample is.
     pub signal: Signal,
     /// Number of classes; none where samples have no labels, or nobody asks for them.
     pub num_classes: Option<u64>,
+    /// Of a prior's samples, what their codes are.
+    pub tokens: Option<Arc<TrainTokens>>,
+}
+
+/// Codes of a token set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainTokens {
+    /// What they are.
+    pub codes: CodesFile,
+    /// How often each came in the split `train`.
+    pub histograms: Histograms,
 }
 
 impl Samples {
@@ -47,7 +61,10 @@ impl Samples {
     /// [`DataError`] if the data cannot be read.
     pub fn of(task: TaskKind, train: &dyn Source) -> Result<Self, DataError> {
         let num_classes = if task.wants_labels() { train.num_classes()? } else { None };
-        Ok(Self { signal: signal_of(train.shape()), num_classes })
+        let counted = if task == TaskKind::Prior { train.histograms()? } else { None };
+        let tokens = CodesFile::of(train)?.zip(counted);
+        let tokens = tokens.map(|(codes, histograms)| Arc::new(TrainTokens { codes, histograms }));
+        Ok(Self { signal: signal_of(train.shape()), num_classes, tokens })
     }
 }
 
@@ -318,6 +335,7 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
     match config.task {
         TaskKind::Autoencoder => autoencoder::check(config, samples),
         TaskKind::Probe => probe::check(config, samples),
+        TaskKind::Prior => prior::check(config, samples),
     }
 }
 
@@ -336,5 +354,6 @@ pub(crate) fn build(
             Box::new(autoencoder::Autoencoder::new(config, samples.signal, device)?)
         }
         TaskKind::Probe => Box::new(probe::Probe::new(config, samples, device)?),
+        TaskKind::Prior => Box::new(prior::TokenPrior::new(config, &samples, device)?),
     })
 }

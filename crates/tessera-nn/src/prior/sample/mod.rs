@@ -100,7 +100,7 @@ impl Guidance {
 pub struct Request<'a> {
     /// What the draws are keyed by, with the ids.
     pub seed: u64,
-    /// Ids of the samples, [N] of them.
+    /// Ids of the samples, N of them.
     pub ids: &'a [u64],
     /// The class of each, `[N]` int64, -1: none; left out: no sample has one.
     pub classes_n: Option<&'a Tensor>,

@@ -1,0 +1,337 @@
+//! New samples: tokens drawn from a prior, and what the prior's autoencoder makes of them.
+//!
+//! Samples have ids, 0 and on. What is drawn for one hangs on the seed and its id alone, and logits are made for
+//! [tiles](crate::tile) of ids, so the bytes are the same for every number of ranks and however many samples are asked for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+use tessera_comm::{Communicator, all_gather_bytes};
+use tessera_control::Phase;
+use tessera_model::{CodesFile, ModelPath, OpenModel, OpenPrior, TOKENIZER};
+use tessera_nn::prior::sample::{Request, Sampling};
+use tessera_nn::to_device;
+
+use crate::agreement::agree_on;
+use crate::decode::{DecodeOptions, Form, decode};
+use crate::error::ApplyError;
+use crate::tile::TILE;
+use crate::watch::Watch;
+
+/// Name of the file with the codes of samples.
+const TOKENS_FILE: &str = "tokens.safetensors";
+/// Name of the file that says how samples were made.
+const ABOUT_FILE: &str = "samples.json";
+/// Most samples on the sheet.
+const ON_SHEET: u64 = 100;
+
+/// What is drawn, and where it goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleOptions {
+    /// Samples.
+    pub num: u64,
+    /// Names or numbers of classes that samples take turns in; empty: all classes of the prior.
+    pub classes: Vec<String>,
+    /// Whether samples are of no class.
+    pub without_class: bool,
+    /// Key of all draws.
+    pub seed: u64,
+    /// How they are drawn.
+    pub sampling: Sampling,
+    /// Folder for what comes out; must not exist, or be empty.
+    pub out: PathBuf,
+    /// Whether nothing but codes is made.
+    pub tokens_only: bool,
+}
+
+/// What was drawn.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sampled {
+    /// The folder.
+    pub path: PathBuf,
+    /// Samples.
+    pub num_samples: u64,
+    /// Mean of -ln p of a token where it was drawn.
+    pub nats_per_token: f64,
+    /// Seconds that drawing took, decoding left out.
+    pub seconds: f64,
+    /// Tokens drawn a second.
+    pub tokens_per_second: f64,
+}
+
+/// What `samples.json` says.
+#[derive(Serialize)]
+struct About<'a> {
+    format: &'static str,
+    version: u32,
+    prior: &'a str,
+    tokenizer: &'a str,
+    seed: u64,
+    num_samples: u64,
+    sampling: &'a Sampling,
+    /// Of each sample; -1: none.
+    classes: &'a [i64],
+    class_names: &'a [String],
+    nats_per_token: f64,
+    /// Whether the bytes hang on nothing but what is told here, on the same kind of processor: with one thread a rank, on a
+    /// CPU.
+    reproducible: bool,
+}
+
+/// Draws samples. Collective: ranks share the tiles; files are rank 0's, pictures everybody's.
+///
+/// # Errors
+///
+/// [`ApplyError`].
+pub fn sample(
+    comm: &dyn Communicator,
+    prior: &OpenPrior,
+    tokenizer: Option<&OpenModel>,
+    options: &SampleOptions,
+    watch: &Watch<'_>,
+) -> Result<Sampled, ApplyError> {
+    let codes = prior.codes();
+    let checked = check(prior, tokenizer, options).map_err(ApplyError::BadInput);
+    let classes = agree_on(comm, checked)?;
+    let folder = &options.out;
+    let made = match comm.rank() {
+        0 => make_folder(folder),
+        _ => Ok(()),
+    };
+    agree_on(comm, made)?;
+    watch.activity.enter(Phase::Evaluate);
+    let begun = Instant::now();
+    let mine = draw(comm, prior, options, &classes, watch);
+    let drawn = gather(comm, &mine, codes.order().len())?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let num_drawn = options.num as f64 * codes.order().len() as f64;
+    let nats_per_token = drawn.values().map(|sample| sample.nats).sum::<f64>() / num_drawn;
+    let about = About {
+        format: "tessera-samples",
+        version: 1,
+        prior: &prior.file.hash,
+        tokenizer: &codes.tokenizer,
+        seed: options.seed,
+        num_samples: options.num,
+        sampling: &options.sampling,
+        classes: &classes,
+        class_names: &codes.classes,
+        nats_per_token,
+        reproducible: tch::get_num_threads() == 1 && prior.prior.device() == Device::Cpu,
+    };
+    let written = match comm.rank() {
+        0 => write(folder, codes, &drawn, &classes, &about),
+        _ => Ok(()),
+    };
+    agree_on(comm, written)?;
+    if let Some(tokenizer) = tokenizer.filter(|_| !options.tokens_only) {
+        let all = DecodeOptions {
+            tokens: folder.join(TOKENS_FILE),
+            split: String::new(),
+            ids: Vec::new(),
+            limit: None,
+            form: Form::Pictures(folder.join("pictures")),
+        };
+        decode(comm, tokenizer, &all, watch)?;
+        let form = Form::Grid(folder.join("grid.png"));
+        decode(comm, tokenizer, &DecodeOptions { limit: Some(ON_SHEET), form, ..all }, watch)?;
+    }
+    Ok(Sampled {
+        path: folder.clone(),
+        num_samples: options.num,
+        nats_per_token,
+        seconds,
+        tokens_per_second: num_drawn / seconds,
+    })
+}
+
+/// Where a prior's autoencoder lies, if it lies where trainings and exports leave it.
+pub fn usual_tokenizer(prior: &ModelPath, file: &OpenPrior) -> Option<PathBuf> {
+    let places = match prior {
+        ModelPath::Model(folder) => vec![folder.join(TOKENIZER)],
+        ModelPath::Run { folder, .. } => {
+            let of_data = file.file.data().ok().map(|data| data.path.join(TOKENIZER));
+            [Some(folder.join("model").join(TOKENIZER)), of_data].into_iter().flatten().collect()
+        }
+    };
+    places.into_iter().find(|place| place.join(tessera_model::CONFIG_FILE).is_file())
+}
+
+/// Refuses what cannot be drawn; the class of each sample.
+fn check(
+    prior: &OpenPrior,
+    tokenizer: Option<&OpenModel>,
+    options: &SampleOptions,
+) -> Result<Vec<i64>, String> {
+    let codes = prior.codes();
+    if let Some(tokenizer) = tokenizer
+        && tokenizer.file.hash != codes.tokenizer
+    {
+        let [ours, theirs] =
+            [&tokenizer.file.hash, &codes.tokenizer].map(|hash| hash.get(..12).unwrap_or(hash));
+        return Err(format!(
+            "the prior is of the codes of the model {theirs}, the tokeniser is {ours}: name the one that made its token \
+             set"
+        ));
+    }
+    if tokenizer.is_none() && !options.tokens_only {
+        return Err("the prior's tokeniser is not where its training left it: name it by --tokenizer, or ask for \
+                    --tokens-only"
+            .to_owned());
+    }
+    if options.num == 0 {
+        return Err("--num should be 1 or more, found 0".to_owned());
+    }
+    let numbers = class_numbers(codes, options)?;
+    let none = Tensor::from_slice(&[-1i64]);
+    let request = Request { seed: options.seed, ids: &[0], classes_n: Some(&none), known_nt: None };
+    prior.prior.check_request(&options.sampling, &request)?;
+    Ok((0..options.num).map(|id| numbers[(id % numbers.len() as u64) as usize]).collect())
+}
+
+/// The classes that samples take turns in, at least one; -1: none.
+fn class_numbers(codes: &CodesFile, options: &SampleOptions) -> Result<Vec<i64>, String> {
+    let num_classes = codes.num_classes as i64;
+    if options.without_class || (options.classes.is_empty() && num_classes == 0) {
+        return Ok(vec![-1]);
+    }
+    if options.classes.is_empty() {
+        return Ok((0..num_classes).collect());
+    }
+    let number = |class: &String| {
+        let named = codes.classes.iter().position(|name| name == class).map(|at| at as i64);
+        let number = named.or_else(|| class.parse().ok());
+        number.filter(|number| (0..num_classes).contains(number)).ok_or_else(|| {
+            let names = if codes.classes.is_empty() {
+                format!("there are {num_classes}, counted from 0")
+            } else {
+                format!("there are {}", codes.classes.join(", "))
+            };
+            format!("--class should be a class of the prior, found {class}: {names}")
+        })
+    };
+    options.classes.iter().map(number).collect()
+}
+
+fn make_folder(folder: &Path) -> Result<(), ApplyError> {
+    let is_taken = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if is_taken || folder.is_file() {
+        return Err(ApplyError::BadInput(format!(
+            "{} is there already, and not empty: name another folder, or remove it",
+            folder.display()
+        )));
+    }
+    fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))
+}
+
+/// A sample that was drawn.
+struct Drawn {
+    /// Its codes in the order of a token set.
+    tokens: Vec<u32>,
+    /// The sum of -ln p of them.
+    nats: f64,
+}
+
+/// Draws this rank's tiles: samples by id.
+fn draw(
+    comm: &dyn Communicator,
+    prior: &OpenPrior,
+    options: &SampleOptions,
+    classes: &[i64],
+    watch: &Watch<'_>,
+) -> BTreeMap<u64, Drawn> {
+    let (rank, world_size) = (comm.rank() as u64, comm.world_size() as u64);
+    let device = prior.prior.device();
+    let order = prior.codes().order();
+    let mut drawn = BTreeMap::new();
+    for tile in (rank..options.num.div_ceil(TILE as u64)).step_by(world_size as usize) {
+        let first = tile * TILE as u64;
+        let ids: Vec<u64> = (first..first + TILE as u64).collect();
+        // What is beyond the last sample is drawn as it would be, and left out.
+        let class = |&id: &u64| classes[(id % classes.len() as u64) as usize];
+        let of_tile: Vec<i64> = ids.iter().map(class).collect();
+        let classes_n = to_device(Tensor::from_slice(&of_tile), device);
+        let request =
+            Request { seed: options.seed, ids: &ids, classes_n: Some(&classes_n), known_nt: None };
+        let samples = prior.prior.sample(&options.sampling, &request);
+        let nats_n = samples.nats_nt.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let wanted = ids.iter().filter(|id| **id < options.num).count();
+        for (row, &id) in ids.iter().enumerate().take(wanted) {
+            let tokens: Vec<i64> = Vec::try_from(samples.tokens_nt.get(row as i64))
+                .expect("tokens are whole numbers on one axis");
+            let mut placed = vec![0; tokens.len()];
+            for (&place, token) in order.iter().zip(tokens) {
+                placed[place as usize] = token as u32;
+            }
+            drawn.insert(id, Drawn { tokens: placed, nats: nats_n.double_value(&[row as i64]) });
+        }
+        watch.activity.part_done();
+    }
+    drawn
+}
+
+/// The samples of all ranks, on every rank.
+fn gather(
+    comm: &dyn Communicator,
+    mine: &BTreeMap<u64, Drawn>,
+    num_tokens: usize,
+) -> Result<BTreeMap<u64, Drawn>, ApplyError> {
+    let mut bytes = Vec::new();
+    for (id, Drawn { tokens, nats }) in mine {
+        bytes.extend(id.to_le_bytes());
+        bytes.extend(nats.to_le_bytes());
+        tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+    }
+    let eight = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).expect("eight bytes");
+    let four = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    let mut all = BTreeMap::new();
+    for of_rank in all_gather_bytes(comm, &bytes)? {
+        for sample in of_rank.chunks_exact(16 + 4 * num_tokens) {
+            let (id, nats) = (u64::from_le_bytes(eight(&sample[..8])), eight(&sample[8..16]));
+            let tokens = sample[16..].chunks_exact(4).map(four).collect();
+            all.insert(id, Drawn { tokens, nats: f64::from_le_bytes(nats) });
+        }
+    }
+    Ok(all)
+}
+
+/// Writes codes, and how they were made.
+fn write(
+    folder: &Path,
+    codes: &CodesFile,
+    drawn: &BTreeMap<u64, Drawn>,
+    classes: &[i64],
+    about: &About<'_>,
+) -> Result<(), ApplyError> {
+    let num = drawn.len();
+    let mut columns: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut start = 0;
+    for (number, level) in codes.levels.iter().enumerate() {
+        let positions = level.num_positions();
+        let of_level = drawn.values().flat_map(|sample| &sample.tokens[start..start + positions]);
+        let bytes = of_level.flat_map(|token| token.to_le_bytes()).collect();
+        columns.push((format!("codes.{number}"), Dtype::U32, vec![num, positions], bytes));
+        start += positions;
+    }
+    let labels = classes.iter().flat_map(|class| (*class as i32).to_le_bytes()).collect();
+    columns.push(("label".to_owned(), Dtype::I32, vec![num], labels));
+    let views = columns.iter().map(|(name, dtype, shape, bytes)| {
+        let view =
+            TensorView::new(*dtype, shape.clone(), bytes).expect("shapes are those of bytes");
+        (name.as_str(), view)
+    });
+    // One entry: the order of several would be another one each time.
+    let metadata = HashMap::from([("tokenizer".to_owned(), about.tokenizer.to_owned())]);
+    let bytes = safetensors::serialize(views, Some(metadata)).expect("names differ");
+    let path = folder.join(TOKENS_FILE);
+    fs::write(&path, bytes).map_err(ApplyError::file("write", &path))?;
+    let mut text = serde_json::to_vec_pretty(about).expect("it is plain data");
+    text.push(b'\n');
+    let path = folder.join(ABOUT_FILE);
+    fs::write(&path, text).map_err(ApplyError::file("write", &path))
+}
