@@ -75,7 +75,7 @@ def step_ms(args, run):
 
 def tessera_alone(args, steps):
     with tempfile.TemporaryDirectory() as folder:
-        tessera(args, pathlib.Path(folder) / "run", steps, ["eval.every=0", "schedule.warmup_steps=10"])
+        tessera(args, pathlib.Path(folder) / "run", steps, ["eval.every=0", "schedule.warmup_steps=0"])
 
 
 def tessera(args, run, steps, settings):
