@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tch::Device;
 use tessera_comm::{Communicator, all_gather_bytes, broadcast_bytes};
 use tessera_model::{
-    ModelFile, ModelPath, OpenModel, OpenPrior, Which, find_checkpoint, open_checkpoint,
-    open_prior_checkpoint,
+    ModelError, ModelFile, ModelPath, OpenModel, OpenPrior, Stored, Weights, Which,
+    find_checkpoint, open_checkpoint, open_prior_checkpoint,
 };
 
 use crate::agreement::agree_on;
@@ -25,16 +25,8 @@ pub fn open(
     path: &ModelPath,
     device: Device,
 ) -> Result<OpenModel, ApplyError> {
-    let opened = match path {
-        ModelPath::Model(_) => path.open(device).map_err(ApplyError::from),
-        ModelPath::Run { folder, which, weights } => {
-            let checkpoint = found_by_first(comm, folder, *which)?;
-            open_checkpoint(&checkpoint, *weights, device).map_err(ApplyError::from)
-        }
-    };
-    let model = agree_on(comm, opened)?;
-    check_same(comm, &model.file)?;
-    Ok(model)
+    let of_checkpoint = |path: &Path, weights| open_checkpoint(path, weights, device);
+    open_as(comm, path, || path.open(device), of_checkpoint)
 }
 
 /// Opens a prior on every rank, as [`open`] does an autoencoder. Collective.
@@ -47,16 +39,26 @@ pub fn open_prior(
     path: &ModelPath,
     device: Device,
 ) -> Result<OpenPrior, ApplyError> {
+    let of_checkpoint = |path: &Path, weights| open_prior_checkpoint(path, weights, device);
+    open_as(comm, path, || path.open_prior(device), of_checkpoint)
+}
+
+/// Opens a model of some kind: from its folder, or from the checkpoint of a run that rank 0 finds. Collective.
+fn open_as<T: Stored>(
+    comm: &dyn Communicator,
+    path: &ModelPath,
+    of_folder: impl FnOnce() -> Result<T, ModelError>,
+    of_checkpoint: impl FnOnce(&Path, Option<Weights>) -> Result<T, ModelError>,
+) -> Result<T, ApplyError> {
     let opened = match path {
-        ModelPath::Model(_) => path.open_prior(device).map_err(ApplyError::from),
+        ModelPath::Model(_) => of_folder(),
         ModelPath::Run { folder, which, weights } => {
-            let checkpoint = found_by_first(comm, folder, *which)?;
-            open_prior_checkpoint(&checkpoint, *weights, device).map_err(ApplyError::from)
+            of_checkpoint(&found_by_first(comm, folder, *which)?, *weights)
         }
     };
-    let prior = agree_on(comm, opened)?;
-    check_same(comm, &prior.file)?;
-    Ok(prior)
+    let model = agree_on(comm, opened.map_err(ApplyError::from))?;
+    check_same(comm, model.file())?;
+    Ok(model)
 }
 
 /// The checkpoint that rank 0 finds. Collective.

@@ -18,7 +18,7 @@ use tessera_nn::prior::sample::{Request, Sampling};
 use tessera_nn::to_device;
 
 use crate::agreement::agree_on;
-use crate::decode::{DecodeOptions, Form, decode};
+use crate::decode::{DecodeOptions, Form, decode, shortened};
 use crate::error::ApplyError;
 use crate::tile::TILE;
 use crate::watch::Watch;
@@ -107,9 +107,10 @@ pub fn sample(
     watch.activity.enter(Phase::Evaluate);
     let begun = Instant::now();
     let mine = draw(comm, prior, options, &classes, watch);
-    let drawn = gather(comm, &mine, codes.order().len())?;
+    let num_tokens = codes.order().len();
+    let drawn = gather(comm, &mine, num_tokens)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let num_drawn = options.num as f64 * codes.order().len() as f64;
+    let num_drawn = options.num as f64 * num_tokens as f64;
     let nats_per_token = drawn.values().map(|sample| sample.nats).sum::<f64>() / num_drawn;
     let about = About {
         format: "tessera-samples",
@@ -173,7 +174,7 @@ fn check(
         && tokenizer.file.hash != codes.tokenizer
     {
         let [ours, theirs] =
-            [&tokenizer.file.hash, &codes.tokenizer].map(|hash| hash.get(..12).unwrap_or(hash));
+            [tokenizer.file.hash.as_str(), codes.tokenizer.as_str()].map(shortened);
         return Err(format!(
             "the prior is of the codes of the model {theirs}, the tokeniser is {ours}: name the one that made its token \
              set"

@@ -122,12 +122,23 @@ impl OpenModel {
             (autoencoder.config().map_err(refuse)?, signal_of(autoencoder.shape));
         let mut vqvae = VqVae::new(&config, &signal, 0, file.precision.kinds(), device);
         vqvae.parameters.freeze(&[Stage::Quantizer, Stage::Encoder, Stage::Decoder]);
-        let values = choose(&tensors::names(named(&vqvae))).map_err(refuse)?;
-        tensors::fill(named(&vqvae), &values).map_err(refuse)?;
+        fill(&mut file, named(&vqvae), choose).map_err(refuse)?;
         vqvae.parameters.refresh();
-        file.hash = file.hash_with(&hashes(&values));
         Ok(Self { file, vqvae })
     }
+}
+
+/// Writes what is chosen of these tensors, by name, into them, and sets the hash.
+pub(crate) fn fill(
+    file: &mut ModelFile,
+    named: Vec<(String, Tensor)>,
+    choose: impl FnOnce(&[String]) -> Result<BTreeMap<String, Values>, String>,
+) -> Result<(), String> {
+    let names: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
+    let values = choose(&names)?;
+    tensors::fill(named, &values)?;
+    file.hash = file.hash_with(&hashes(&values));
+    Ok(())
 }
 
 impl Stored for OpenModel {

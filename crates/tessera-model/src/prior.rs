@@ -13,7 +13,7 @@ use tessera_nn::prior::Prior;
 use crate::error::ModelError;
 use crate::file::{CodesFile, ModelFile};
 use crate::folder::{self, Stored};
-use crate::hash::hashes;
+use crate::opened::fill;
 use crate::run;
 use crate::tensors::{self, Values};
 use crate::words::Weights;
@@ -80,10 +80,8 @@ impl OpenPrior {
         let (config, codes) = (of_prior.config().map_err(refuse)?, of_prior.codes.of_prior());
         let mut prior = Prior::new(&config, &codes, 0, file.precision.kinds(), device);
         prior.parameters.freeze(&[Stage::Prior]);
-        let values = choose(&tensors::names(named(&prior))).map_err(refuse)?;
-        tensors::fill(named(&prior), &values).map_err(refuse)?;
+        fill(&mut file, named(&prior), choose).map_err(refuse)?;
         prior.parameters.refresh();
-        file.hash = file.hash_with(&hashes(&values));
         Ok(Self { file, prior })
     }
 }

@@ -42,11 +42,6 @@ impl Values {
     }
 }
 
-/// Names of tensors.
-pub(crate) fn names(named: Vec<(String, Tensor)>) -> Vec<String> {
-    named.into_iter().map(|(name, _)| name).collect()
-}
-
 /// The values of tensors.
 pub(crate) fn values(named: Vec<(String, Tensor)>) -> BTreeMap<String, Values> {
     named.into_iter().map(|(name, tensor)| (name, Values::copied(&tensor))).collect()

@@ -28,6 +28,11 @@ use crate::watch::Watch;
 /// Digits of a hash that tell one model from another.
 const DIGITS: usize = 12;
 
+/// As much of a hash as a person compares.
+pub(crate) fn shortened(hash: &str) -> &str {
+    hash.get(..DIGITS).unwrap_or(hash)
+}
+
 /// What is decoded, and into what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -99,7 +104,7 @@ fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyEr
     let tokens = TokenFile::open(&options.tokens, &options.split, model)?;
     let (theirs, ours) = (tokens.tokenizer(), &model.file.hash);
     if theirs != ours {
-        let [theirs, ours] = [theirs, ours].map(|hash| hash.get(..DIGITS).unwrap_or(hash));
+        let [theirs, ours] = [theirs, ours].map(shortened);
         return Err(ApplyError::BadInput(format!(
             "the tokens of {} were made by the model {theirs}, this one is {ours}: decode them with that model, or encode \
              the data with this one",
