@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::{errors, idx, rows, run, tensors, tessera, train};
 
 /// 64 training and 32 test images, 8 by 8, of two classes: a bright upper half is class 0, a bright lower half class 1.
-fn write_halves(folder: &Path) {
+pub(crate) fn write_halves(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     for (name, count) in [("train", 64u8), ("t10k", 32)] {
         let pixel = |image: u8, row: usize| match (usize::from(image % 2) == row / 4, image) {
@@ -29,7 +29,7 @@ fn write_halves(folder: &Path) {
 }
 
 /// Settings of a short training on them.
-fn on(folder: &Path) -> Vec<String> {
+pub(crate) fn on(folder: &Path) -> Vec<String> {
     [
         "data.kind=idx",
         &format!("data.path={}", folder.display()),
@@ -44,7 +44,7 @@ fn on(folder: &Path) -> Vec<String> {
     .to_vec()
 }
 
-fn trained(nproc: usize, run_dir: &Path, settings: &[String]) -> String {
+pub(crate) fn trained(nproc: usize, run_dir: &Path, settings: &[String]) -> String {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let (code, _, stderr) = run(&mut train(nproc, run_dir, &settings));
     assert_eq!(code, Some(0), "{stderr}");

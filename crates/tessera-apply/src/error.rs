@@ -51,6 +51,14 @@ pub enum ApplyError {
         /// Its words.
         message: String,
     },
+    /// Something beside the model cannot be opened.
+    #[error("{message}")]
+    Opened {
+        /// Exit code of the process.
+        code: ExitCode,
+        /// What is wrong.
+        message: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -78,7 +86,7 @@ impl ApplyError {
                 DataErrorKind::Io => ExitCode::Failed,
             },
             Self::NotFinite { .. } => ExitCode::Numeric,
-            Self::Peer { code, .. } => *code,
+            Self::Peer { code, .. } | Self::Opened { code, .. } => *code,
             Self::Comm(_) | Self::File { .. } | Self::Torch(_) => ExitCode::Failed,
         }
     }

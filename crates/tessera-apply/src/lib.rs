@@ -1,7 +1,7 @@
 //! A trained model applied to data.
 //!
 //! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens, and
-//! [`sample()`] draws tokens from a prior. A model runs on
+//! [`sample()`] draws tokens from a prior, and [`judge()`] says how good such samples are. A model runs on
 //! [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
 //! ranks.
 //!
@@ -11,6 +11,7 @@ mod agreement;
 mod decode;
 mod encode;
 mod error;
+mod judge;
 mod open;
 mod sample;
 pub mod tile;
@@ -20,7 +21,9 @@ pub use agreement::agree_on;
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;
+pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, judge};
 pub use open::{open, open_prior};
 pub use sample::{SampleOptions, Sampled, sample, usual_tokenizer};
+pub use tessera_nn::features::FeatureNetwork;
 pub use tessera_nn::prior::sample::{Filter, Guidance, GuidanceSchedule, Sampling};
 pub use watch::Watch;

@@ -24,11 +24,13 @@ use crate::tile::TILE;
 use crate::watch::Watch;
 
 /// Name of the file with the codes of samples.
-const TOKENS_FILE: &str = "tokens.safetensors";
+pub(crate) const TOKENS_FILE: &str = "tokens.safetensors";
 /// Name of the file that says how samples were made.
 const ABOUT_FILE: &str = "samples.json";
 /// Most samples on the sheet.
 const ON_SHEET: u64 = 100;
+/// Tiles that a GPU draws at once: it takes as long for one.
+const TILES_ON_GPU: usize = 16;
 
 /// What is drawn, and where it goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,10 +251,13 @@ fn draw(
     let (rank, world_size) = (comm.rank() as u64, comm.world_size() as u64);
     let device = prior.prior.device();
     let order = prior.codes().order();
+    let at_once = match device {
+        Device::Cpu => TILE as u64,
+        _ => (TILE * TILES_ON_GPU) as u64,
+    };
     let mut drawn = BTreeMap::new();
-    for tile in (rank..options.num.div_ceil(TILE as u64)).step_by(world_size as usize) {
-        let first = tile * TILE as u64;
-        let ids: Vec<u64> = (first..first + TILE as u64).collect();
+    for part in (rank..options.num.div_ceil(at_once)).step_by(world_size as usize) {
+        let ids: Vec<u64> = (part * at_once..(part + 1) * at_once).collect();
         // What is beyond the last sample is drawn as it would be, and left out.
         let class = |&id: &u64| classes[(id % classes.len() as u64) as usize];
         let of_tile: Vec<i64> = ids.iter().map(class).collect();

@@ -84,6 +84,8 @@ pub enum Task {
     Decode,
     /// Draw new samples: rank 0 prints the result.
     Sample,
+    /// Judge samples: rank 0 prints the result.
+    Judge,
 }
 
 impl Task {
@@ -95,12 +97,13 @@ impl Task {
             Self::Encode => "encode",
             Self::Decode => "decode",
             Self::Sample => "sample",
+            Self::Judge => "judge",
         }
     }
 
     /// The task of a worker's command, where it is one that can be launched.
     pub fn of(name: &OsStr) -> Option<Self> {
-        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode, Self::Sample];
+        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode, Self::Sample, Self::Judge];
         all.into_iter().find(|task| name == task.name())
     }
 

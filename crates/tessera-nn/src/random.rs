@@ -42,6 +42,8 @@ pub enum Purpose {
     PriorSample = 16,
     /// Which codes a pass of a masked prior keeps; the step is as above.
     PriorChoice = 17,
+    /// Codes that samples are compared with; the step is the kind of them.
+    Floors = 18,
 }
 
 /// A sequence of draws.

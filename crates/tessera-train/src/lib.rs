@@ -18,6 +18,7 @@ pub mod task;
 #[doc = include_str!("../../../docs/extending.md")]
 mod extending {}
 
+pub use config::features::{FeatureKind, FeaturesConfig};
 pub use config::groups::{Decays, GroupConfig, GroupsConfig};
 pub use config::{CheckpointConfig, EvalConfig, LoopConfig, MetricsConfig, TrainConfig};
 pub use engine::agreement::agree_on;
@@ -41,5 +42,7 @@ pub use engine::training::Training;
 pub use error::TrainError;
 pub use resolve::{Resolved, resolve, resolve_data};
 pub use task::autoencoder::{Autoencoder, reconstruct};
+pub use task::networks::open_features;
+pub use task::probe::Classifier;
 pub use task::{Samples, Task};
 pub use tessera_model::{Precision, Weights, Which};

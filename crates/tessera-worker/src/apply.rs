@@ -15,7 +15,8 @@ use tessera_model::{ModelFile, ModelPath, OpenModel, Which};
 use tessera_train::TrainError;
 
 use crate::arguments::apply::{
-    ComputeArguments, DecodeArguments, EncodeArguments, ExportArguments, ExportFormat,
+    ComputeArguments, DataArguments, DecodeArguments, EncodeArguments, ExportArguments,
+    ExportFormat,
 };
 use crate::arguments::sample::SampleArguments;
 use crate::session::{Session, refuse};
@@ -47,7 +48,9 @@ fn of_export(ModelFile { hash, step, weights, .. }: &ModelFile, out: &Path) -> S
 pub(crate) fn run_encode(arguments: &EncodeArguments, stop: Arc<AtomicBool>) -> ExitCode {
     run(&arguments.compute, stop, |session, watch| {
         let model = tessera_apply::open(session.comm(), &arguments.model.path(), session.device())?;
-        let data = agree_on(session.comm(), data_of(arguments, &model))?;
+        let corrupt = arguments.on_corrupt.iter().map(|word| format!("data.on_corrupt={word}"));
+        let data = data_of(&arguments.data, &model, corrupt);
+        let data = agree_on(session.comm(), data)?;
         let options = arguments.options();
         let encoded = tessera_apply::encode(session.comm(), &model, &data, &options, watch)?;
         if encoded.is_stopped {
@@ -58,15 +61,19 @@ pub(crate) fn run_encode(arguments: &EncodeArguments, stop: Arc<AtomicBool>) -> 
     })
 }
 
-/// What is encoded.
-fn data_of(arguments: &EncodeArguments, model: &OpenModel) -> Result<DataConfig, ApplyError> {
+/// The data that a model is applied to; `more` are settings beside the arguments.
+pub(crate) fn data_of(
+    arguments: &DataArguments,
+    model: &OpenModel,
+    more: impl IntoIterator<Item = String>,
+) -> Result<DataConfig, ApplyError> {
     let bad = |error: TrainError| ApplyError::BadInput(error.to_string());
     let mut sets = arguments.sets.clone();
     if let Some(set) = sets.iter().find(|set| !set.trim_start().starts_with("data.")) {
         let problem = format!("--set of this command is for keys of [data] alone, found {set}");
         return Err(ApplyError::BadInput(problem));
     }
-    sets.extend(arguments.on_corrupt.iter().map(|word| format!("data.on_corrupt={word}")));
+    sets.extend(more);
     if let Some(file) = &arguments.config {
         let variables = arguments::environment().map_err(bad)?;
         let resolved = tessera_train::resolve(Some(file), variables, &sets, None).map_err(bad)?;
@@ -141,12 +148,13 @@ fn of_samples(sampled: &Sampled) -> String {
 }
 
 /// Connects, works, and tells what came of it; nothing where the work was stopped and can go on.
-fn run(
+pub(crate) fn run(
     compute: &ComputeArguments,
     stop: Arc<AtomicBool>,
     work: impl FnOnce(&Session, &Watch<'_>) -> Result<Option<String>, ApplyError>,
 ) -> ExitCode {
-    let (comm, limits) = (CommConfig::default(), LimitsConfig::default());
+    let comm = CommConfig { share_gpu: compute.share_gpu, ..CommConfig::default() };
+    let limits = LimitsConfig::default();
     let threads = compute.threads();
     let session = match Session::start(&comm, compute.device, threads, &limits, Arc::clone(&stop)) {
         Ok(session) => session,
@@ -178,7 +186,7 @@ fn in_training_words(error: ApplyError) -> TrainError {
 }
 
 /// A result as one line of JSON, or in words.
-fn told(json: bool, result: &impl Serialize, words: &str) -> String {
+pub(crate) fn told(json: bool, result: &impl Serialize, words: &str) -> String {
     match json {
         true => serde_json::to_string(result).expect("a result is plain data") + "\n",
         false => words.to_owned(),

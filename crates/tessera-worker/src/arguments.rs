@@ -1,6 +1,7 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
 pub(crate) mod apply;
+pub(crate) mod judge;
 pub(crate) mod sample;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, resolve};
 
 use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
+use self::judge::JudgeArguments;
 use self::sample::SampleArguments;
 
 /// One worker of a training or an evaluation.
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     /// Draw new samples from a prior.
     #[command(after_help = EXIT_CODES)]
     Sample(SampleArguments),
+    /// Say how good samples are: beside held-out pictures, and beside what needs no prior.
+    #[command(after_help = EXIT_CODES)]
+    Judge(JudgeArguments),
     /// Time parts of a training step alone.
     Bench(BenchArguments),
     /// Check and print the configuration as one line of JSON; for `tessera launch`.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod judge;
 mod last_words;
 mod lifeline;
 mod logging;
@@ -64,6 +65,10 @@ fn main() {
         Command::Sample(sample) => {
             lifeline::end_with_parent();
             apply::run_sample(&sample, stop)
+        }
+        Command::Judge(judge) => {
+            lifeline::end_with_parent();
+            judge::run(&judge, stop)
         }
         Command::Decode(decode) => {
             lifeline::end_with_parent();

@@ -4,7 +4,7 @@
 //! which they lie in their set, so what comes out is bit for bit what an evaluation on [tiles](crate::tile) makes.
 
 mod array;
-mod pictures;
+pub(crate) mod pictures;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -16,10 +16,11 @@ use tch::{Device, Tensor};
 use tessera_comm::Communicator;
 use tessera_control::Phase;
 use tessera_model::OpenModel;
-use tessera_nn::to_device;
+use tessera_nn::{VqVae, to_device};
 
 use self::array::Array;
 pub use self::tokens::TokenFile;
+pub(crate) use self::tokens::tile_of;
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
 use crate::tile::{self, TILE};
@@ -101,16 +102,7 @@ pub fn decode(
 
 /// Opens tokens that this model made.
 fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyError> {
-    let tokens = TokenFile::open(&options.tokens, &options.split, model)?;
-    let (theirs, ours) = (tokens.tokenizer(), &model.file.hash);
-    if theirs != ours {
-        let [theirs, ours] = [theirs, ours].map(shortened);
-        return Err(ApplyError::BadInput(format!(
-            "the tokens of {} were made by the model {theirs}, this one is {ours}: decode them with that model, or encode \
-             the data with this one",
-            options.tokens.display()
-        )));
-    }
+    let tokens = TokenFile::of_model(&options.tokens, &options.split, model)?;
     if !matches!(options.form, Form::Array(_)) {
         pictures::check(model.signal()).map_err(ApplyError::BadInput)?;
     }
@@ -145,11 +137,7 @@ impl Work<'_> {
 
     /// The raw samples `[TILE, ..]` of the tile that begins with a row.
     fn tile(&self, first: u64) -> Result<Tensor, ApplyError> {
-        let vqvae = &self.model.vqvae;
-        let codes = self.tokens.tile(first)?;
-        let codes: Vec<Tensor> =
-            codes.into_iter().map(|codes| to_device(codes, vqvae.device())).collect();
-        Ok(vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu))
+        Ok(shown_of(&self.model.vqvae, self.tokens.tile(first)?))
     }
 
     fn pictures(
@@ -184,4 +172,11 @@ impl Work<'_> {
         let all: Vec<Tensor> = all.into_values().collect();
         pictures::write(path, &all, self.model.signal())
     }
+}
+
+/// The raw samples `[TILE, ..]`, on the CPU, that a model makes of a tile of codes.
+pub(crate) fn shown_of(vqvae: &VqVae, codes: Vec<Tensor>) -> Tensor {
+    let codes: Vec<Tensor> =
+        codes.into_iter().map(|codes| to_device(codes, vqvae.device())).collect();
+    vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu)
 }

@@ -14,7 +14,7 @@ const GAP: i64 = 2;
 const BACKGROUND: i64 = 128;
 
 /// Refuses samples that no picture shows.
-pub(super) fn check(signal: Signal) -> Result<(), String> {
+pub(crate) fn check(signal: Signal) -> Result<(), String> {
     match signal {
         Signal::Image { channels: 1 | 3, .. } | Signal::Video { channels: 1 | 3, .. } => Ok(()),
         other => Err(format!(
@@ -25,7 +25,7 @@ pub(super) fn check(signal: Signal) -> Result<(), String> {
 }
 
 /// Writes raw pictures `[H, W, C]` (of film `[T, H, W, C]`, its pictures side by side) to one file.
-pub(super) fn write(path: &Path, raw: &[Tensor], signal: Signal) -> Result<(), ApplyError> {
+pub(crate) fn write(path: &Path, raw: &[Tensor], signal: Signal) -> Result<(), ApplyError> {
     let pictures: Vec<Tensor> = raw.iter().map(|raw| strip(raw, signal)).collect();
     let sheet_hwc = sheet(&pictures);
     encode(path, &sheet_hwc).map_err(ApplyError::file("write", path))

@@ -14,6 +14,7 @@ use tch::Tensor;
 use tessera_data::{DataConfig, DataKind, Draw, Source};
 use tessera_model::{Level, OpenModel};
 
+use super::shortened;
 use crate::error::ApplyError;
 use crate::tile::{self, TILE};
 
@@ -26,8 +27,12 @@ pub struct TokenFile {
 
 enum Kept {
     Set(Arc<dyn Source>),
-    /// Codes of each sample, those of all levels one after another.
-    File(Vec<Vec<u32>>),
+    File {
+        /// Codes of each sample, those of all levels one after another.
+        samples: Vec<Vec<u32>>,
+        /// Class of each sample; empty where the file does not say it.
+        classes: Vec<i64>,
+    },
 }
 
 impl std::fmt::Debug for TokenFile {
@@ -55,6 +60,29 @@ impl TokenFile {
         let source = tessera_data::source::open(&config, split)?;
         let tokenizer = source.tokens().expect("a token set has tokens").tokenizer.clone();
         Ok(Self { tokenizer, levels, kept: Kept::Set(source) })
+    }
+
+    /// The same, of codes that `model` made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; [`ApplyError::BadInput`] where another model made them.
+    pub(crate) fn of_model(
+        path: &Path,
+        split: &str,
+        model: &OpenModel,
+    ) -> Result<Self, ApplyError> {
+        let tokens = Self::open(path, split, model)?;
+        let (theirs, ours) = (tokens.tokenizer(), &model.file.hash);
+        if theirs == ours {
+            return Ok(tokens);
+        }
+        let [theirs, ours] = [theirs, ours].map(shortened);
+        Err(ApplyError::BadInput(format!(
+            "the tokens of {} were made by the model {theirs}, this one is {ours}: decode them with that model, or encode \
+             the data with this one",
+            path.display()
+        )))
     }
 
     fn read(path: &Path, levels: Vec<Level>) -> Result<Self, ApplyError> {
@@ -93,7 +121,11 @@ impl TokenFile {
                 samples.iter_mut().zip(rows).for_each(|(sample, more)| sample.extend(more));
             }
         }
-        Ok(Self { tokenizer, levels, kept: Kept::File(samples) })
+        let classes = match file.tensor("label") {
+            Ok(view) => labels_of(&view, samples.len()).map_err(refused)?,
+            Err(_) => Vec::new(),
+        };
+        Ok(Self { tokenizer, levels, kept: Kept::File { samples, classes } })
     }
 
     /// Hash of the model that made them.
@@ -105,7 +137,7 @@ impl TokenFile {
     pub fn num_samples(&self) -> u64 {
         match &self.kept {
             Kept::Set(source) => source.num_samples(),
-            Kept::File(samples) => samples.len() as u64,
+            Kept::File { samples, .. } => samples.len() as u64,
         }
     }
 
@@ -113,7 +145,7 @@ impl TokenFile {
     pub fn number(&self, row: u64) -> u64 {
         match &self.kept {
             Kept::Set(source) => source.name(row).parse().unwrap_or(row),
-            Kept::File(_) => row,
+            Kept::File { .. } => row,
         }
     }
 
@@ -144,31 +176,23 @@ impl TokenFile {
     /// The codes of the tile that begins with a row: of each level of the model, the finest first, `[TILE, positions, L]`.
     pub(super) fn tile(&self, first: u64) -> Result<Vec<Tensor>, ApplyError> {
         let end = self.num_samples().min(first + TILE as u64);
-        let mut samples = Vec::with_capacity(TILE);
-        for row in first..end {
-            samples.push(self.codes(row)?);
-        }
-        let (mut start, mut all) = (0, Vec::new());
-        for level in &self.levels {
-            let (positions, columns) = (level.num_positions() as usize, level.num_codes.len());
-            let len = positions * columns;
-            let flat: Vec<i64> = samples
-                .iter()
-                .flat_map(|codes| codes[start..start + len].iter().map(|&code| i64::from(code)))
-                .collect();
-            start += len;
-            let shape = [samples.len(), columns, positions].map(|size| size as i64);
-            // A token set has the codes of a position in as many levels.
-            let codes_npl = Tensor::from_slice(&flat).view(shape).transpose(1, 2).contiguous();
-            all.push(tile::padded(&codes_npl));
-        }
-        Ok(all)
+        let samples = (first..end).map(|row| self.codes(row)).collect::<Result<Vec<_>, _>>()?;
+        Ok(tile_of(&self.levels, &samples))
+    }
+
+    /// Codes and class of the first rows; -1: none.
+    pub(crate) fn first(&self, num: u64) -> Result<Vec<(Vec<u32>, i64)>, ApplyError> {
+        let class = |row: u64| match &self.kept {
+            Kept::Set(source) => Ok::<i64, ApplyError>(source.label(row)?.unwrap_or(-1)),
+            Kept::File { classes, .. } => Ok(classes.get(row as usize).copied().unwrap_or(-1)),
+        };
+        (0..num).map(|row| Ok((self.codes(row)?, class(row)?))).collect()
     }
 
     /// The codes of a row, those of all levels one after another.
     fn codes(&self, row: u64) -> Result<Vec<u32>, ApplyError> {
         match &self.kept {
-            Kept::File(samples) => Ok(samples[row as usize].clone()),
+            Kept::File { samples, .. } => Ok(samples[row as usize].clone()),
             Kept::Set(source) => {
                 let mut bytes = vec![0; source.shape().num_bytes()];
                 source.read(row, Draw::NONE, &mut bytes)?;
@@ -212,4 +236,36 @@ fn rows_of(view: &TensorView<'_>, positions: i64, num_codes: i64) -> Result<Vec<
         bytes.chunks_exact(width).map(code).collect::<Result<Vec<_>, _>>()
     };
     (0..num).map(row).collect()
+}
+
+/// The class of each of `num` samples.
+fn labels_of(view: &TensorView<'_>, num: usize) -> Result<Vec<i64>, String> {
+    if view.dtype() != Dtype::I32 || view.shape() != [num] {
+        let (dtype, shape) = (view.dtype(), view.shape());
+        return Err(format!(
+            "has a tensor label of kind {dtype:?} and shape {shape:?}, expected int32 [{num}]"
+        ));
+    }
+    let (words, _) = view.data().as_chunks::<4>();
+    Ok(words.iter().map(|word| i64::from(i32::from_le_bytes(*word))).collect())
+}
+
+/// Codes of at most a tile's samples, those of all levels one after another, as a model takes them: of each level, the
+/// finest first, `[TILE, positions, L]`.
+pub(crate) fn tile_of(levels: &[Level], samples: &[Vec<u32>]) -> Vec<Tensor> {
+    let (mut start, mut all) = (0, Vec::new());
+    for level in levels {
+        let (positions, columns) = (level.num_positions() as usize, level.num_codes.len());
+        let len = positions * columns;
+        let flat: Vec<i64> = samples
+            .iter()
+            .flat_map(|codes| codes[start..start + len].iter().map(|&code| i64::from(code)))
+            .collect();
+        start += len;
+        let shape = [samples.len(), columns, positions].map(|size| size as i64);
+        // A token set has the codes of a position in as many levels.
+        let codes_npl = Tensor::from_slice(&flat).view(shape).transpose(1, 2).contiguous();
+        all.push(tile::padded(&codes_npl));
+    }
+    all
 }

@@ -7,7 +7,7 @@ use tessera_nn::features::{FeatureNetwork, Script, ScriptInput, Stages, Vgg};
 use tessera_nn::{HeadConfig, Signal};
 
 use crate::config::TrainConfig;
-use crate::config::features::FeatureKind;
+use crate::config::features::{FeatureKind, FeaturesConfig};
 use crate::config::objective::PerceptualNetwork;
 use crate::engine::warm_start;
 use crate::error::TrainError;
@@ -71,6 +71,25 @@ pub(crate) fn of_evaluation(
     let features = &config.eval.features;
     let (kind, path, input) = (features.network, features.path.as_path(), features.input);
     Named { table: "eval.features", kind, path, input }.open(signal, device)
+}
+
+/// A network that pictures are compared by, and what to call it: its kind and, where its weights came from a file, their hash.
+/// `table` is what messages call `features`.
+///
+/// # Errors
+///
+/// [`TrainError::BadInput`] with the key and what is wrong; also where no network is named.
+pub fn open_features(
+    features: &FeaturesConfig,
+    table: &str,
+    signal: &Signal,
+    device: Device,
+) -> Result<(FeatureNetwork, String), TrainError> {
+    let (kind, path, input) = (features.network, features.path.as_path(), features.input);
+    let Opened { network, name } = Named { table, kind, path, input }
+        .open(signal, device)?
+        .ok_or_else(|| TrainError::BadInput(format!("{table}.network should name one")))?;
+    Ok((network, name))
 }
 
 impl Named<'_> {

@@ -56,6 +56,9 @@ pub(crate) struct ComputeArguments {
     /// same for every number of ranks; with it they are the same for the same number of threads alone.
     #[arg(long)]
     pub(crate) fast: bool,
+    /// Let several ranks share a GPU, for tests on one.
+    #[arg(long)]
+    pub(crate) share_gpu: bool,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -90,18 +93,25 @@ pub(crate) enum ExportFormat {
     Tessera,
 }
 
+/// Which data a model is applied to.
+#[derive(Debug, Args)]
+pub(crate) struct DataArguments {
+    /// Configuration file (TOML) whose `[data]` table names the data [default: the data that the model was trained on]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a key of `[data]`, as often as wanted: --set data.path=photos
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct EncodeArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     #[command(flatten)]
     pub(crate) compute: ComputeArguments,
-    /// Configuration file (TOML) whose `[data]` table is encoded [default: the data that the model was trained on]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Set a key of `[data]`, as often as wanted: --set data.path=photos
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
     /// Folder of the token set.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,

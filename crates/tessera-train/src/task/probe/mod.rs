@@ -5,6 +5,7 @@
 //! deviation 1 over the first global batch. The frozen model is part of the task's state, so a checkpoint of a probe is
 //! complete; it is no parameter, so it costs no gradient, no moment and no byte of a sum.
 
+mod classifier;
 pub(crate) mod config;
 mod measure;
 
@@ -15,6 +16,7 @@ use tessera_nn::chain::Block;
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Head, Parameters, VqVae};
 
+pub use self::classifier::Classifier;
 pub use self::config::{Features, HeadKind, ProbeConfig};
 use self::measure::Classification;
 use super::{Asked, Half, Loss, Measure, Part, Phase, Samples, Task, Totals, Updated};
@@ -94,7 +96,11 @@ impl Probe {
 
     /// What the head reads of a part, `[N, C, ..]`, before it is normalised; without graph.
     fn features(&self, part: &Part) -> Tensor {
-        let values = part.values(self.parameters.flat().kind());
+        self.features_of(part.values(self.parameters.flat().kind()))
+    }
+
+    /// What the head reads of samples `[N, C, ..]`.
+    fn features_of(&self, values: Tensor) -> Tensor {
         let Some(model) = &self.model else { return values };
         let _no_grad = tch::no_grad_guard();
         let codes = model.descend(&values, |level, latents| match self.config.features {
