@@ -113,7 +113,7 @@ class Prior(nn.Module):
     def sample(self, classes):
         n, width = len(classes), self.args.width
         shape = (n, self.args.heads, self.length, width // self.args.heads)
-        caches = [(torch.empty(shape), torch.empty(shape)) for _ in self.layers]
+        caches = [(self.position.new_empty(shape), self.position.new_empty(shape)) for _ in self.layers]
         inputs, tokens = self.of_class(classes), []
         for at in range(self.length):
             drawn = torch.multinomial(self.step(inputs, caches, at).softmax(-1), 1)[:, 0]
@@ -130,7 +130,9 @@ def rate(args, step):
 
 
 def train(args):
-    dist.init_process_group("gloo")
+    on_gpu = args.device == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    torch.backends.cuda.matmul.allow_tf32 = False
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -138,7 +140,7 @@ def train(args):
     manifest = json.loads((args.tokens / "manifest.json").read_text())
     codes = max(level["num_codes"] for level in manifest["levels"])
     classes = int(labels.max()) + 1
-    model = Prior(args, codes, tokens.shape[1], classes)
+    model = Prior(args, codes, tokens.shape[1], classes).to(args.device)
     torch.manual_seed(args.seed * world + rank + 1)
     decayed = [p for name, p in model.named_parameters() if p.dim() == 2 and name != "position"]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or name == "position"]
@@ -151,22 +153,28 @@ def train(args):
     ddp.train()
     times = []
     for step in range(args.steps):
+        if on_gpu and step == args.steps // 2:
+            torch.cuda.synchronize()
         begun = time.perf_counter()
         if len(queue) < args.batch:
             queue = torch.cat([queue, torch.randperm(len(tokens), generator=order)])
         mine = queue[rank * part:(rank + 1) * part]
         queue = queue[args.batch:]
-        x, y = tokens[mine], labels[mine]
-        y = torch.where(torch.rand(part) < args.null, classes, y)
+        x, y = tokens[mine].to(args.device), labels[mine].to(args.device)
+        y = torch.where(torch.rand(part, device=args.device) < args.null, classes, y)
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
-        loss = F.cross_entropy(ddp(x, y).flatten(0, 1), x.flatten())
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            loss = F.cross_entropy(ddp(x, y).flatten(0, 1), x.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - begun)
-    told = {"loss": loss.item(), "parameters": sum(p.numel() for p in model.parameters()),
+    loss = loss.item()  # waits for a GPU
+    times[-1] = time.perf_counter() - begun
+    half = times[len(times) // 2:]
+    told = {"loss": loss, "sequences_per_s": len(half) * args.batch / sum(half), "parameters": sum(p.numel() for p in model.parameters()),
             "step_ms": 1e3 * sorted(times)[len(times) // 2]}
     if rank == 0:
         if args.evaluate:
@@ -175,8 +183,9 @@ def train(args):
             keys = ["width", "layers", "heads", "dropout"]
             torch.save({"state": model.state_dict(), "args": {key: getattr(args, key) for key in keys},
                         "codes": codes, "length": tokens.shape[1], "classes": classes}, args.out)
-        print(json.dumps(told))
+        print(json.dumps(told), flush=True)
     dist.barrier()
+    dist.destroy_process_group()
 
 
 @torch.no_grad()
@@ -185,22 +194,22 @@ def evaluate(model, folder):
     tokens, labels = read_split(folder, "test")
     total = 0.0
     for at in range(0, len(tokens), 500):
-        x, y = tokens[at:at + 500], labels[at:at + 500]
+        x, y = (part[at:at + 500].to(model.position.device) for part in (tokens, labels))
         total += F.cross_entropy(model(x, y).flatten(0, 1).double(), x.flatten(), reduction="sum").item()
     return total / tokens.numel()
 
 
 def sample(args):
     torch.set_num_threads(args.threads)
-    saved = torch.load(args.model)
+    saved = torch.load(args.model, map_location=args.device)
     for key, value in saved["args"].items():
         setattr(args, key, value)
-    model = Prior(args, saved["codes"], saved["length"], saved["classes"])
+    model = Prior(args, saved["codes"], saved["length"], saved["classes"]).to(args.device)
     model.load_state_dict(saved["state"])
     model.eval()
     torch.manual_seed(args.seed)
     begun = time.perf_counter()
-    made = [model.sample(torch.arange(at, min(at + args.batch, args.num)) % saved["classes"])
+    made = [model.sample(torch.arange(at, min(at + args.batch, args.num), device=args.device) % saved["classes"]).cpu()
             for at in range(0, args.num, args.batch)]
     seconds = time.perf_counter() - begun
     print(json.dumps({"samples": sum(len(part) for part in made), "seconds": seconds,
@@ -214,6 +223,8 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--out")
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast, of a training")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     for name, kind, default in [("steps", int, 900), ("batch", int, 128), ("seed", int, 0), ("width", int, 128), ("layers", int, 4),
                                 ("heads", int, 4), ("dropout", float, 26 / 256), ("null", float, 0.1), ("rate", float, 2e-3),
                                 ("least", float, 0.05), ("warmup", int, 60), ("decay", float, 0.05), ("num", int, 1000),

@@ -8,7 +8,7 @@ PYTHON has torch 2.11 and numpy. Both sides read the token set of configs/fashio
 the same steps, batch, rates and dropout. `quality` trains both for each seed and measures them on the whole test split. `speed`
 times steps as a long run less a short one, as separate processes, so that starts fall out; both sides in turn.
 """
-import argparse, datetime, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
+import argparse, datetime, json, os, pathlib, platform, shutil, statistics, subprocess, sys, tempfile, time
 
 import sides
 
@@ -24,6 +24,7 @@ def main():
     parser.add_argument("--tokens", type=pathlib.Path, default=sides.ROOT / "data" / "fashion_mnist_tokens")
     parser.add_argument("--steps", type=int, default=900, help="of each training of `quality`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--runs", type=pathlib.Path, default=sides.ROOT / "runs" / "bench_prior", help="folder of what `quality` trains")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--short", type=int, default=20)
     parser.add_argument("--long", type=int, default=140)
@@ -40,12 +41,13 @@ def quality(args):
     """Nats a token on the test split, of both sides for each seed."""
     rows, ours, theirs = [], [], []
     for seed in args.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            run = pathlib.Path(folder) / "run"
-            tessera(args, run, args.steps, [f"seed={seed}", f"eval.every={args.steps}"])
-            figures = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()][-1]
-            ours.append(figures["nats_per_token"])
-        theirs.append(peer(args, args.steps, ["--seed", seed, "--evaluate"])["nats"])
+        run = args.runs / f"seed-{seed}"
+        shutil.rmtree(run, ignore_errors=True)
+        tessera(args, run, args.steps, [f"seed={seed}", f"eval.every={args.steps}", f"checkpoint.every={args.steps}"])
+        figures = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()][-1]
+        ours.append(figures["nats_per_token"])
+        options = ["--seed", seed, "--evaluate", "--out", args.runs / f"peer-{seed}.pt"]
+        theirs.append(peer(args, args.steps, options)["nats"])
         rows.append(f"| {seed} | {ours[-1]:.4f} | {theirs[-1]:.4f} | {figures['nats_position_and_class']:.4f} |")
         print(rows[-1], file=sys.stderr, flush=True)
     rows.append(f"| mean | {statistics.mean(ours):.4f} | {statistics.mean(theirs):.4f} | |")
@@ -75,13 +77,13 @@ def step_ms(args, run):
 
 def tessera_alone(args, steps):
     with tempfile.TemporaryDirectory() as folder:
-        tessera(args, pathlib.Path(folder) / "run", steps, ["eval.every=0", "schedule.warmup_steps=0"])
+        tessera(args, pathlib.Path(folder) / "run", steps, ["eval.every=0", "checkpoint.every=0", "schedule.warmup_steps=0"])
 
 
 def tessera(args, run, steps, settings):
     command = [args.tessera, "launch", "--nproc", RANKS, "--", "train", "--config", CONFIG, "--run-dir", run]
     for setting in [f"data.path={args.tokens}", f"train.steps={steps}", f"train.global_batch={BATCH}", "train.threads=1",
-                    "checkpoint.every=0", "metrics.images_every=0", *settings]:
+                    "metrics.images_every=0", *settings]:
         command += ["--set", setting]
     subprocess.run([str(part) for part in command], cwd=sides.ROOT, check=True, capture_output=True)
 

@@ -1,5 +1,5 @@
 """Starting Tessera and its peer on the machine under check: libraries, ranks, what they print."""
-import contextlib, json, os, pathlib, shutil, signal, socketserver, subprocess, sys, threading, time
+import contextlib, copy, json, os, pathlib, shutil, signal, socketserver, subprocess, sys, tempfile, threading, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,16 @@ class Machine:
             self.environment |= {"TESSERA_NCCL_ON_HOST": "1", "NCCL_RS_LIBRARY": str(stand_in),
                                  "NCCL_RAS_ADDR": ras_stand_in()}
 
+    def using(self, **variables) -> "Machine":
+        """The same machine with these environment variables."""
+        other = copy.copy(self)
+        other.environment = self.environment | variables
+        return other
+
+    def job(self, number: int) -> "Machine":
+        """The same machine for one of several jobs side by side: NCCL's RAS of each listens on a port of its own."""
+        return self if self.dry else self.using(NCCL_RAS_ADDR=f"localhost:{28100 + number}")
+
     def left(self) -> float:
         """Seconds until the whole check has to be over."""
         return self.deadline - time.monotonic()
@@ -60,7 +70,7 @@ class Machine:
         return self.start_command(self.command(ranks, arguments), **variables)
 
     def start_command(self, command: list, **variables) -> subprocess.Popen:
-        log = open(self.work / "log", "w+")
+        log = tempfile.TemporaryFile("w+", dir=self.work)
         process = subprocess.Popen(list(map(str, command)), cwd=ROOT, text=True, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True,
                                    env=self.environment | variables)
@@ -155,6 +165,15 @@ def ras_stand_in() -> str:
     return f"127.0.0.1:{server.server_address[1]}"
 
 
+def output(*command) -> str:
+    """What a command prints; nothing if it is not there."""
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
 def end_group(process: subprocess.Popen):
     """Ends a process and all that it has started in its session."""
     with contextlib.suppress(ProcessLookupError):
@@ -168,7 +187,8 @@ def rows(run_dir: pathlib.Path) -> list:
 def last_words(printed: str) -> str:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("error")] or lines
-    return " / ".join(told[-2:])[-300:]
+    words = " / ".join(told[-2:])
+    return words if len(words) <= 400 else f"{words[:250]} .. {words[-150:]}"
 
 
 def torch_libraries(python: str) -> list:

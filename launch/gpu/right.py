@@ -1,0 +1,236 @@
+"""What has to be right on a GPU: sums, losses, networks, priors, resume, faults. No figure of these sections is a time, so that
+they run side by side."""
+import functools, json, os, pathlib, signal, struct, time
+
+import machine
+from machine import Failed, Machine, output, rows
+from table import BAD, NONE, OK, Table
+
+
+SHORT = {"train__steps": 20, "metrics__every": 1, "eval__every": 0, "checkpoint__every": 0}
+
+
+def versions(m: Machine, table: Table):
+    """What is here, and which NCCL a communicator of one rank comes up with."""
+    if m.dry:
+        table.add("GPU", "dry run", NONE)
+    else:
+        query = "--query-gpu=name,driver_version,memory.total"
+        table.add("GPU", output("nvidia-smi", query, "--format=csv,noheader") or "no nvidia-smi")
+    figures = m.json(1, "bench", "all-reduce", "--floats", 1 << 20, "--device", m.device,
+                     "--backend", "nccl", seconds=90)
+    table.add("NCCL, 1 rank", f"{figures['carrier']} on {figures['device']}; sum right", figures=figures)
+
+
+def all_reduce(m: Machine, table: Table):
+    """Two ranks on one GPU: right against arithmetic. Their speed says nothing: they share it."""
+    figures = m.json(2, "bench", "all-reduce", "--floats", 1 << 20, "--device", m.device,
+                     "--backend", "nccl", "--share-gpu", seconds=120)
+    table.add("NCCL, 2 ranks on one GPU", "sum of 2^20 floats equals that by arithmetic",
+              figures=figures)
+
+
+def worst(one: list, other: list, key="recon_mse") -> float:
+    """Largest relative difference of two runs' rows."""
+    if len(one) != len(other) or not one:
+        raise Failed(f"{len(one)} rows against {len(other)}")
+    return max(abs(a[key] - b[key]) / abs(b[key]) for a, b in zip(one, other))
+
+
+def losses(m: Machine, table: Table):
+    """The same run on the CPU, on a GPU, in two ranks, in bfloat16."""
+    cpu = rows(m.train("cpu", 1, device="cpu", **SHORT))
+    one = rows(m.train("one", 1, **SHORT))
+    two = rows(m.train("two", 2, **SHORT))
+    half = rows(m.train("bf16", 1, train__precision="bf16", **SHORT))
+    parts = rows(m.train("parts-of-5", 2, train__micro_batch=5, **SHORT))
+    # TF32 rounds what goes into a convolution to 10 bits: emulated on a CPU, that moved this loss by 8e-7 to
+    # 1.2e-6 of itself, and the order of sums by 1e-7.
+    off = worst(one[:1], cpu[:1])
+    table.add("fp32 without TF32", f"loss of the first step is off by {off:.1e} of the CPU's (limit 5e-7)",
+              NONE if m.dry else OK if off <= 5e-7 else BAD, worst=off)
+    # Rounding flips an assignment now and then.
+    for name, found, against, limit in [
+            ("training, device against CPU", one, cpu, 0.02), ("2 ranks against 1", two, one, 0.02),
+            ("micro-batches of 5 against whole parts", parts, two, 0.02), ("bf16 against fp32", half, one, 0.05)]:
+        off = worst(found, against)
+        table.add(name, f"losses of 20 steps differ by at most {off:.2e} (limit {limit})",
+                  OK if off <= limit else BAD, worst=off)
+
+
+def trainings(m: Machine, table: Table):
+    """What can be trained beside the network of the other sections, on the device against the CPU or against itself."""
+    groups = {"optimizer__groups__encoder__frozen": "true", "optimizer__groups__quantizer__frozen": "true"}
+    plain = rows(m.train("plain", 1, **SHORT))
+    again = rows(m.train("computed-again", 1, train__recompute="true", **SHORT))
+    off = worst(again, plain)
+    table.add("activations computed again", f"losses of 20 steps {'bit for bit' if off == 0 else f'within {off:.1e}'}",
+              OK if off <= 0.02 else BAD, worst=off)
+    dense = {"model__backbone__kind": "dense", "model__backbone__hidden": 64}
+    cpu = rows(m.train("dense-cpu", 1, device="cpu", **dense, **SHORT))
+    off = worst(rows(m.train("dense", 2, **dense, **SHORT)), cpu)
+    table.add("dense network, 2 ranks against one of the CPU", f"losses of 20 steps differ by at most {off:.2e} (limit 0.02)",
+              OK if off <= 0.02 else BAD, worst=off)
+    begun = m.train("decoder-alone", 2, **groups, model__init_from=m.work / "plain", train__ema_decay=0.9, **SHORT)
+    first, last = rows(begun)[0]["recon_mse"], plain[-1]["recon_mse"]
+    off = abs(first - last) / last
+    table.add("a decoder alone, begun from another run", f"its first loss is off by {off:.2e} of that run's last (limit 0.2)",
+              OK if off <= 0.2 else BAD, worst=off)
+    halves(m.work / "halves")
+    data = {"task": "probe", "data__kind": "idx", "data__path": m.work / "halves", "optimizer__learning_rate": 0.02,
+            "probe__head": "conv", "probe__channels": 4, "probe__stages": 2}
+    probe = m.train("probe", 2, **data, **(SHORT | {"eval__every": 20}))
+    found = json.loads((probe / "eval.jsonl").read_text().splitlines()[-1])
+    table.add("a probe on two classes", f"accuracy {found['accuracy']:.3f} (at least 0.95)",
+              OK if found["accuracy"] >= 0.95 else BAD, accuracy=found["accuracy"])
+
+
+VIT = '{{kind = "vit", patch = 4, width = 32, layers = 2, heads = 2, latent_tokens = {}}}'
+NETWORKS = {
+    "unet2d": '{kind = "unet2d", channels = 16, multipliers = [1, 2], groups = 4, attention_resolutions = [8]}',
+    "vit": VIT.format(0),
+    "latent tokens": VIT.format(8),
+    "hierarchy": '{kind = "hierarchy", channels = 16, residual_layers = 1, residual_channels = 8}',
+}
+
+
+def network(name: str, m: Machine, table: Table):
+    """A network with every loss and a critic: two ranks on the device against one of the CPU, and in bfloat16."""
+    given = SHORT | {
+        "model__backbone": NETWORKS[name], "eval__every": 20, "eval__features__network": "random", "loss__absolute": 0.5,
+        "loss__ssim": 0.1, "loss__ms_ssim": 0.1, "loss__perceptual": 0.05, "loss__adversarial": 0.1,
+        "adversarial__adaptive": "true", "adversarial__lecam": 0.01, "adversarial__start": 5,
+        "optimizer__clip_grad_norm": 1.0,
+        # At the rate of the smoke test rounding alone takes 20 steps of unet2d 0.2 apart.
+        "optimizer__learning_rate": 1e-4}
+    cpu = rows(m.train(f"{name}-cpu", 1, device="cpu", **given))
+    run = m.train(name, 2, **given)
+    half = rows(m.train(f"{name}-bf16", 1, train__precision="bf16", **given))
+    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
+        off = worst(found, cpu)
+        table.add(f"{name} with all losses and a critic, {what}",
+                  f"losses of 20 steps differ by at most {off:.2e} (limit {limit})", OK if off <= limit else BAD, worst=off)
+    judged = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
+    table.add(f"{name}, features of an evaluation", f"Frechet distance {judged['frechet']:.3f}, a number",
+              OK if judged["frechet"] == judged["frechet"] else BAD)
+
+
+def prior(kind: str, m: Machine, table: Table):
+    """From codes to samples: encoded on the device, a prior on it against the CPU, drawn by one rank and by two."""
+    halves(m.work / f"{kind}-pictures")
+    model = m.train(f"{kind}-tokenizer", 1, data__kind="idx", data__path=m.work / f"{kind}-pictures", **SHORT)
+    tokens = m.work / f"{kind}-tokens"
+    m.run(2, ["encode", "--run", model, "--out", tokens, "--device", m.device, "--share-gpu"])
+    given = SHORT | {"task": "prior", "data__kind": "tokens", "data__path": tokens, "prior__kind": kind,
+                     "prior__network": "{width = 32, layers = 2, heads = 2}"}
+    cpu = rows(m.train(f"{kind}-cpu", 1, device="cpu", **given))
+    run = m.train(kind, 2, **given)
+    half = rows(m.train(f"{kind}-bf16", 1, train__precision="bf16", **given))
+    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.01), ("bf16 against the CPU", half, 0.05)]:
+        off = worst(found, cpu, "nats_per_token")
+        table.add(f"{kind} prior, {what}", f"nats of 20 steps differ by at most {off:.2e} (limit {limit})",
+                  OK if off <= limit else BAD, worst=off)
+    drawn = []
+    for ranks in [1, 2]:
+        out = m.work / f"{kind}-samples-{ranks}"
+        m.run(ranks, ["sample", "--run", run, "--num", 40, "--steps", 4, "--out", out, "--device", m.device, "--share-gpu"])
+        drawn.append((out / "tokens.safetensors").read_bytes())
+    same = drawn[0] == drawn[1]
+    table.add(f"{kind} prior, 40 samples", f"{'the same' if same else 'other'} codes from one rank and from two",
+              OK if same else BAD)
+
+
+def halves(folder: pathlib.Path):
+    """IDX files of two classes: pictures whose upper or lower half is bright."""
+    folder.mkdir()
+    for name, count in [("train", 512), ("t10k", 64)]:
+        bright = lambda image, row: 200 if image % 2 == row // 8 else 20
+        pixels = bytes(bright(image, at // 16) + image % 16 for image in range(count) for at in range(256))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 16, 16) + pixels)
+        labels = bytes(image % 2 for image in range(count))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels)
+
+
+def resume(m: Machine, table: Table):
+    whole = rows(m.train("whole", 1, **SHORT))
+    folder = m.work / "parts"
+    code, said = m.finish(m.start(1, m.training(folder, 1, train__stop_at=10, **SHORT)), 90)
+    if code != 75:
+        raise Failed(f"a stop at step 10 ended with {code}: {machine.last_words(said)}")
+    m.train("parts", 1, resume="auto", **SHORT)
+    parts = rows(folder)
+    off = worst(parts, whole)
+    same = all(a["recon_mse"] == b["recon_mse"] for a, b in zip(parts, whole))
+    table.add("resume", f"losses {'bit for bit' if same else f'within {off:.1e}'}",
+              OK if off <= 0.02 else BAD, worst=off)
+
+
+def wait_for_steps(run_dir: pathlib.Path, process, seconds=60):
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if process.poll() is not None:
+            return
+        path = run_dir / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= 3:
+            return
+        time.sleep(0.05)
+
+
+def worker_of(run_dir: pathlib.Path, rank: int):
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        marks = {f"OMPI_COMM_WORLD_RANK={rank}".encode(), f"PMIX_RANK={rank}".encode()}
+        if str(run_dir).encode() in command and marks & set(variables):
+            if b"mpirun" not in command.split(b"\0")[0]:
+                return int(folder.name)
+    raise Failed(f"there is no rank {rank}")
+
+
+def fault(name: str, number: int, m: Machine, table: Table):
+    """A killed or stopped peer, under the launcher: the other rank leaves, the culprit is named."""
+    endless = {"train__steps": 10**6, "metrics__every": 1, "eval__every": 0,
+               "checkpoint__every": 0, "comm__timeout_seconds": 8 if m.dry else 20}
+    run_dir = m.work / name
+    process = m.start_command([m.tessera, "launch", "--nproc", 2, "--silence", 60, "--",
+                               *m.training(run_dir, 2, **endless)])
+    wait_for_steps(run_dir, process)
+    time.sleep(2)  # for a heartbeat of each, which tells where it is
+    victim, survivor = worker_of(run_dir, 1), worker_of(run_dir, 0)
+    os.kill(victim, number)
+    start = time.monotonic()
+    while pathlib.Path(f"/proc/{survivor}").exists() and time.monotonic() - start < 60:
+        time.sleep(0.05)
+    seconds = time.monotonic() - start
+    code, said = m.finish(process, 60)
+    told = [line for line in said.splitlines() if line.startswith("error")]
+    words = machine.last_words("\n".join(told) or said)
+    named = any("rank 1" in line for line in told)
+    log = run_dir / "logs" / "rank-0.jsonl"
+    aborted = log.exists() and "communicator aborted" in log.read_text()
+    table.add(f"a {name} peer", f"the other left after {seconds:.1f} s, code {code}, "
+              f"{'after' if aborted else 'without'} an abort of NCCL's that returned: {words}",
+              OK if named and code in (3, 4) else BAD, seconds=seconds, code=code, aborted=aborted)
+    if name == "stopped":
+        asked_nccl(log, table)
+
+
+def asked_nccl(log: pathlib.Path, table: Table):
+    """What NCCL's own RAS (2.24 and later) said of the hang, in the log of the rank that waited."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    answers = [line["answer"] for line in lines if "answer" in line]
+    words = " / ".join(line.strip() for line in "".join(answers).splitlines() if line.strip())
+    table.add("NCCL RAS on a stopped peer", words[-300:] or "no answer in the log of rank 0",
+              OK if answers else BAD, answers=answers)
+
+
+SECTIONS = {
+    "versions": [versions], "all-reduce": [all_reduce], "losses": [losses], "trainings": [trainings],
+    "networks": [functools.partial(network, name) for name in NETWORKS],
+    "priors": [functools.partial(prior, kind) for kind in ["autoregressive", "masked"]],
+    "resume": [resume],
+    "faults": [functools.partial(fault, *what) for what in [("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)]],
+}
