@@ -8,6 +8,7 @@
 //! Models are opened by `tessera-model` alone; how they are trained is not known here.
 
 mod agreement;
+mod bench;
 mod decode;
 mod encode;
 mod error;
@@ -18,6 +19,7 @@ pub mod tile;
 mod watch;
 
 pub use agreement::agree_on;
+pub use bench::{EncodeFigures, bench_encode};
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;

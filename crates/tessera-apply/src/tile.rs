@@ -8,7 +8,7 @@
 //! A sample's place in its tile is its number modulo [`TILE`], whoever asks for it.
 
 use tch::Tensor;
-use tessera_nn::{Quantizer, VqVae, from_vectors, to_vectors};
+use tessera_nn::{VqVae, from_vectors, to_vectors};
 
 /// Samples of a tile.
 pub const TILE: usize = 16;
@@ -45,23 +45,8 @@ pub fn encode(model: &VqVae, samples_nc: &Tensor) -> Option<Codes> {
 /// If it is no whole tile, or a code is none of its level's.
 pub fn decode(model: &VqVae, codes: &[Tensor]) -> Tensor {
     let _no_grad = tch::no_grad_guard();
-    let levels = model.quantizers.iter().zip(model.latent_axes()).zip(codes);
-    let codes: Vec<Tensor> = levels
-        .map(|((quantizer, axes), indices)| {
-            assert_whole(indices);
-            let like = like_latents(model, &**quantizer, &axes);
-            let indices_nl = indices.view([-1, indices.size()[2]]);
-            from_vectors(&quantizer.look_up(&model.parameters, &indices_nl), &like)
-        })
-        .collect();
-    let range = model.signal.range().expect("a decoder makes no tokens");
-    model.decode(&codes).clamp(*range.start(), *range.end())
-}
-
-/// Something of the shape of a level's latents, of which nothing but the shape is looked at.
-fn like_latents(model: &VqVae, quantizer: &dyn Quantizer, axes: &[i64]) -> Tensor {
-    let shape = [&[TILE as i64, quantizer.dim()], axes].concat();
-    Tensor::zeros([1], (model.kind(), model.device())).expand(shape, false)
+    codes.iter().for_each(assert_whole);
+    model.decode_indices(codes)
 }
 
 fn assert_whole(tile: &Tensor) {

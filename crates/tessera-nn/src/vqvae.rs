@@ -235,6 +235,27 @@ impl VqVae {
         self.values(&self.through(self.backbone.decoder(), &self.gather(codes)))
     }
 
+    /// Indices of codes of each level, the finest first, `[N, positions, L]`, to samples `[N, C, ..]`, clamped to the range of
+    /// their signal.
+    ///
+    /// # Panics
+    ///
+    /// If an index is none of its level's codes, or the signal is tokens.
+    pub fn decode_indices(&self, indices: &[Tensor]) -> Tensor {
+        let levels = self.quantizers.iter().zip(self.latent_axes()).zip(indices);
+        let codes: Vec<Tensor> = levels
+            .map(|((quantizer, axes), indices_npl)| {
+                let shape = [&[indices_npl.size()[0], quantizer.dim()], axes.as_slice()].concat();
+                // Something of the shape of latents, of which nothing but the shape is looked at.
+                let like = Tensor::zeros([1], (self.kind(), self.device())).expand(shape, false);
+                let indices_nl = indices_npl.reshape([-1, indices_npl.size()[2]]);
+                from_vectors(&quantizer.look_up(&self.parameters, &indices_nl), &like)
+            })
+            .collect();
+        let range = self.signal.range().expect("a decoder makes no tokens");
+        self.decode(&codes).clamp(*range.start(), *range.end())
+    }
+
     /// The values `[N, C, ..]` that a decoder's output stands for.
     pub fn values(&self, output: &Tensor) -> Tensor {
         match self.output {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tch::Device;
-use tessera_apply::{ApplyError, Decoded, Encoded, Sampled, Watch, agree_on};
+use tessera_apply::{ApplyError, Decoded, EncodeFigures, Encoded, Sampled, Watch, agree_on};
 use tessera_checkpoint::Storage;
 use tessera_comm::CommConfig;
 use tessera_control::{ExitCode, LimitsConfig};
@@ -129,6 +129,17 @@ pub(crate) fn run_sample(arguments: &SampleArguments, stop: Arc<AtomicBool>) -> 
         let sampled = tessera_apply::sample(comm, &prior, tokenizer.as_ref(), &options, watch)?;
         Ok(Some(told(arguments.compute.json, &sampled, &of_samples(&sampled))))
     })
+}
+
+/// Times the encoder of a model folder.
+pub(crate) fn bench_encode(
+    model: &Path,
+    device: Device,
+    warmup: usize,
+    calls: usize,
+) -> Result<EncodeFigures, TrainError> {
+    let model = ModelPath::Model(model.to_owned()).open(device)?;
+    tessera_apply::bench_encode(&model, warmup, calls).map_err(in_training_words)
 }
 
 /// A run folder or a model folder.

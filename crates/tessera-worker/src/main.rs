@@ -188,7 +188,8 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
     let BenchArguments { backend, share_gpu, .. } = *arguments;
     let config = CommConfig { backend, share_gpu, ..CommConfig::default() };
     let limits = LimitsConfig::default();
-    let session = match Session::start(&config, arguments.device, 0, &limits, stop) {
+    let threads = u64::from(matches!(arguments.part, BenchPart::Encode { .. }));
+    let session = match Session::start(&config, arguments.device, threads, &limits, stop) {
         Ok(session) => session,
         Err(code) => return code,
     };
@@ -203,6 +204,10 @@ fn run_bench(arguments: &BenchArguments, stop: Arc<std::sync::atomic::AtomicBool
         BenchPart::Quantizer { n, codes, dim } => {
             let size = QuantizerSize { num_latents: n, num_codes: codes, code_dim: dim };
             bench::quantizer(device, size, calls).map(|figures| serde_json::to_string(&figures))
+        }
+        BenchPart::Encode { model } => {
+            apply::bench_encode(&model, session.device(), calls.warmup, calls.calls)
+                .map(|figures| serde_json::to_string(&figures))
         }
         BenchPart::AllReduce { floats } => bench::all_reduce(comm, device, floats, calls)
             .map(|figures| serde_json::to_string(&figures)),

@@ -62,9 +62,9 @@ impl RunFolder {
         self.root.join("tensorboard")
     }
 
-    /// `reconstructions/`: pictures of what the model does.
-    pub fn pictures(&self) -> PathBuf {
-        self.root.join("reconstructions")
+    /// `reconstructions/` or `samples/`: pictures of what the model does.
+    pub fn pictures(&self, shown: &str) -> PathBuf {
+        self.root.join(shown)
     }
 
     /// `logs/rank-R.jsonl`: what that rank has to say.
@@ -146,9 +146,9 @@ impl RunFolder {
     }
 
     /// The folder and those in it that every run has.
-    fn folders(&self) -> [PathBuf; 5] {
+    fn folders(&self) -> [PathBuf; 4] {
         let logs = self.root.join("logs");
-        [self.root.clone(), self.tensorboard(), self.pictures(), logs, self.checkpoints()]
+        [self.root.clone(), self.tensorboard(), logs, self.checkpoints()]
     }
 }
 
@@ -265,6 +265,9 @@ fn check_place(folder: &Path) -> Result<(), TrainError> {
 
 /// Moves the pictures of steps past `last_step` into the folder `aside`.
 pub(crate) fn cut_pictures(folder: &Path, last_step: u64, aside: &Path) -> Result<(), TrainError> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder).map_err(TrainError::file("read", folder))? {
         let path = entry.map_err(TrainError::file("read", folder))?.path();
         let step = path

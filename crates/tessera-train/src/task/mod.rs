@@ -5,6 +5,7 @@
 //! them back. So a step is the same for every number of ranks and of micro-batches, whatever is trained.
 
 pub mod autoencoder;
+mod grid;
 pub(crate) mod kind;
 pub(crate) mod networks;
 pub mod prior;

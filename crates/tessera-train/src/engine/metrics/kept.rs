@@ -130,7 +130,10 @@ mod tests {
 
     fn picture(step: u64) -> Entry {
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
-        Entry::Picture(step, Arc::new(EncodedPng { png: vec![0; 9 * ROW_BYTES], shape }))
+        Entry::Picture(
+            step,
+            Arc::new(EncodedPng { png: vec![0; 9 * ROW_BYTES], shape, shows: "samples" }),
+        )
     }
 
     fn row_of(step: u64) -> Entry {

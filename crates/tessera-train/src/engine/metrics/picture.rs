@@ -13,6 +13,13 @@ pub struct ImageShape {
     pub channels: usize,
 }
 
+/// What pictures show: the folder that they go to, and TensorBoard's name for them.
+pub const SHOWN: [&str; 2] = [RECONSTRUCTIONS, SAMPLES];
+/// What an autoencoder makes of samples.
+pub const RECONSTRUCTIONS: &str = "reconstructions";
+/// What a prior draws.
+pub const SAMPLES: &str = "samples";
+
 /// An encoded picture, ready for [`EventWriter::image`](super::tensorboard::EventWriter::image).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedPng {
@@ -20,10 +27,12 @@ pub struct EncodedPng {
     pub png: Vec<u8>,
     /// Size of the whole picture.
     pub shape: ImageShape,
+    /// What it shows, one of [`SHOWN`].
+    pub shows: &'static str,
 }
 
 impl EncodedPng {
-    /// Encodes pixels of 8 bits a channel, row by row.
+    /// Encodes pixels of 8 bits a channel, row by row; they show what is one of [`SHOWN`].
     ///
     /// # Errors
     ///
@@ -32,7 +41,7 @@ impl EncodedPng {
     /// # Panics
     ///
     /// If `pixels` are not those of an image of 1 or 3 channels and this shape.
-    pub fn encode(pixels: &[u8], shape: ImageShape) -> io::Result<Self> {
+    pub fn encode(pixels: &[u8], shape: ImageShape, shows: &'static str) -> io::Result<Self> {
         assert!(matches!(shape.channels, 1 | 3), "a picture of {} channels", shape.channels);
         assert_eq!(pixels.len(), shape.height * shape.width * shape.channels);
         let too_large =
@@ -49,6 +58,6 @@ impl EncodedPng {
         let mut writer = encoder.write_header()?;
         writer.write_image_data(pixels)?;
         writer.finish()?;
-        Ok(Self { png, shape })
+        Ok(Self { png, shape, shows })
     }
 }

@@ -22,7 +22,6 @@ fn reporter(
     let run_dir = tempfile::tempdir().unwrap();
     let folder = RunFolder { root: run_dir.path().to_owned() };
     fs::create_dir_all(folder.tensorboard()).unwrap();
-    fs::create_dir_all(folder.pictures()).unwrap();
     let attempt = "9f3a07c2b1d4-0".parse().unwrap();
     let tenure = Tenure::without_lock(folder, attempt);
     let folder = &tenure.folder;

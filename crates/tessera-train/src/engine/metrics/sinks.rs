@@ -1,6 +1,6 @@
 //! The places that rank 0 reports to: JSON lines, TensorBoard, pictures, the launcher.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use tessera_control::{Client, Message};
 use super::MetricSink;
 use super::jsonl::JsonLines;
 use super::kept::{Entry, Takes};
-use super::picture::EncodedPng;
+use super::picture::{self, EncodedPng};
 use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
 use crate::engine::figures::{Figure, Row};
 use crate::engine::run_folder::{RunFolder, Tenure, cut_pictures};
-use crate::error::TrainError;
+use crate::error::{MAKE_FOLDER, TrainError};
 use crate::resolve::Resolved;
 
 /// Writes `config.toml`, whole or not at all.
@@ -53,7 +53,9 @@ pub(crate) fn open(
         let lines = JsonLines::open(&path, Some(last_step), Some(&aside));
         lines.map(|lines| lines.on(storage.clone())).map_err(TrainError::file("open", &path))
     };
-    cut_pictures(&folder.pictures(), last_step, &aside.join("reconstructions"))?;
+    for shown in picture::SHOWN {
+        cut_pictures(&folder.pictures(shown), last_step, &aside.join(shown))?;
+    }
     let path = folder.tensorboard();
     let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"));
     let events = events.map_err(TrainError::file("open", &path))?;
@@ -71,7 +73,7 @@ pub(crate) fn open(
             target: Box::new(rows),
         },
         Sink { unit: "events of TensorBoard", takes: |_| true, target: Box::new(events) },
-        Sink { unit: "pictures", takes: is_picture, target: Box::new(Pictures(folder.pictures())) },
+        Sink { unit: "pictures", takes: is_picture, target: Box::new(Pictures(folder.clone())) },
     ])
 }
 
@@ -105,17 +107,21 @@ impl MetricSink for Rows {
     }
 }
 
-/// `reconstructions/`.
-struct Pictures(PathBuf);
+/// `reconstructions/`, or `samples/` of a prior.
+struct Pictures(RunFolder);
 
 impl MetricSink for Pictures {
     fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
-        let path = self.0.join(format!("step-{step}.png"));
+        let folder = self.0.pictures(picture.shows);
+        fs::create_dir_all(&folder).map_err(TrainError::file(MAKE_FOLDER, &folder))?;
+        let path = folder.join(format!("step-{step}.png"));
         replace_file(&path, &picture.png).map_err(TrainError::file("write", &path))
     }
 
     fn sync(&mut self) -> Result<(), TrainError> {
-        sync_folder(&self.0) // each was synced as it was written
+        // Each was synced as it was written.
+        let there = picture::SHOWN.map(|shown| self.0.pictures(shown));
+        there.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
     }
 }
 
@@ -154,7 +160,7 @@ impl MetricSink for TensorBoard {
     }
 
     fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
-        self.events.image(step, "reconstructions", picture);
+        self.events.image(step, picture.shows, picture);
         self.flush()
     }
 

@@ -202,7 +202,7 @@ mod tests {
         let whole = aside.path().join(name.replace("tfevents.", ""));
         assert_eq!(steps(&whole), [0, 1, 2, 3], "moved aside");
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
-        writer.image(4, "picture", &EncodedPng { png: vec![0; 200], shape });
+        writer.image(4, "picture", &EncodedPng { png: vec![0; 200], shape, shows: "samples" });
         writer.flush().expect("writes");
         assert_eq!(steps(&path), [0, 1, 2, 4]);
         assert_eq!(fs::read_dir(dir.path()).expect("folder").count(), 1);

@@ -6,7 +6,6 @@ mod evaluate;
 mod features;
 mod first_codes;
 mod fit;
-mod grid;
 mod judge;
 mod levels;
 mod objective;

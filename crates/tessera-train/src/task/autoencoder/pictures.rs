@@ -7,10 +7,10 @@ use tch::Tensor;
 use tessera_data::{DataErrorKind, Draw, OnCorrupt, Source};
 use tessera_nn::{Signal, VqVae, to_device};
 
-use super::grid::reconstruction_png;
 use super::reconstruct;
 use crate::engine::metrics::picture::{EncodedPng, ImageShape};
 use crate::error::TrainError;
+use crate::task::grid::reconstruction_png;
 
 /// Samples in a picture, at most.
 const NUM_SAMPLES: u64 = 16;

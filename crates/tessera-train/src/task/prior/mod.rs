@@ -6,10 +6,14 @@
 
 mod baselines;
 mod measure;
+mod show;
+
+use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor};
 use tessera_checkpoint::BestMetric;
 use tessera_comm::{Piece, Reducer};
+use tessera_data::{OnCorrupt, Source};
 use tessera_nn::Parameters;
 use tessera_nn::parameters::Stage;
 use tessera_nn::prior::{Prior, TokenBatch, TrainingDraws};
@@ -19,6 +23,7 @@ use self::measure::Likelihood;
 use super::{Asked, Half, Loss, Measure, Part, Phase, Samples, Task, Totals, TrainTokens, Updated};
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
+use crate::engine::metrics::picture::EncodedPng;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
 
@@ -44,6 +49,8 @@ pub struct TokenPrior {
     baselines: Baselines,
     /// Values of the sample that a sample's tokens stand for.
     num_values: u64,
+    /// The token set, and the hash of the model that made it.
+    made_by: (PathBuf, String),
 }
 
 impl TokenPrior {
@@ -67,6 +74,7 @@ impl TokenPrior {
             order_t: Tensor::from_slice(&tokens.codes.order()).to(device),
             baselines: Baselines::new(tokens, device),
             num_values: tokens.codes.num_values() as u64,
+            made_by: (config.data.path.clone(), tokens.codes.tokenizer.clone()),
         })
     }
 
@@ -171,6 +179,18 @@ impl Task for TokenPrior {
             Some(_) => Err(TrainError::BadInput(
                 "--levels is for an autoencoder: leave it out for a prior".to_owned(),
             )),
+        }
+    }
+
+    fn show(
+        &self,
+        _source: &dyn Source,
+        _on_corrupt: OnCorrupt,
+    ) -> Result<Option<EncodedPng>, TrainError> {
+        let (data, hash) = &self.made_by;
+        match show::tokenizer(data, hash)? {
+            Some(tokenizer) => show::draw(self, &tokenizer),
+            None => Ok(None),
         }
     }
 }

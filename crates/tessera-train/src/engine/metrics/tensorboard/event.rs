@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn events_have_the_bytes_of_tensorboards_own_writer() {
         let shape = ImageShape { height: 300, width: 2, channels: 3 };
-        let image = EncodedPng { png: b"not looked into".repeat(10), shape };
+        let image = EncodedPng { png: b"not looked into".repeat(10), shape, shows: "samples" };
         let ours = [
             version_event(WALL_TIME),
             scalar_event(WALL_TIME, 0, "train/loss", 0.0),

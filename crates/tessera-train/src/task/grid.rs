@@ -1,12 +1,12 @@
-//! Reconstructions as one picture that a person can look at: of each sample its input, the output below it, and below that
-//! how far the two are apart.
+//! Many pictures as one that a person can look at: of each reconstruction its input, the output below it, and below that
+//! how far the two are apart; or samples alone.
 //!
 //! Knows bytes only. Which images are shown, and how pixels become bytes, is decided where the
 //! evaluation is.
 
 use std::io;
 
-use crate::engine::metrics::picture::{EncodedPng, ImageShape};
+use crate::engine::metrics::picture::{EncodedPng, ImageShape, RECONSTRUCTIONS, SAMPLES};
 
 /// Pixels between images that belong together, and between neighbors; twice that between samples below one another.
 const GAP: usize = 2;
@@ -50,26 +50,53 @@ pub(super) fn reconstruction_png(
             ),
         ));
     }
-    let times = LEAST_SIDE.div_ceil(shape.height.max(shape.width));
-    let (grid_shape, pixels) = lay_out(inputs, outputs, shape, columns, times);
-    EncodedPng::encode(&pixels, grid_shape)
+    let errors = errors_of(inputs, outputs);
+    let (grid_shape, pixels) = lay_out(&[inputs, outputs, &errors], shape, columns, times(shape));
+    EncodedPng::encode(&pixels, grid_shape, RECONSTRUCTIONS)
 }
 
-/// Places every image of a checked grid, `times` as large along each axis; returns the grid's shape and bytes.
+/// How far two sets of pixels are apart, to be seen.
+fn errors_of(inputs: &[u8], outputs: &[u8]) -> Vec<u8> {
+    let error = |(input, output): (&u8, &u8)| input.abs_diff(*output).saturating_mul(ERROR_GAIN);
+    inputs.iter().zip(outputs).map(error).collect()
+}
+
+/// The grid of samples of `shape`, one after the other, 8 bits a channel.
+///
+/// # Errors
+///
+/// `InvalidInput` if a side is over 2^32 pixels.
+///
+/// # Panics
+///
+/// If there are none, or `shape` is not an image of 1 or 3 channels.
+pub(super) fn sample_png(
+    samples: &[u8],
+    shape: ImageShape,
+    columns: usize,
+) -> io::Result<EncodedPng> {
+    let (grid_shape, pixels) = lay_out(&[samples], shape, columns, times(shape));
+    EncodedPng::encode(&pixels, grid_shape, SAMPLES)
+}
+
+/// How many pixels along each axis one of an image becomes.
+fn times(shape: ImageShape) -> usize {
+    LEAST_SIDE.div_ceil(shape.height.max(shape.width))
+}
+
+/// Places every image of a checked grid, `times` as large along each axis: of each sample one of every part, below one
+/// another. Returns the grid's shape and bytes.
 fn lay_out(
-    inputs: &[u8],
-    outputs: &[u8],
+    parts: &[&[u8]],
     shape: ImageShape,
     columns: usize,
     times: usize,
 ) -> (ImageShape, Vec<u8>) {
-    let error = |(input, output): (&u8, &u8)| input.abs_diff(*output).saturating_mul(ERROR_GAIN);
-    let errors: Vec<u8> = inputs.iter().zip(outputs).map(error).collect();
     let (height, width) = (shape.height * times, shape.width * times);
     let image_bytes = shape.height * shape.width * shape.channels;
-    let num_images = inputs.len() / image_bytes;
+    let num_images = parts[0].len() / image_bytes;
     let columns = columns.min(num_images);
-    let sample_height = 3 * height + 4 * GAP;
+    let sample_height = parts.len() * (height + GAP) + GAP;
     let grid = ImageShape {
         height: num_images.div_ceil(columns) * sample_height,
         width: columns * (width + GAP) + GAP,
@@ -79,7 +106,7 @@ fn lay_out(
     for index in 0..num_images {
         let top = index / columns * sample_height + GAP;
         let left = GAP + index % columns * (width + GAP);
-        for (row, images) in [inputs, outputs, &errors].into_iter().enumerate() {
+        for (row, images) in parts.iter().enumerate() {
             let image = &images[index * image_bytes..][..image_bytes];
             let top = top + row * (height + GAP);
             for y in 0..height {
@@ -110,7 +137,8 @@ mod tests {
     fn every_output_is_below_its_input_and_above_its_error() {
         let shape = ImageShape { height: 1, width: 2, channels: 1 };
         let (inputs, outputs) = ([1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 105, 16]);
-        let (grid, pixels) = lay_out(&inputs, &outputs, shape, 2, 1);
+        let errors = errors_of(&inputs, &outputs);
+        let (grid, pixels) = lay_out(&[&inputs, &outputs, &errors], shape, 2, 1);
         assert_eq!((grid.width, grid.height, grid.channels), (10, 22, 1));
         let rows = [[1, 2, 3, 4], [11, 12, 13, 14], [40, 40, 40, 40]];
         assert_eq!(shown(&pixels)[..12], rows.concat());
@@ -124,11 +152,20 @@ mod tests {
     fn small_images_are_shown_larger_with_their_channels() {
         let shape = ImageShape { height: 1, width: 2, channels: 3 };
         let inputs = [1, 2, 3, 4, 5, 6];
-        let (grid, pixels) = lay_out(&inputs, &inputs, shape, 8, 2);
+        let (grid, pixels) = lay_out(&[&inputs, &inputs, &[0; 6]], shape, 8, 2);
         assert_eq!((grid.width, grid.height, grid.channels), (4 + 2 * 2, 3 * 2 + 4 * 2, 3));
         let row = [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6];
         assert_eq!(shown(&pixels)[..24], [row, row].concat());
         assert_eq!(shown(&pixels)[48..], [0; 24], "no error");
+    }
+
+    /// By hand: three images of 1 x 2 in two columns, without anything below them: 2 rows of 1 + 2 * 2.
+    #[test]
+    fn samples_are_alone() {
+        let shape = ImageShape { height: 1, width: 2, channels: 1 };
+        let (grid, pixels) = lay_out(&[&[1, 2, 3, 4, 5, 6]], shape, 2, 1);
+        assert_eq!((grid.width, grid.height), (10, 10));
+        assert_eq!(shown(&pixels), [1, 2, 3, 4, 5, 6]);
     }
 
     /// By hand: of 28 pixels each becomes 4 x 4, so that a side has 112; one of 96 stays.
