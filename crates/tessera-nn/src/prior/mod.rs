@@ -115,6 +115,14 @@ impl Prior {
         tch::no_grad(|| self.scheme.nats(&self.parameters, batch, seed))
     }
 
+    /// Nats of each token that is hidden, `[N, T]` float64, without a graph: -ln p of it given all that are not hidden, of
+    /// which the nats are 0. None of an autoregressive prior, which sees nothing but what comes before.
+    ///
+    /// * `is_hidden_nt`: `[N, T]` bool, on the prior's device.
+    pub fn nats_of_hidden(&self, batch: &TokenBatch<'_>, is_hidden_nt: &Tensor) -> Option<Tensor> {
+        tch::no_grad(|| self.scheme.nats_of_hidden(&self.parameters, batch, is_hidden_nt))
+    }
+
     /// Whether each token can carry a loss, level after level.
     pub fn carries_loss(&self) -> Vec<bool> {
         self.scheme.carries_loss()
@@ -148,6 +156,14 @@ trait Scheme: Debug + Send {
 
     /// As [`Prior::nats`].
     fn nats(&self, parameters: &Parameters, batch: &TokenBatch<'_>, seed: u64) -> Tensor;
+
+    /// As [`Prior::nats_of_hidden`].
+    fn nats_of_hidden(
+        &self,
+        parameters: &Parameters,
+        batch: &TokenBatch<'_>,
+        is_hidden_nt: &Tensor,
+    ) -> Option<Tensor>;
 
     /// As [`Prior::carries_loss`].
     fn carries_loss(&self) -> Vec<bool>;

@@ -146,6 +146,34 @@ fn guidance_of_one_is_none_and_of_zero_is_without_class() {
     }
 }
 
+/// A pass that draws all hidden tokens says -ln p of each; of the same tokens and the same ones hidden it is the same. Two
+/// programs for one sum, in float64.
+#[test]
+fn hidden_tokens_are_as_likely_as_when_they_are_drawn() {
+    for case in ["masked", "masked hierarchy"] {
+        let (prior, codes) = filled(case, Kind::Double);
+        let given_nt = tokens(&codes, 3);
+        let is_hidden: Vec<bool> = (0..given_nt.numel()).map(|at| at % 3 != 1).collect();
+        let is_hidden_nt = Tensor::from_slice(&is_hidden).view_as(&given_nt);
+        let known_nt = given_nt.masked_fill(&is_hidden_nt, -1);
+        let sampling = Sampling { steps: 1, ..Sampling::default() };
+        let samples = drawn(&prior, &sampling, &ids(3), Some(&known_nt));
+        let classes: Vec<i64> = ids(3).iter().map(|id| (*id % 4) as i64 - 1).collect();
+        let classes_n = Tensor::from_slice(&classes);
+        let (tokens_nt, classes_n) = (&samples.tokens_nt, Some(&classes_n));
+        let batch = TokenBatch { tokens_nt, classes_n, ids: &ids(3) };
+        let nats_nt = prior.nats_of_hidden(&batch, &is_hidden_nt).unwrap();
+        let off = (&nats_nt - &samples.nats_nt).abs().max().double_value(&[]);
+        assert!(off < 1e-12, "{case}: {off:e}");
+        let hidden = numbers(&nats_nt).into_iter().zip(is_hidden);
+        assert!(hidden.into_iter().all(|(nats, is_hidden)| (nats > 0.0) == is_hidden), "{case}");
+    }
+    let (prior, codes) = filled("flatten", Kind::Double);
+    let tokens_nt = &tokens(&codes, 1);
+    let batch = TokenBatch { tokens_nt, classes_n: None, ids: &[0] };
+    assert!(prior.nats_of_hidden(&batch, &tokens_nt.ge(0)).is_none());
+}
+
 #[test]
 fn a_request_that_makes_no_sense_is_refused() {
     let (prior, codes) = filled("flatten", Kind::Float);

@@ -238,6 +238,15 @@ impl Scheme for Autoregressive {
         Tensor::cat(&nats, 1).to_kind(Kind::Double)
     }
 
+    fn nats_of_hidden(
+        &self,
+        _parameters: &Parameters,
+        _batch: &TokenBatch<'_>,
+        _is_hidden_nt: &Tensor,
+    ) -> Option<Tensor> {
+        None
+    }
+
     fn carries_loss(&self) -> Vec<bool> {
         let mut carries = vec![true; self.codes.num_tokens() as usize];
         for &token in &self.pattern.order()[..self.config.prefix as usize] {

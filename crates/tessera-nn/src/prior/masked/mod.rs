@@ -4,6 +4,7 @@
 //! max(1, ceil(T g(r))) of a uniform r and a schedule g, and the loss is that of the hidden ones alone. The class is a
 //! token in front.
 
+mod look;
 mod sample;
 
 use tch::{Device, Kind, Tensor};
@@ -234,6 +235,15 @@ impl Scheme for Masked {
             let _ = nats_m.shallow_clone().index_copy_(0, &at, &nats);
         }
         nats_m.view([-1, num_tokens])
+    }
+
+    fn nats_of_hidden(
+        &self,
+        parameters: &Parameters,
+        batch: &TokenBatch<'_>,
+        is_hidden_nt: &Tensor,
+    ) -> Option<Tensor> {
+        Some(self.look(parameters, batch, is_hidden_nt))
     }
 
     fn carries_loss(&self) -> Vec<bool> {
