@@ -182,6 +182,8 @@ fn the_commands_of_generation_work() {
     let nats = told[0]["nats_per_token"].as_f64().unwrap();
     assert!((nats - 256f64.ln()).abs() < 0.5, "{nats}");
     assert!(place.path("runs/fashion_mnist_prior/model/tokenizer/config.json").is_file());
+    let continued = fs::read_dir(place.path("continued/pictures")).unwrap();
+    assert_eq!(continued.count(), 16);
 }
 
 mod full {

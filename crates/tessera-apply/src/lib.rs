@@ -12,8 +12,10 @@ mod bench;
 mod decode;
 mod encode;
 mod error;
+mod input;
 mod judge;
 mod open;
+mod prompt;
 mod sample;
 pub mod tile;
 mod watch;
@@ -25,6 +27,7 @@ pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, enco
 pub use error::ApplyError;
 pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, judge};
 pub use open::{open, open_prior};
+pub use prompt::{PromptLength, PromptOptions};
 pub use sample::{SampleOptions, Sampled, sample, usual_tokenizer};
 pub use tessera_nn::features::FeatureNetwork;
 pub use tessera_nn::prior::sample::{Filter, Guidance, GuidanceSchedule, Sampling};

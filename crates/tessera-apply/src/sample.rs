@@ -20,6 +20,7 @@ use tessera_nn::to_device;
 use crate::agreement::agree_on;
 use crate::decode::{DecodeOptions, Form, decode, shortened};
 use crate::error::ApplyError;
+use crate::prompt::{AboutPrompt, PromptOptions, prompt};
 use crate::tile::TILE;
 use crate::watch::Watch;
 
@@ -49,6 +50,8 @@ pub struct SampleOptions {
     pub out: PathBuf,
     /// Whether nothing but codes is made.
     pub tokens_only: bool,
+    /// The beginning that all samples go on from.
+    pub prompt: Option<PromptOptions>,
 }
 
 /// What was drawn.
@@ -80,6 +83,8 @@ struct About<'a> {
     classes: &'a [i64],
     class_names: &'a [String],
     nats_per_token: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<&'a AboutPrompt>,
     /// Whether the bytes hang on nothing but what is told here, on the same kind of processor: with one thread a rank, on a
     /// CPU.
     reproducible: bool,
@@ -100,6 +105,8 @@ pub fn sample(
     let codes = prior.codes();
     let checked = check(prior, tokenizer, options).map_err(ApplyError::BadInput);
     let classes = agree_on(comm, checked)?;
+    let asked = options.prompt.as_ref();
+    let prompt = asked.map(|asked| prompt(comm, prior, tokenizer, asked)).transpose()?;
     let folder = &options.out;
     let made = match comm.rank() {
         0 => make_folder(folder),
@@ -108,11 +115,13 @@ pub fn sample(
     agree_on(comm, made)?;
     watch.activity.enter(Phase::Evaluate);
     let begun = Instant::now();
-    let mine = draw(comm, prior, options, &classes, watch);
+    let known_t = prompt.as_ref().map(|prompt| prompt.known_t.as_slice());
+    let mine = draw(comm, prior, options, &classes, known_t, watch);
     let num_tokens = codes.order().len();
     let drawn = gather(comm, &mine, num_tokens)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let num_drawn = options.num as f64 * num_tokens as f64;
+    let num_given = prompt.as_ref().map_or(0, |prompt| prompt.about.num_given);
+    let num_drawn = options.num as f64 * (num_tokens - num_given) as f64;
     let nats_per_token = drawn.values().map(|sample| sample.nats).sum::<f64>() / num_drawn;
     let about = About {
         format: "tessera-samples",
@@ -125,10 +134,12 @@ pub fn sample(
         classes: &classes,
         class_names: &codes.classes,
         nats_per_token,
+        prompt: prompt.as_ref().map(|prompt| &prompt.about),
         reproducible: tch::get_num_threads() == 1 && prior.prior.device() == Device::Cpu,
     };
     let written = match comm.rank() {
-        0 => write(folder, codes, &drawn, &classes, &about),
+        0 => write_tokens(folder, codes, &drawn, &classes)
+            .and_then(|()| write_about(&folder.join(ABOUT_FILE), &about)),
         _ => Ok(()),
     };
     agree_on(comm, written)?;
@@ -172,15 +183,8 @@ fn check(
     options: &SampleOptions,
 ) -> Result<Vec<i64>, String> {
     let codes = prior.codes();
-    if let Some(tokenizer) = tokenizer
-        && tokenizer.file.hash != codes.tokenizer
-    {
-        let [ours, theirs] =
-            [tokenizer.file.hash.as_str(), codes.tokenizer.as_str()].map(shortened);
-        return Err(format!(
-            "the prior is of the codes of the model {theirs}, the tokeniser is {ours}: name the one that made its token \
-             set"
-        ));
+    if let Some(tokenizer) = tokenizer {
+        check_tokenizer(codes, tokenizer)?;
     }
     if tokenizer.is_none() && !options.tokens_only {
         return Err("the prior's tokeniser is not where its training left it: name it by --tokenizer, or ask for \
@@ -197,6 +201,17 @@ fn check(
     Ok((0..options.num).map(|id| numbers[(id % numbers.len() as u64) as usize]).collect())
 }
 
+/// Refuses an autoencoder that makes other codes than those that a prior is of.
+pub(crate) fn check_tokenizer(codes: &CodesFile, tokenizer: &OpenModel) -> Result<(), String> {
+    if tokenizer.file.hash == codes.tokenizer {
+        return Ok(());
+    }
+    let [ours, theirs] = [tokenizer.file.hash.as_str(), codes.tokenizer.as_str()].map(shortened);
+    Err(format!(
+        "the prior is of the codes of the model {theirs}, the tokeniser is {ours}: name the one that made its token set"
+    ))
+}
+
 /// The classes that samples take turns in, at least one; -1: none.
 fn class_numbers(codes: &CodesFile, options: &SampleOptions) -> Result<Vec<i64>, String> {
     let num_classes = codes.num_classes as i64;
@@ -206,22 +221,26 @@ fn class_numbers(codes: &CodesFile, options: &SampleOptions) -> Result<Vec<i64>,
     if options.classes.is_empty() {
         return Ok((0..num_classes).collect());
     }
-    let number = |class: &String| {
-        let named = codes.classes.iter().position(|name| name == class).map(|at| at as i64);
-        let number = named.or_else(|| class.parse().ok());
-        number.filter(|number| (0..num_classes).contains(number)).ok_or_else(|| {
-            let names = if codes.classes.is_empty() {
-                format!("there are {num_classes}, counted from 0")
-            } else {
-                format!("there are {}", codes.classes.join(", "))
-            };
-            format!("--class should be a class of the prior, found {class}: {names}")
-        })
-    };
-    options.classes.iter().map(number).collect()
+    options.classes.iter().map(|class| class_number(codes, class)).collect()
 }
 
-fn make_folder(folder: &Path) -> Result<(), ApplyError> {
+/// The number of a class, by its name or number.
+pub(crate) fn class_number(codes: &CodesFile, class: &str) -> Result<i64, String> {
+    let num_classes = codes.num_classes as i64;
+    let named = codes.classes.iter().position(|name| name == class).map(|at| at as i64);
+    let number = named.or_else(|| class.parse().ok());
+    number.filter(|number| (0..num_classes).contains(number)).ok_or_else(|| {
+        let names = if codes.classes.is_empty() {
+            format!("there are {num_classes}, counted from 0")
+        } else {
+            format!("there are {}", codes.classes.join(", "))
+        };
+        format!("--class should be a class of the prior, found {class}: {names}")
+    })
+}
+
+/// Makes a folder, which must not be there or be empty.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), ApplyError> {
     let is_taken = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if is_taken || folder.is_file() {
         return Err(ApplyError::BadInput(format!(
@@ -233,11 +252,11 @@ fn make_folder(folder: &Path) -> Result<(), ApplyError> {
 }
 
 /// A sample that was drawn.
-struct Drawn {
+pub(crate) struct Drawn {
     /// Its codes in the order of a token set.
-    tokens: Vec<u32>,
-    /// The sum of -ln p of them.
-    nats: f64,
+    pub(crate) tokens: Vec<u32>,
+    /// The sum of -ln p of those that were not given.
+    pub(crate) nats: f64,
 }
 
 /// Draws this rank's tiles: samples by id.
@@ -246,15 +265,12 @@ fn draw(
     prior: &OpenPrior,
     options: &SampleOptions,
     classes: &[i64],
+    known_t: Option<&[i64]>,
     watch: &Watch<'_>,
 ) -> BTreeMap<u64, Drawn> {
     let (rank, world_size) = (comm.rank() as u64, comm.world_size() as u64);
     let device = prior.prior.device();
-    let order = prior.codes().order();
-    let at_once = match device {
-        Device::Cpu => TILE as u64,
-        _ => (TILE * TILES_ON_GPU) as u64,
-    };
+    let at_once = num_at_once(device) as u64;
     let mut drawn = BTreeMap::new();
     for part in (rank..options.num.div_ceil(at_once)).step_by(world_size as usize) {
         let ids: Vec<u64> = (part * at_once..(part + 1) * at_once).collect();
@@ -262,27 +278,50 @@ fn draw(
         let class = |&id: &u64| classes[(id % classes.len() as u64) as usize];
         let of_tile: Vec<i64> = ids.iter().map(class).collect();
         let classes_n = to_device(Tensor::from_slice(&of_tile), device);
-        let request =
-            Request { seed: options.seed, ids: &ids, classes_n: Some(&classes_n), known_nt: None };
-        let samples = prior.prior.sample(&options.sampling, &request);
-        let nats_n = samples.nats_nt.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        let wanted = ids.iter().filter(|id| **id < options.num).count();
-        for (row, &id) in ids.iter().enumerate().take(wanted) {
-            let tokens: Vec<i64> = Vec::try_from(samples.tokens_nt.get(row as i64))
-                .expect("tokens are whole numbers on one axis");
-            let mut placed = vec![0; tokens.len()];
-            for (&place, token) in order.iter().zip(tokens) {
-                placed[place as usize] = token as u32;
-            }
-            drawn.insert(id, Drawn { tokens: placed, nats: nats_n.double_value(&[row as i64]) });
-        }
+        let num = ids.len();
+        let repeated = |known_t: &[i64]| Tensor::from_slice(&known_t.repeat(num));
+        let known_nt = known_t.map(|known_t| repeated(known_t).view([num as i64, -1]));
+        let (classes_n, known_nt) = (Some(&classes_n), known_nt.as_ref());
+        let request = Request { seed: options.seed, ids: &ids, classes_n, known_nt };
+        let samples = draw_at_once(prior, &options.sampling, &request);
+        let wanted = ids.iter().zip(samples).filter(|(id, _)| **id < options.num);
+        drawn.extend(wanted.map(|(id, sample)| (*id, sample)));
         watch.activity.part_done();
     }
     drawn
 }
 
+/// Samples that a device draws at once: a tile, or several.
+pub(crate) fn num_at_once(device: Device) -> usize {
+    match device {
+        Device::Cpu => TILE,
+        _ => TILE * TILES_ON_GPU,
+    }
+}
+
+/// Draws the samples of a request.
+pub(crate) fn draw_at_once(
+    prior: &OpenPrior,
+    sampling: &Sampling,
+    request: &Request<'_>,
+) -> Vec<Drawn> {
+    let order = prior.codes().order();
+    let samples = prior.prior.sample(sampling, request);
+    let nats_n = samples.nats_nt.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+    let of_row = |row: i64| {
+        let tokens: Vec<i64> = Vec::try_from(samples.tokens_nt.get(row))
+            .expect("tokens are whole numbers on one axis");
+        let mut placed = vec![0; tokens.len()];
+        for (&place, token) in order.iter().zip(tokens) {
+            placed[place as usize] = token as u32;
+        }
+        Drawn { tokens: placed, nats: nats_n.double_value(&[row]) }
+    };
+    (0..request.ids.len() as i64).map(of_row).collect()
+}
+
 /// The samples of all ranks, on every rank.
-fn gather(
+pub(crate) fn gather(
     comm: &dyn Communicator,
     mine: &BTreeMap<u64, Drawn>,
     num_tokens: usize,
@@ -306,13 +345,12 @@ fn gather(
     Ok(all)
 }
 
-/// Writes codes, and how they were made.
-fn write(
+/// Writes codes of samples with their classes.
+pub(crate) fn write_tokens(
     folder: &Path,
     codes: &CodesFile,
     drawn: &BTreeMap<u64, Drawn>,
     classes: &[i64],
-    about: &About<'_>,
 ) -> Result<(), ApplyError> {
     let num = drawn.len();
     let mut columns: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -332,12 +370,15 @@ fn write(
         (name.as_str(), view)
     });
     // One entry: the order of several would be another one each time.
-    let metadata = HashMap::from([("tokenizer".to_owned(), about.tokenizer.to_owned())]);
+    let metadata = HashMap::from([("tokenizer".to_owned(), codes.tokenizer.clone())]);
     let bytes = safetensors::serialize(views, Some(metadata)).expect("names differ");
     let path = folder.join(TOKENS_FILE);
-    fs::write(&path, bytes).map_err(ApplyError::file("write", &path))?;
+    fs::write(&path, bytes).map_err(ApplyError::file("write", &path))
+}
+
+/// Writes how something was made.
+pub(crate) fn write_about(path: &Path, about: &impl Serialize) -> Result<(), ApplyError> {
     let mut text = serde_json::to_vec_pretty(about).expect("it is plain data");
     text.push(b'\n');
-    let path = folder.join(ABOUT_FILE);
-    fs::write(&path, text).map_err(ApplyError::file("write", &path))
+    fs::write(path, text).map_err(ApplyError::file("write", path))
 }

@@ -1,6 +1,11 @@
 //! Samples are the same bytes for every number of ranks and however many are asked for.
+//! `sample/prompt.rs` is about samples that go on from a beginning.
 #![allow(clippy::unwrap_used)] // a test may
 
+#[path = "sample/prompt.rs"]
+mod prompt;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
-use tessera_apply::{ApplyError, SampleOptions, Sampled, Watch, sample};
+use tessera_apply::{ApplyError, SampleOptions, Sampled, Watch, sample, tile};
 use tessera_comm::{CommError, Threads};
 use tessera_control::{Activity, ExitCode};
 use tessera_data::SampleShape;
@@ -72,13 +77,18 @@ fn tokenizer() -> OpenModel {
 
 /// A prior over its codes that likes some of them, as drawn.
 fn prior(kind: &str, tokenizer: &OpenModel) -> OpenPrior {
+    prior_of(kind, &tokenizer.file.hash, &[&[4, 4], &[4, 4]])
+}
+
+/// The same over codes of these levels, of an autoencoder of this hash.
+fn prior_of(kind: &str, tokenizer: &str, levels: &[&[u32]]) -> OpenPrior {
     let network = json!({ "width": 16, "layers": 2, "heads": 2 });
     let table: Value = json!({ "kind": kind, "network": network });
-    let level = TokenLevel { num_codes: 32, axes: vec![4, 4] };
+    let level = |axes: &&[u32]| TokenLevel { num_codes: 32, axes: axes.to_vec() };
     let codes = CodesFile {
-        tokenizer: tokenizer.file.hash.clone(),
+        tokenizer: tokenizer.to_owned(),
         shape: SampleShape::image(3, SIDE, SIDE),
-        levels: vec![level.clone(), level],
+        levels: levels.iter().map(level).collect(),
         num_classes: 3,
         classes: ["cup", "hat", "shoe"].map(str::to_owned).to_vec(),
     };
@@ -106,6 +116,7 @@ fn options(out: &Path, num: u64) -> SampleOptions {
         sampling: Sampling { guidance, steps: 5, ..Sampling::default() },
         out: out.to_owned(),
         tokens_only: false,
+        prompt: None,
     }
 }
 
@@ -126,7 +137,8 @@ fn sampled(kind: &str, world_size: usize, options: &SampleOptions) -> Result<Sam
 fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = ["", "pictures"]
         .iter()
-        .flat_map(|within| fs::read_dir(folder.join(within)).unwrap())
+        .filter_map(|within| fs::read_dir(folder.join(within)).ok())
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_file())
         .map(|path| {
@@ -136,6 +148,45 @@ fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     files.sort();
     files
+}
+
+/// The codes in a folder of samples: of each those of all levels, one after another.
+fn tokens(folder: &Path) -> Vec<Vec<u32>> {
+    let bytes = fs::read(folder.join("tokens.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut samples = BTreeMap::new();
+    for level in 0..2 {
+        let view = file.tensor(&format!("codes.{level}")).unwrap();
+        let (quads, _) = view.data().as_chunks::<4>();
+        for (at, row) in quads.chunks(view.shape()[1]).enumerate() {
+            let codes = row.iter().map(|quad| u32::from_le_bytes(*quad));
+            samples.entry(at).or_insert_with(Vec::new).extend(codes);
+        }
+    }
+    samples.into_values().collect()
+}
+
+/// The same of a picture `[H, W, C]` as the autoencoder sees it.
+fn codes_of(picture: &[u8]) -> Vec<u32> {
+    let tokenizer = tokenizer();
+    let raw = Tensor::from_slice(picture).view([1, i64::from(SIDE), i64::from(SIDE), 3]);
+    let samples = tokenizer.signal().from_raw(&tile::padded(&raw), Kind::Float);
+    let codes = tile::encode(&tokenizer.vqvae, &samples).unwrap();
+    let codes_pl = codes[0].get(0).transpose(0, 1).reshape([-1]);
+    Vec::<i64>::try_from(codes_pl).unwrap().into_iter().map(|code| code as u32).collect()
+}
+
+/// Bytes of a picture that look drawn.
+fn picture(number: u8) -> Vec<u8> {
+    (0..SIDE * SIDE * 3).map(|at| (at as u8).wrapping_mul(number.wrapping_mul(37) | 1)).collect()
+}
+
+/// Writes a picture of 3 channels, or of 1, of so many columns.
+fn write_picture(path: &Path, bytes: &[u8], width: u32, color: png::ColorType) {
+    let height = bytes.len() as u32 / width / color.samples() as u32;
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(color);
+    encoder.write_header().unwrap().write_image_data(bytes).unwrap();
 }
 
 #[test]

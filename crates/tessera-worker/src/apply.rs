@@ -1,4 +1,4 @@
-//! The commands that use a trained model: `export`, `encode` and `decode`.
+//! The commands that use a trained model: `export`, `encode`, `decode` and `sample`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tessera_checkpoint::Storage;
 use tessera_comm::CommConfig;
 use tessera_control::{ExitCode, LimitsConfig};
 use tessera_data::DataConfig;
-use tessera_model::{ModelFile, ModelPath, OpenModel, Which};
+use tessera_model::{ModelFile, ModelPath, OpenModel, OpenPrior, Which};
 use tessera_train::TrainError;
 
 use crate::arguments::apply::{
@@ -118,14 +118,12 @@ pub(crate) fn run_sample(arguments: &SampleArguments, stop: Arc<AtomicBool>) -> 
         let (comm, device) = (session.comm(), session.device());
         let place = arguments.prior.path();
         let prior = tessera_apply::open_prior(comm, &place, device)?;
-        let tokenizer = match &arguments.tokenizer {
-            _ if arguments.tokens_only => None,
-            Some(path) => Some(place_of(path)),
-            None => tessera_apply::usual_tokenizer(&place, &prior).map(ModelPath::Model),
-        };
-        let tokenizer =
-            tokenizer.map(|place| tessera_apply::open(comm, &place, device)).transpose()?;
         let options = arguments.options();
+        let encodes = options.prompt.as_ref().is_some_and(|prompt| !prompt.is_tokens());
+        let tokenizer = match arguments.tokens_only && !encodes {
+            true => None,
+            false => tokenizer_of(session, (&place, &prior), arguments.tokenizer.as_deref())?,
+        };
         let sampled = tessera_apply::sample(comm, &prior, tokenizer.as_ref(), &options, watch)?;
         Ok(Some(told(arguments.compute.json, &sampled, &of_samples(&sampled))))
     })
@@ -140,6 +138,19 @@ pub(crate) fn bench_encode(
 ) -> Result<EncodeFigures, TrainError> {
     let model = ModelPath::Model(model.to_owned()).open(device)?;
     tessera_apply::bench_encode(&model, warmup, calls).map_err(in_training_words)
+}
+
+/// The autoencoder of a prior: the one that is named, or else the one that its training left. Collective.
+fn tokenizer_of(
+    session: &Session,
+    (place, prior): (&ModelPath, &OpenPrior),
+    named: Option<&Path>,
+) -> Result<Option<OpenModel>, ApplyError> {
+    let found = match named {
+        Some(path) => Some(place_of(path)),
+        None => tessera_apply::usual_tokenizer(place, prior).map(ModelPath::Model),
+    };
+    found.map(|place| tessera_apply::open(session.comm(), &place, session.device())).transpose()
 }
 
 /// A run folder or a model folder.

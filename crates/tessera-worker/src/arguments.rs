@@ -1,7 +1,9 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
 pub(crate) mod apply;
+mod drawing;
 pub(crate) mod judge;
+mod prompt;
 pub(crate) mod sample;
 
 use std::path::PathBuf;

@@ -51,7 +51,15 @@ impl TokenFile {
     ///
     /// [`ApplyError::Data`] or [`ApplyError::BadInput`].
     pub fn open(path: &Path, split: &str, model: &OpenModel) -> Result<Self, ApplyError> {
-        let levels = model.file.autoencoder().levels.clone();
+        Self::open_of(path, split, model.file.autoencoder().levels.clone())
+    }
+
+    /// The same with codes of these levels.
+    pub(crate) fn open_of(
+        path: &Path,
+        split: &str,
+        levels: Vec<Level>,
+    ) -> Result<Self, ApplyError> {
         if path.is_file() {
             return Self::read(path, levels);
         }
@@ -149,22 +157,28 @@ impl TokenFile {
         }
     }
 
+    /// The row of the sample of this number, if there is one.
+    pub(crate) fn row_of(&self, id: u64) -> Option<u64> {
+        let num = self.num_samples();
+        // Numbers ascend, and none is below its row.
+        let (mut low, mut high) = (0, num.min(id.saturating_add(1)));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.number(middle) < id { low = middle + 1 } else { high = middle }
+        }
+        (low < num && self.number(low) == id).then_some(low)
+    }
+
     /// The rows of the samples of these numbers, or of all, in order; `limit` at most.
     pub(super) fn rows(&self, ids: &[u64], limit: Option<u64>) -> Result<Vec<u64>, ApplyError> {
         let num = self.num_samples();
         let mut rows = BTreeSet::new();
         for &id in ids {
-            // Numbers ascend, and none is below its row.
-            let (mut low, mut high) = (0, num.min(id.saturating_add(1)));
-            while low < high {
-                let middle = low + (high - low) / 2;
-                if self.number(middle) < id { low = middle + 1 } else { high = middle }
-            }
-            if low >= num || self.number(low) != id {
+            let row = self.row_of(id).ok_or_else(|| {
                 let problem = format!("--ids names {id}, and there is no such sample among {num}");
-                return Err(ApplyError::BadInput(problem));
-            }
-            rows.insert(low);
+                ApplyError::BadInput(problem)
+            })?;
+            rows.insert(row);
         }
         let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(match ids.is_empty() {
@@ -190,7 +204,7 @@ impl TokenFile {
     }
 
     /// The codes of a row, those of all levels one after another.
-    fn codes(&self, row: u64) -> Result<Vec<u32>, ApplyError> {
+    pub(crate) fn codes(&self, row: u64) -> Result<Vec<u32>, ApplyError> {
         match &self.kept {
             Kept::File { samples, .. } => Ok(samples[row as usize].clone()),
             Kept::Set(source) => {

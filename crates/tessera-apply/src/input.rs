@@ -1,0 +1,104 @@
+//! Files that a person names, read as the samples were that a model was trained on; and samples read by number.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tch::{Device, Kind};
+use tessera_data::{DataConfig, DataKind, Draw, Modality, SampleShape, Source, SplitConfig};
+use tessera_model::{AutoencoderFile, ModelFile, OpenModel, raw_samples};
+use tessera_nn::to_device;
+
+use crate::encode::usual_data;
+use crate::error::ApplyError;
+use crate::tile;
+
+/// A file, or all files of a folder, as samples of the shape that the model takes: decoded, resized and cut as the
+/// samples that it was trained on.
+///
+/// # Errors
+///
+/// As [`tessera_data::source::open`]; [`ApplyError::BadInput`] where the model folder is of a version with other keys.
+pub(crate) fn files(file: &ModelFile, path: &Path) -> Result<Arc<dyn Source>, ApplyError> {
+    let AutoencoderFile { shape, preprocessing, .. } = file.autoencoder();
+    let mut data = usual_data(file, true)?;
+    (data.kind, data.path) = (DataKind::Folder, path.to_owned());
+    let table = preprocessing.decoding.as_ref();
+    let SampleShape { modality, frames, channels, height, width, sample_rate } = *shape;
+    data.modality = modality;
+    match modality {
+        Modality::Image => {
+            data.image = as_trained(table, data.image)?;
+            (data.image.channels, data.image.height, data.image.width) = (channels, height, width);
+        }
+        Modality::Audio => {
+            data.audio = as_trained(table, data.audio)?;
+            (data.audio.channels, data.audio.length) = (channels, frames);
+            data.audio.sample_rate = sample_rate;
+        }
+        Modality::Video => {
+            data.video = as_trained(table, data.video)?;
+            (data.video.channels, data.video.frames) = (channels, frames);
+            (data.video.height, data.video.width) = (height, width);
+        }
+        Modality::Tokens => unreachable!("no autoencoder is trained on tokens"),
+    }
+    all_of(data)
+}
+
+/// How a file became a sample: as the model says, or else as its data would say.
+fn as_trained<T: DeserializeOwned>(table: Option<&Value>, usual: T) -> Result<T, ApplyError> {
+    let Some(table) = table else { return Ok(usual) };
+    serde_json::from_value(table.clone()).map_err(|error| {
+        ApplyError::BadInput(format!("the model's preprocessing is not of this version: {error}"))
+    })
+}
+
+/// All files of a configuration: none is held out, and no folder is a split.
+fn all_of(mut data: DataConfig) -> Result<Arc<dyn Source>, ApplyError> {
+    data.holdout = 0.0;
+    data.split = SplitConfig { train: vec!["*".to_owned()], ..SplitConfig::default() };
+    Ok(tessera_data::source::open(&data, "train")?)
+}
+
+/// The bytes of a sample, as an evaluation reads it.
+///
+/// # Errors
+///
+/// As [`Source::read`].
+pub(crate) fn read(source: &dyn Source, id: u64) -> Result<Vec<u8>, ApplyError> {
+    let mut bytes = vec![0; source.shape().num_bytes()];
+    source.read(id, Draw::NONE, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The codes of up to a tile of samples whose bytes lie one after another: of each sample those of all levels, in the
+/// order of a token set. `number` is that of the first, for an error.
+///
+/// # Errors
+///
+/// [`ApplyError::NotFinite`].
+pub(crate) fn codes_of(
+    model: &OpenModel,
+    bytes: &[u8],
+    number: u64,
+) -> Result<Vec<Vec<u32>>, ApplyError> {
+    let vqvae = &model.vqvae;
+    let raw = raw_samples(bytes, model.file.autoencoder().shape);
+    let mut samples = vec![Vec::new(); raw.size()[0] as usize];
+    let raw = to_device(tile::padded(&raw), vqvae.device());
+    let codes = tile::encode(vqvae, &vqvae.signal.from_raw(&raw, vqvae.kind()));
+    for indices_npl in codes.ok_or(ApplyError::NotFinite { sample: number })? {
+        for column in 0..indices_npl.size()[2] {
+            let indices_np = indices_npl.select(2, column);
+            let flat = indices_np.to_device(Device::Cpu).to_kind(Kind::Int64).reshape([-1]);
+            let flat = Vec::<i64>::try_from(&flat)?;
+            let of_samples = flat.chunks_exact(indices_np.size()[1] as usize);
+            for (sample, codes) in samples.iter_mut().zip(of_samples) {
+                sample.extend(codes.iter().map(|&code| code as u32));
+            }
+        }
+    }
+    Ok(samples)
+}
