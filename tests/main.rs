@@ -13,6 +13,7 @@ mod experiments;
 mod faults;
 mod hosts;
 mod image;
+mod inpaint;
 mod judging;
 mod matrix;
 mod nccl;

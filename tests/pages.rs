@@ -167,6 +167,8 @@ fn the_commands_of_generation_work() {
     let place = Place::new();
     place.small_fashion_mnist();
     place.pictures("photos/sea", 20, (96, 64));
+    let white = |x, y| image::Luma([if x > 9 && x < 15 && y > 11 { 255u8 } else { 0 }]);
+    image::GrayImage::from_fn(28, 28, white).save(place.path("mask.png")).unwrap();
     place.follow(
         "generation.md",
         &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
@@ -182,8 +184,12 @@ fn the_commands_of_generation_work() {
     let nats = told[0]["nats_per_token"].as_f64().unwrap();
     assert!((nats - 256f64.ln()).abs() < 0.5, "{nats}");
     assert!(place.path("runs/fashion_mnist_prior/model/tokenizer/config.json").is_file());
-    let continued = fs::read_dir(place.path("continued/pictures")).unwrap();
-    assert_eq!(continued.count(), 16);
+    for (folder, num) in
+        [("continued", 16), ("filled", 4 * 20), ("filled_test", 2), ("restored", 160)]
+    {
+        let pictures = fs::read_dir(place.path(folder).join("pictures")).unwrap();
+        assert_eq!(pictures.count(), num, "{folder}");
+    }
 }
 
 mod full {

@@ -47,6 +47,18 @@ pub(crate) fn files(file: &ModelFile, path: &Path) -> Result<Arc<dyn Source>, Ap
     all_of(data)
 }
 
+/// A picture file in gray, at the size that it has.
+///
+/// # Errors
+///
+/// As [`tessera_data::source::open`].
+pub(crate) fn gray_picture(path: &Path) -> Result<Arc<dyn Source>, ApplyError> {
+    let mut data = DataConfig { kind: DataKind::Folder, ..DataConfig::default() };
+    data.path = path.to_owned();
+    data.image.channels = 1;
+    all_of(data)
+}
+
 /// How a file became a sample: as the model says, or else as its data would say.
 fn as_trained<T: DeserializeOwned>(table: Option<&Value>, usual: T) -> Result<T, ApplyError> {
     let Some(table) = table else { return Ok(usual) };

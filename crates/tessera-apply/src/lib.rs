@@ -1,8 +1,8 @@
 //! A trained model applied to data.
 //!
 //! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens, and
-//! [`sample()`] draws tokens from a prior, and [`judge()`] says how good such samples are. A model runs on
-//! [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
+//! [`sample()`] draws tokens from a prior, [`inpaint()`] those of holes in pictures, and [`judge()`] says how good samples
+//! are. A model runs on [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
 //! ranks.
 //!
 //! Models are opened by `tessera-model` alone; how they are trained is not known here.
@@ -12,6 +12,7 @@ mod bench;
 mod decode;
 mod encode;
 mod error;
+mod inpaint;
 mod input;
 mod judge;
 mod open;
@@ -25,6 +26,7 @@ pub use bench::{EncodeFigures, bench_encode};
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;
+pub use inpaint::{Damage, InpaintOptions, Inpainted, Input, inpaint};
 pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, judge};
 pub use open::{open, open_prior};
 pub use prompt::{PromptLength, PromptOptions};

@@ -1,7 +1,9 @@
 //! Samples are the same bytes for every number of ranks and however many are asked for.
-//! `sample/prompt.rs` is about samples that go on from a beginning.
+//! `sample/prompt.rs` is about samples that go on from a beginning, `sample/inpaint.rs` about holes in pictures.
 #![allow(clippy::unwrap_used)] // a test may
 
+#[path = "sample/inpaint.rs"]
+mod inpaint;
 #[path = "sample/prompt.rs"]
 mod prompt;
 
@@ -135,7 +137,7 @@ fn sampled(kind: &str, world_size: usize, options: &SampleOptions) -> Result<Sam
 }
 
 fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = ["", "pictures"]
+    let mut files: Vec<_> = ["", "pictures", "means", "raw"]
         .iter()
         .filter_map(|within| fs::read_dir(folder.join(within)).ok())
         .flatten()
@@ -187,6 +189,15 @@ fn write_picture(path: &Path, bytes: &[u8], width: u32, color: png::ColorType) {
     let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
     encoder.set_color(color);
     encoder.write_header().unwrap().write_image_data(bytes).unwrap();
+}
+
+/// The pixels of a picture.
+fn read_picture(path: &Path) -> Vec<u8> {
+    let file = std::io::BufReader::new(fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]

@@ -71,6 +71,9 @@ enum Command {
     /// Say how good samples are, beside held-out pictures and what needs no prior.
     #[command(disable_help_flag = true)]
     Judge(worker::WorkerArgs),
+    /// Fill holes in pictures by a prior, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Inpaint(worker::WorkerArgs),
     /// Time parts of a training step alone, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Bench(worker::WorkerArgs),
@@ -148,6 +151,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Decode(args) => worker::run("decode", &args),
         Command::Sample(args) => worker::run("sample", &args),
         Command::Judge(args) => worker::run("judge", &args),
+        Command::Inpaint(args) => worker::run("inpaint", &args),
         Command::Bench(args) => worker::run("bench", &args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),

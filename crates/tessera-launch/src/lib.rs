@@ -86,6 +86,8 @@ pub enum Task {
     Sample,
     /// Judge samples: rank 0 prints the result.
     Judge,
+    /// Fill holes in pictures: rank 0 prints the result.
+    Inpaint,
 }
 
 impl Task {
@@ -98,12 +100,21 @@ impl Task {
             Self::Decode => "decode",
             Self::Sample => "sample",
             Self::Judge => "judge",
+            Self::Inpaint => "inpaint",
         }
     }
 
     /// The task of a worker's command, where it is one that can be launched.
     pub fn of(name: &OsStr) -> Option<Self> {
-        let all = [Self::Train, Self::Eval, Self::Encode, Self::Decode, Self::Sample, Self::Judge];
+        let all = [
+            Self::Train,
+            Self::Eval,
+            Self::Encode,
+            Self::Decode,
+            Self::Sample,
+            Self::Judge,
+            Self::Inpaint,
+        ];
         all.into_iter().find(|task| name == task.name())
     }
 

@@ -141,7 +141,7 @@ pub(crate) fn bench_encode(
 }
 
 /// The autoencoder of a prior: the one that is named, or else the one that its training left. Collective.
-fn tokenizer_of(
+pub(crate) fn tokenizer_of(
     session: &Session,
     (place, prior): (&ModelPath, &OpenPrior),
     named: Option<&Path>,

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod drawing;
+pub(crate) mod inpaint;
 pub(crate) mod judge;
 mod prompt;
 pub(crate) mod sample;
@@ -15,6 +16,7 @@ use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, resolve};
 
 use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
+use self::inpaint::InpaintArguments;
 use self::judge::JudgeArguments;
 use self::sample::SampleArguments;
 
@@ -68,6 +70,9 @@ pub(crate) enum Command {
     /// Say how good samples are: beside held-out pictures, and beside what needs no prior.
     #[command(after_help = EXIT_CODES)]
     Judge(JudgeArguments),
+    /// Fill holes in pictures by a prior: those of a mask, or what the prior finds damaged.
+    #[command(after_help = EXIT_CODES)]
+    Inpaint(InpaintArguments),
     /// Time parts of a training step alone.
     Bench(BenchArguments),
     /// Check and print the configuration as one line of JSON; for `tessera launch`.

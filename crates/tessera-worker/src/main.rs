@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod inpaint;
 mod judge;
 mod last_words;
 mod lifeline;
@@ -69,6 +70,10 @@ fn main() {
         Command::Judge(judge) => {
             lifeline::end_with_parent();
             judge::run(&judge, stop)
+        }
+        Command::Inpaint(inpaint) => {
+            lifeline::end_with_parent();
+            inpaint::run(&inpaint, stop)
         }
         Command::Decode(decode) => {
             lifeline::end_with_parent();

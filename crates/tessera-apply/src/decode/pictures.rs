@@ -24,10 +24,21 @@ pub(crate) fn check(signal: Signal) -> Result<(), String> {
     }
 }
 
-/// Writes raw pictures `[H, W, C]` (of film `[T, H, W, C]`, its pictures side by side) to one file.
+/// Writes raw pictures `[H, W, C]` (of film `[T, H, W, C]`, its pictures side by side) to one file, in rows that make a
+/// square of them.
 pub(crate) fn write(path: &Path, raw: &[Tensor], signal: Signal) -> Result<(), ApplyError> {
+    write_rows(path, raw, (raw.len() as f64).sqrt().ceil() as i64, signal)
+}
+
+/// Writes raw pictures, as [`write`] does, in rows of so many.
+pub(crate) fn write_rows(
+    path: &Path,
+    raw: &[Tensor],
+    columns: i64,
+    signal: Signal,
+) -> Result<(), ApplyError> {
     let pictures: Vec<Tensor> = raw.iter().map(|raw| strip(raw, signal)).collect();
-    let sheet_hwc = sheet(&pictures);
+    let sheet_hwc = sheet(&pictures, columns);
     encode(path, &sheet_hwc).map_err(ApplyError::file("write", path))
 }
 
@@ -39,15 +50,14 @@ fn strip(raw: &Tensor, signal: Signal) -> Tensor {
     }
 }
 
-/// Pictures of one size in rows that make a square of them; one alone as it is.
-fn sheet(pictures: &[Tensor]) -> Tensor {
+/// Pictures of one size in rows of so many; one alone as it is.
+fn sheet(pictures: &[Tensor], columns: i64) -> Tensor {
     let first = match pictures {
         [] => return Tensor::full([1, 1, 1], BACKGROUND, (Kind::Uint8, Device::Cpu)),
         [alone] => return alone.shallow_clone(),
         [first, ..] => first,
     };
     let (size, num) = (first.size(), pictures.len() as i64);
-    let columns = (num as f64).sqrt().ceil() as i64;
     let rows = (num + columns - 1) / columns;
     let along = |count: i64, side: i64| count * (side + GAP) + GAP;
     let shape = [along(rows, size[0]), along(columns, size[1]), size[2]];

@@ -72,7 +72,8 @@ pub(crate) struct LaunchArgs {
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
-    /// `train ARGS...`, `eval ARGS...`, `encode ARGS...`, `decode ARGS...` or `sample ARGS...`.
+    /// `train ARGS...`, `eval ARGS...`, `encode ARGS...`, `decode ARGS...`, `sample ARGS...`, `judge ARGS...`
+    /// or `inpaint ARGS...`.
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -101,7 +102,7 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
     let command = command.and_then(|(first, rest)| Some((Task::of(first)?, rest)));
     let Some((task, rest)) = command else {
         let message = "nothing to launch: end the command with `-- train ARGS`, `-- eval ARGS`, `-- encode ARGS`, \
-                       `-- decode ARGS` or `-- sample ARGS`";
+                       `-- decode ARGS`, `-- sample ARGS`, `-- judge ARGS` or `-- inpaint ARGS`";
         return Err(Failure::bad_input(message));
     };
     let refused = |error: LaunchError| Failure::new(error.exit_code(), error.to_string());
