@@ -27,7 +27,10 @@ fn samples_are_judged_beside_what_needs_no_prior() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (halves, model, probe) = (path("halves"), path("model"), path("probe"));
     write_halves(Path::new(&halves));
-    trained(1, Path::new(&model), &on(Path::new(&halves)));
+    let longer =
+        [on(Path::new(&halves)), vec!["train.steps=100".to_owned(), "eval.every=0".to_owned()]]
+            .concat();
+    trained(1, Path::new(&model), &longer);
     let conv = [
         "task=probe",
         "probe.head=conv",
@@ -92,4 +95,58 @@ fn samples_are_judged_beside_what_needs_no_prior() {
     assert!(told.contains("nowhere"), "{told}");
     let told = refused(&[&tokens, "--features", "vgg"]);
     assert!(told.contains("features.path"), "{told}");
+
+    // A prior of a few steps hardly knows the classes; what a classifier rejects is drawn again.
+    let prior = path("prior");
+    let settings = [
+        "task=prior",
+        "data.kind=tokens",
+        &format!("data.path={tokens}"),
+        "prior.network.width=32",
+        "prior.network.layers=1",
+        "prior.network.heads=2",
+        "train.global_batch=16",
+        "train.steps=5",
+        "checkpoint.every=0",
+        "metrics.images_every=5",
+    ];
+    trained(1, Path::new(&prior), &settings.map(str::to_owned));
+    assert!(
+        Path::new(&format!("{prior}/samples/step-5.png")).is_file(),
+        "as the training saw them"
+    );
+    let sample = |by: &[&str], out: &str, more: &[&str]| {
+        let words = ["sample", "--run", &prior, "--num", "24", "--out", out];
+        done(&[by, &words, more].concat());
+        let about = fs::read_to_string(format!("{out}/samples.json")).unwrap();
+        (
+            fs::read(format!("{out}/tokens.safetensors")).unwrap(),
+            serde_json::from_str::<Value>(&about).unwrap(),
+        )
+    };
+    let reject = ["--reject-below", "0.9", "--classifier", &probe];
+    let (all, _) = sample(&[], &path("all"), &[]);
+    let (kept, about) = sample(&[], &path("kept"), &reject);
+    let (by_two, _) = sample(&["launch", "--nproc", "2", "--"], &path("kept-by-two"), &reject);
+    assert!(kept == by_two, "ranks change no byte");
+    assert!(kept != all);
+    let num_drawn = about["rejection"]["num_drawn"].as_u64().unwrap();
+    assert!(num_drawn > 24, "{about}");
+    let accuracy = |samples: &str, out: &str| {
+        set(&judge(&[], samples, out), "samples")["accuracy"].as_f64().unwrap()
+    };
+    assert!(accuracy(&path("all"), &path("judged-all")) < 1.0);
+    // 0.9 of two classes is the larger one.
+    assert_eq!(accuracy(&path("kept"), &path("judged-kept")), 1.0);
+
+    let refused = |more: &[&str]| {
+        let words = ["sample", "--run", &prior, "--out", "x"];
+        let (code, _, stderr) = run(tessera().args(words).args(more));
+        assert_eq!(code, Some(2), "{stderr}");
+        stderr
+    };
+    let told = refused(&["--reject-below", "1.5", "--classifier", &probe]);
+    assert!(told.contains("--reject-below should be above 0 and below 1, found 1.5"), "{told}");
+    let told = refused(&["--reject-below", "0.5"]);
+    assert!(told.contains("--classifier"), "{told}");
 }

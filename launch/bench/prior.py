@@ -3,10 +3,12 @@
 
     python3 launch/bench/prior.py quality --peer-python PYTHON
     python3 launch/bench/prior.py speed --peer-python PYTHON
+    python3 launch/bench/prior.py sampling --peer-python PYTHON
 
 PYTHON has torch 2.11 and numpy. Both sides read the token set of configs/fashion_mnist_prior.toml, with two ranks of one thread and
 the same steps, batch, rates and dropout. `quality` trains both for each seed and measures them on the whole test split. `speed`
-times steps as a long run less a short one, as separate processes, so that starts fall out; both sides in turn.
+times steps as a long run less a short one, as separate processes, so that starts fall out; `sampling` draws 2,000 samples on one
+thread of what `quality` has trained, ours in tiles of 16, the peer's in batches of 16 and 64. Both sides in turn.
 """
 import argparse, datetime, json, os, pathlib, platform, shutil, statistics, subprocess, sys, tempfile, time
 
@@ -18,7 +20,7 @@ RANKS, BATCH = 2, 128
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["quality", "speed"])
+    parser.add_argument("what", choices=["quality", "speed", "sampling"])
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--tessera", default="target/release/tessera")
     parser.add_argument("--tokens", type=pathlib.Path, default=sides.ROOT / "data" / "fashion_mnist_tokens")
@@ -29,7 +31,7 @@ def main():
     parser.add_argument("--short", type=int, default=20)
     parser.add_argument("--long", type=int, default=140)
     args = parser.parse_args()
-    rows = {"quality": quality, "speed": speed}[args.what](args)
+    rows = {"quality": quality, "speed": speed, "sampling": sampling}[args.what](args)
     print("\n".join([
         f"- date: {datetime.date.today()}",
         f"- command: `python3 launch/bench/prior.py {args.what} --peer-python PYTHON`",
@@ -65,6 +67,33 @@ def speed(args):
     return ["| Tessera, ms a step | PyTorch DDP, ms a step | PyTorch / Tessera, median of rounds | least, most |", "|---|---|---|---|",
             f"| {statistics.median(ours):.1f} | {statistics.median(theirs):.1f} | **{statistics.median(ratios):.2f}** | "
             f"{ratios[0]:.2f}, {ratios[-1]:.2f} |"]
+
+
+def sampling(args):
+    """Tokens a second on one thread, of both sides in turn."""
+    ours, theirs = [], {16: [], 64: []}
+    for _ in range(args.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [args.tessera, "sample", "--run", args.runs / "seed-0", "--num", 2000, "--tokens-only", "--json", "--out",
+                       f"{folder}/samples"]
+            ours.append(json.loads(output(command))["tokens_per_second"])
+        for batch, rates in theirs.items():
+            command = [args.peer_python, sides.HERE / "peer_prior.py", "sample", "--model", args.runs / "peer-0.pt", "--num", 2000,
+                       "--batch", batch]
+            rates.append(json.loads(output(command).strip().splitlines()[-1])["tokens_per_second"])
+    rows = []
+    for batch, rates in theirs.items():
+        ratios = sorted(here / there for here, there in zip(ours, rates))
+        rows.append(f"| {batch} | {statistics.median(ours):,.0f} | {statistics.median(rates):,.0f} | "
+                    f"**{statistics.median(ratios):.2f}** | {ratios[0]:.2f}, {ratios[-1]:.2f} |")
+    return ["| PyTorch's batch | Tessera, tokens/s | PyTorch, tokens/s | Tessera / PyTorch, median of rounds | least, most |",
+            "|---|---|---|---|---|", *rows]
+
+
+def output(command):
+    done = subprocess.run([str(part) for part in command], cwd=sides.ROOT, check=True, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return done.stdout
 
 
 def step_ms(args, run):

@@ -17,6 +17,7 @@ mod input;
 mod judge;
 mod open;
 mod prompt;
+mod reject;
 mod sample;
 pub mod tile;
 mod watch;

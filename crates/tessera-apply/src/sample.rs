@@ -20,7 +20,9 @@ use tessera_nn::to_device;
 use crate::agreement::agree_on;
 use crate::decode::{DecodeOptions, Form, decode, shortened};
 use crate::error::ApplyError;
+use crate::judge::Classifier;
 use crate::prompt::{AboutPrompt, PromptOptions, prompt};
+use crate::reject::{AboutRejection, Rejecting};
 use crate::tile::TILE;
 use crate::watch::Watch;
 
@@ -52,6 +54,8 @@ pub struct SampleOptions {
     pub tokens_only: bool,
     /// The beginning that all samples go on from.
     pub prompt: Option<PromptOptions>,
+    /// Least probability that a classifier has to give a sample's class; above 0, below 1.
+    pub reject_below: Option<f64>,
 }
 
 /// What was drawn.
@@ -85,12 +89,15 @@ struct About<'a> {
     nats_per_token: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<&'a AboutPrompt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<AboutRejection>,
     /// Whether the bytes hang on nothing but what is told here, on the same kind of processor: with one thread a rank, on a
     /// CPU.
     reproducible: bool,
 }
 
-/// Draws samples. Collective: ranks share the tiles; files are rank 0's, pictures everybody's.
+/// Draws samples, those that `classifier` rejects again. Collective: ranks share the tiles; files are rank 0's, pictures
+/// everybody's.
 ///
 /// # Errors
 ///
@@ -99,11 +106,14 @@ pub fn sample(
     comm: &dyn Communicator,
     prior: &OpenPrior,
     tokenizer: Option<&OpenModel>,
+    classifier: Option<&Classifier<'_>>,
     options: &SampleOptions,
     watch: &Watch<'_>,
 ) -> Result<Sampled, ApplyError> {
     let codes = prior.codes();
-    let checked = check(prior, tokenizer, options).map_err(ApplyError::BadInput);
+    let checked = check(prior, tokenizer, options)
+        .and_then(|classes| check_rejection(codes, classifier, options).map(|()| classes))
+        .map_err(ApplyError::BadInput);
     let classes = agree_on(comm, checked)?;
     let asked = options.prompt.as_ref();
     let prompt = asked.map(|asked| prompt(comm, prior, tokenizer, asked)).transpose()?;
@@ -116,9 +126,21 @@ pub fn sample(
     watch.activity.enter(Phase::Evaluate);
     let begun = Instant::now();
     let known_t = prompt.as_ref().map(|prompt| prompt.known_t.as_slice());
-    let mine = draw(comm, prior, options, &classes, known_t, watch);
     let num_tokens = codes.order().len();
-    let drawn = gather(comm, &mine, num_tokens)?;
+    let rejecting = options.reject_below.zip(classifier).zip(tokenizer);
+    let (drawn, rejection) = match rejecting {
+        Some(((below, classifier), tokenizer)) => {
+            let classes = classes.as_slice();
+            let rejecting =
+                Rejecting { prior, tokenizer, classifier, below, options, classes, known_t };
+            let (drawn, rejection) = rejecting.draw(comm, watch)?;
+            (drawn, Some(rejection))
+        }
+        None => {
+            let mine = draw(comm, prior, options, &classes, known_t, watch);
+            (gather(comm, &mine, num_tokens)?, None)
+        }
+    };
     let seconds = begun.elapsed().as_secs_f64();
     let num_given = prompt.as_ref().map_or(0, |prompt| prompt.about.num_given);
     let num_drawn = options.num as f64 * (num_tokens - num_given) as f64;
@@ -135,6 +157,7 @@ pub fn sample(
         class_names: &codes.classes,
         nats_per_token,
         prompt: prompt.as_ref().map(|prompt| &prompt.about),
+        rejection,
         reproducible: tch::get_num_threads() == 1 && prior.prior.device() == Device::Cpu,
     };
     let written = match comm.rank() {
@@ -199,6 +222,30 @@ fn check(
     let request = Request { seed: options.seed, ids: &[0], classes_n: Some(&none), known_nt: None };
     prior.prior.check_request(&options.sampling, &request)?;
     Ok((0..options.num).map(|id| numbers[(id % numbers.len() as u64) as usize]).collect())
+}
+
+/// Refuses a rejection that cannot work.
+fn check_rejection(
+    codes: &CodesFile,
+    classifier: Option<&Classifier<'_>>,
+    options: &SampleOptions,
+) -> Result<(), String> {
+    let Some(below) = options.reject_below else { return Ok(()) };
+    if !(below > 0.0 && below < 1.0) {
+        return Err(format!("--reject-below should be above 0 and below 1, found {below}"));
+    }
+    let Some(Classifier { num_classes, .. }) = classifier.filter(|_| !options.tokens_only) else {
+        return Err("--reject-below needs pictures and who judges them: name a probe's run by --classifier, and \
+                    leave out --tokens-only"
+            .to_owned());
+    };
+    let of_prior = codes.num_classes as i64;
+    if of_prior > 0 && of_prior != *num_classes {
+        return Err(format!(
+            "the classifier knows {num_classes} classes, the prior {of_prior}: name one that was trained on the same data"
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses an autoencoder that makes other codes than those that a prior is of.

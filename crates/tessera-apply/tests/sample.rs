@@ -119,6 +119,7 @@ fn options(out: &Path, num: u64) -> SampleOptions {
         out: out.to_owned(),
         tokens_only: false,
         prompt: None,
+        reject_below: None,
     }
 }
 
@@ -131,7 +132,7 @@ fn sampled(kind: &str, world_size: usize, options: &SampleOptions) -> Result<Sam
         let (activity, say) = (Activity::default(), |_| {});
         let stop = Arc::new(AtomicBool::new(false));
         let watch = Watch { activity: &activity, stop, say: &say };
-        Ok::<_, CommError>(sample(&comm, &prior, Some(&tokenizer), options, &watch))
+        Ok::<_, CommError>(sample(&comm, &prior, Some(&tokenizer), None, options, &watch))
     });
     ranks.remove(0).unwrap()
 }
@@ -276,7 +277,7 @@ fn a_prior_of_other_codes_is_refused() {
         let (activity, say) = (Activity::default(), |_| {});
         let stop = Arc::new(AtomicBool::new(false));
         let watch = Watch { activity: &activity, stop, say: &say };
-        Ok::<_, CommError>(sample(&comm, &prior, Some(&tokenizer), &options, &watch))
+        Ok::<_, CommError>(sample(&comm, &prior, Some(&tokenizer), None, &options, &watch))
     });
     let error = ranks.remove(0).unwrap().unwrap_err();
     assert_eq!(error.code(), ExitCode::BadInput);

@@ -20,7 +20,7 @@ use crate::arguments::apply::{
 };
 use crate::arguments::sample::SampleArguments;
 use crate::session::{Session, refuse};
-use crate::{answer_alone, arguments, logging, threads};
+use crate::{answer_alone, arguments, judge, logging, threads};
 
 /// Writes a model in a form that is complete in itself. One process does it.
 pub(crate) fn run_export(arguments: &ExportArguments) -> ExitCode {
@@ -124,7 +124,14 @@ pub(crate) fn run_sample(arguments: &SampleArguments, stop: Arc<AtomicBool>) -> 
             true => None,
             false => tokenizer_of(session, (&place, &prior), arguments.tokenizer.as_deref())?,
         };
-        let sampled = tessera_apply::sample(comm, &prior, tokenizer.as_ref(), &options, watch)?;
+        let judge = |tokenizer: &OpenModel| {
+            judge::open_classifier(arguments.classifier.as_deref(), tokenizer, device)
+        };
+        let opened = tokenizer.as_ref().map_or(Ok(None), judge);
+        let opened = agree_on(comm, opened)?;
+        let classifier = opened.as_ref().map(judge::Opened::as_classifier);
+        let (tokenizer, classifier) = (tokenizer.as_ref(), classifier.as_ref());
+        let sampled = tessera_apply::sample(comm, &prior, tokenizer, classifier, &options, watch)?;
         Ok(Some(told(arguments.compute.json, &sampled, &of_samples(&sampled))))
     })
 }

@@ -1,13 +1,11 @@
 //! The command that says how good samples are.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tch::{Device, Tensor};
-use tessera_apply::{
-    ApplyError, Classifier as Finding, Copies, FeatureNetwork, Judged, Judging, SetFigures,
-    agree_on,
-};
+use tessera_apply::{ApplyError, Copies, FeatureNetwork, Judged, Judging, SetFigures, agree_on};
 use tessera_control::ExitCode;
 use tessera_model::OpenModel;
 use tessera_train::{Classifier, TrainError, open_features};
@@ -23,15 +21,7 @@ pub(crate) fn run(arguments: &JudgeArguments, stop: Arc<AtomicBool>) -> ExitCode
         let data = agree_on(comm, data_of(&arguments.data, &model, None))?;
         let opened = agree_on(comm, open(arguments, &model, device))?;
         let (network, name, classifier) = &opened;
-        let probabilities = |samples: &Tensor| match classifier {
-            Some(classifier) => classifier.probabilities(samples),
-            None => Tensor::new(),
-        };
-        let finding = |classifier: &Classifier| Finding {
-            probabilities: &probabilities,
-            num_classes: classifier.num_classes(),
-        };
-        let classifier = classifier.as_ref().map(finding);
+        let classifier = classifier.as_ref().map(Opened::as_classifier);
         let judging = Judging { network, name, classifier };
         let judged =
             tessera_apply::judge(comm, &model, &data, &judging, &arguments.options(), watch)?;
@@ -44,14 +34,43 @@ fn open(
     arguments: &JudgeArguments,
     model: &OpenModel,
     device: Device,
-) -> Result<(FeatureNetwork, String, Option<Classifier>), ApplyError> {
-    let signal = model.signal();
-    let opened =
-        |path: &std::path::PathBuf| Classifier::open(path, "--classifier", &signal, device);
-    let classifier = arguments.classifier.as_ref().map(opened).transpose().map_err(as_applied)?;
-    let features = open_features(&arguments.features(), "features", &signal, device);
+) -> Result<(FeatureNetwork, String, Option<Opened>), ApplyError> {
+    let classifier = open_classifier(arguments.classifier.as_deref(), model, device)?;
+    let features = open_features(&arguments.features(), "features", &model.signal(), device);
     let (network, name) = features.map_err(as_applied)?;
     Ok((network, name, classifier))
+}
+
+/// A classifier that is open.
+pub(crate) struct Opened {
+    name: String,
+    num_classes: i64,
+    probabilities: Box<dyn Fn(&Tensor) -> Tensor>,
+}
+
+impl Opened {
+    /// As whoever uses it wants it.
+    pub(crate) fn as_classifier(&self) -> tessera_apply::Classifier<'_> {
+        let Self { name, num_classes, probabilities } = self;
+        let num_classes = *num_classes;
+        tessera_apply::Classifier { probabilities, num_classes, name }
+    }
+}
+
+/// Opens the classifier of a run, for the samples of a model; none where no run is named.
+pub(crate) fn open_classifier(
+    run: Option<&Path>,
+    model: &OpenModel,
+    device: Device,
+) -> Result<Option<Opened>, ApplyError> {
+    let Some(run) = run else { return Ok(None) };
+    let opened = Classifier::open(run, "--classifier", &model.signal(), device);
+    let classifier = opened.map_err(as_applied)?;
+    Ok(Some(Opened {
+        name: run.display().to_string(),
+        num_classes: classifier.num_classes(),
+        probabilities: Box::new(move |samples| classifier.probabilities(samples)),
+    }))
 }
 
 /// An error of what trainings open, as one of what models are applied to.

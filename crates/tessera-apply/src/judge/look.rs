@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Communicator, all_gather_bytes};
-use tessera_data::{Draw, Source};
+use tessera_data::Source;
 use tessera_model::{OpenModel, raw_samples};
 use tessera_nn::to_device;
 
@@ -10,6 +10,7 @@ use super::Judging;
 use crate::agreement::agree_on;
 use crate::decode::{shown_of, tile_of};
 use crate::error::ApplyError;
+use crate::input::{codes_of, read};
 use crate::tile::{self, TILE};
 use crate::watch::Watch;
 
@@ -55,6 +56,9 @@ impl Set {
     }
 }
 
+/// One picture: the class that it should have, the one that is found, its features and its codes.
+type Seen = (i64, i64, Vec<f32>, Vec<u32>);
+
 /// Whoever looks.
 pub(super) struct Look<'a> {
     pub(super) comm: &'a dyn Communicator,
@@ -79,20 +83,17 @@ impl Look<'_> {
             .map(|at| (u128::from(at) * u128::from(total) / u128::from(num)) as u64)
             .collect();
         self.all(&ids, |rows| {
-            let mut classes = Vec::new();
             let mut bytes = Vec::new();
             for &id in rows {
-                let mut sample = vec![0; source.shape().num_bytes()];
-                source.read(id, Draw::NONE, &mut sample)?;
-                bytes.extend(sample);
-                classes.push(source.label(id)?.unwrap_or(-1));
+                bytes.extend(read(source, id)?);
             }
             let vqvae = &self.model.vqvae;
             let raw = to_device(raw_samples(&bytes, source.shape()), vqvae.device());
             let values = vqvae.signal.from_raw(&tile::padded(&raw), vqvae.kind());
-            let codes =
-                tile::encode(vqvae, &values).ok_or(ApplyError::NotFinite { sample: rows[0] })?;
-            Ok(Tile { values, codes: flat(&codes, rows.len())?, classes })
+            let codes = codes_of(self.model, &bytes, rows[0])?;
+            let class = |&id: &u64| Ok(source.label(id)?.unwrap_or(-1));
+            let classes = rows.iter().map(class).collect::<Result<_, ApplyError>>()?;
+            Ok(Tile { values, codes, classes })
         })
     }
 
@@ -167,7 +168,7 @@ impl Look<'_> {
         let num_codes = num_codes
             .map(|level| level.num_positions() as usize * level.num_codes.len())
             .sum::<usize>();
-        let mut rows: Vec<Option<(i64, i64, Vec<f32>, Vec<u32>)>> = vec![None; ids.len()];
+        let mut rows: Vec<Option<Seen>> = vec![None; ids.len()];
         for theirs in all_gather_bytes(self.comm, mine)? {
             let mut rest = theirs.as_slice();
             while !rest.is_empty() {
@@ -204,23 +205,5 @@ impl Look<'_> {
 
 /// A picture of a source as it is kept, `[H, W, C]`.
 pub(super) fn picture(source: &dyn Source, id: u64) -> Result<Tensor, ApplyError> {
-    let mut bytes = vec![0; source.shape().num_bytes()];
-    source.read(id, Draw::NONE, &mut bytes)?;
-    Ok(raw_samples(&bytes, source.shape()).get(0))
-}
-
-/// The codes of the first samples of a tile, those of all levels one after another.
-fn flat(codes: &[Tensor], num: usize) -> Result<Vec<Vec<u32>>, ApplyError> {
-    let columns: Vec<Tensor> = codes
-        .iter()
-        .map(|codes_npl| {
-            codes_npl.transpose(1, 2).flatten(1, -1).to_kind(Kind::Int64).to_device(Device::Cpu)
-        })
-        .collect();
-    let all = Tensor::cat(&columns, 1);
-    let row = |row: usize| {
-        let codes = Vec::<i64>::try_from(all.get(row as i64))?;
-        Ok(codes.into_iter().map(|code| code as u32).collect())
-    };
-    (0..num).map(row).collect()
+    Ok(raw_samples(&read(source, id)?, source.shape()).get(0))
 }

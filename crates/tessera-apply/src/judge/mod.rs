@@ -17,7 +17,7 @@ use serde::Serialize;
 use tch::Tensor;
 use tessera_comm::Communicator;
 use tessera_control::Phase;
-use tessera_data::{DataConfig, DataKind, SampleShape, Source};
+use tessera_data::{DataConfig, Source};
 use tessera_model::OpenModel;
 use tessera_nn::features::FeatureNetwork;
 
@@ -29,6 +29,7 @@ use crate::agreement::agree_on;
 use crate::decode::{TokenFile, pictures};
 use crate::encode::check_data;
 use crate::error::ApplyError;
+use crate::input::files;
 use crate::sample::TOKENS_FILE;
 use crate::watch::Watch;
 
@@ -80,6 +81,8 @@ pub struct Classifier<'a> {
     pub probabilities: &'a dyn Fn(&Tensor) -> Tensor,
     /// Classes.
     pub num_classes: i64,
+    /// What it is: where it was opened from.
+    pub name: &'a str,
 }
 
 impl std::fmt::Debug for Classifier<'_> {
@@ -239,7 +242,7 @@ impl Opened {
             Ok(source)
         };
         let opened = Self {
-            samples: Samples::open(samples, model, data)?,
+            samples: Samples::open(samples, model)?,
             held_out: open(split)?,
             train: open("train")?,
         };
@@ -271,7 +274,7 @@ impl Opened {
 }
 
 impl Samples {
-    fn open(path: &Path, model: &OpenModel, data: &DataConfig) -> Result<Self, ApplyError> {
+    fn open(path: &Path, model: &OpenModel) -> Result<Self, ApplyError> {
         let codes = path.join(TOKENS_FILE);
         let is_set = path.join("manifest.json").is_file();
         if codes.is_file() || path.is_file() || is_set {
@@ -279,14 +282,7 @@ impl Samples {
             let split = if is_set { "train" } else { "" };
             return TokenFile::of_model(place, split, model).map(Self::Codes);
         }
-        let mut config =
-            DataConfig { kind: DataKind::Folder, path: path.to_owned(), ..data.clone() };
-        let SampleShape { channels, height, width, .. } = model.file.autoencoder().shape;
-        (config.image.channels, config.image.height, config.image.width) =
-            (channels, height, width);
-        (config.split, config.holdout) = (DataConfig::default().split, 0.0);
-        let source = tessera_data::source::open(&config, "train")?;
-        check_data(&model.file, source.shape())?;
+        let source = files(&model.file, path)?;
         Ok(Self::Pictures(source))
     }
 }

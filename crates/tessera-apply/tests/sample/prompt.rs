@@ -99,7 +99,7 @@ fn rows_of_a_hierarchy_are_a_beginning_for_a_masked_prior_alone() {
             let prior = prior_of(kind, &"a".repeat(64), &[&[4, 4], &[2, 2]]);
             let activity = Activity::default();
             let watch = Watch { activity: &activity, stop: Arc::default(), say: &|_| () };
-            Ok::<_, CommError>(sample(&comm, &prior, None, &options, &watch))
+            Ok::<_, CommError>(sample(&comm, &prior, None, None, &options, &watch))
         });
         ranks.remove(0).unwrap()
     };

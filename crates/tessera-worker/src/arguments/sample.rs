@@ -41,6 +41,12 @@ pub(crate) struct SampleArguments {
     /// Make codes alone, no pictures.
     #[arg(long)]
     pub(crate) tokens_only: bool,
+    /// Draw a sample again, up to 100 times, where the classifier gives its class a probability below this; above 0, below 1.
+    #[arg(long, value_name = "P", requires = "classifier")]
+    reject_below: Option<f64>,
+    /// Run with task = "probe" that --reject-below asks.
+    #[arg(long, value_name = "DIR", requires = "reject_below")]
+    pub(crate) classifier: Option<PathBuf>,
 }
 
 impl SampleArguments {
@@ -55,6 +61,7 @@ impl SampleArguments {
             out: self.out.clone(),
             tokens_only: self.tokens_only,
             prompt: self.prompt.options(),
+            reject_below: self.reject_below,
         }
     }
 }
