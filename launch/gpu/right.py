@@ -1,6 +1,6 @@
 """What has to be right on a GPU: sums, losses, networks, priors, resume, faults. No figure of these sections is a time, so that
 they run side by side."""
-import functools, json, os, pathlib, signal, struct, time
+import functools, json, os, pathlib, signal, struct, time, zlib
 
 import machine
 from machine import Failed, Machine, output, rows
@@ -138,6 +138,37 @@ def prior(kind: str, m: Machine, table: Table):
     same = drawn[0] == drawn[1]
     table.add(f"{kind} prior, 40 samples", f"{'the same' if same else 'other'} codes from one rank and from two",
               OK if same else BAD)
+    used(kind, model, run, m, table)
+
+
+def used(kind: str, model: pathlib.Path, prior: pathlib.Path, m: Machine, table: Table):
+    """Samples judged, and a hole filled by a masked prior, on the device and on the CPU."""
+    frechet, holes = [], []
+    for number, device in enumerate(["cpu", m.device]):
+        out = m.work / f"{kind}-used-{number}"
+        m.run(1, ["judge", "--run", model, "--samples", m.work / f"{kind}-samples-1", "--out", out, "--device", device])
+        judged = json.loads((out / "judge.json").read_text())
+        frechet.append(judged["sets"][0]["frechet"])
+        if kind == "masked":
+            mask = m.work / "mask.png"
+            mask.write_bytes(png([[255 if row > 7 and column > 7 else 0 for column in range(16)] for row in range(16)]))
+            m.run(1, ["inpaint", "--run", prior, "--split", "test", "--ids", "0,3", "--mask", mask, "--out", out / "filled",
+                      "--device", device])
+            holes.append(json.loads((out / "filled" / "inpaint.json").read_text()))
+    off = abs(frechet[1] - frechet[0]) / abs(frechet[0])
+    table.add(f"{kind} prior, samples judged", f"Frechet distance is off by {off:.1e} of the CPU's (limit 1e-3)",
+              OK if off <= 1e-3 else BAD, worst=off)
+    if holes:
+        given = [[picture["num_given"] for picture in about["pictures"]] for about in holes]
+        table.add("a hole filled", f"codes given: {given[1]}, on the CPU {given[0]}", OK if given[0] == given[1] else BAD)
+
+
+def png(rows: list) -> bytes:
+    """A gray picture of bytes."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    head = struct.pack(">2I5B", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def halves(folder: pathlib.Path):
