@@ -55,7 +55,7 @@ every=$(((prior_steps + 1) / 2))
 # A few steps show that this script works; a part of the images does, too.
 part=1.0
 ((steps >= 100)) || part=0.05
-"$tessera" launch --nproc 2 -- encode --run "$run" --out "$tokens" --set "data.fraction=$part"
+[[ -e $tokens ]] || "$tessera" launch --nproc 2 -- encode --run "$run" --out "$tokens" --set "data.fraction=$part"
 train --config configs/fashion_mnist_prior.toml --run-dir "$prior" --set "data.path=$tokens" \
   --set "train.steps=$prior_steps" --set "schedule.warmup_steps=$((prior_steps / 15))" \
   --set "checkpoint.every=$every" --set "eval.every=$prior_steps" --set "metrics.images_every=$every"
