@@ -8,7 +8,7 @@
 PYTHON has torch 2.11 and numpy. Both sides read the token set of configs/fashion_mnist_prior.toml, with two ranks of one thread and
 the same steps, batch, rates and dropout. `quality` trains both for each seed and measures them on the whole test split. `speed`
 times steps as a long run less a short one, as separate processes, so that starts fall out; `sampling` draws 2,000 samples on one
-thread of what `quality` has trained, ours in tiles of 16, the peer's in batches of 16 and 64. Both sides in turn.
+thread of what `quality` has trained, ours 64 at once, the peer's in batches of 16 and 64. Both sides in turn.
 """
 import argparse, datetime, json, os, pathlib, platform, shutil, statistics, subprocess, sys, tempfile, time
 
