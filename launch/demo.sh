@@ -75,8 +75,8 @@ The run folder is $PWD/$run:
   checkpoints/         safetensors; tessera inspect $run/checkpoints/...
   logs/                what each worker logged, as JSON lines
   model/               the network for use: tessera encode, decode, eval
-  tokens-$steps/        codes of all images
-  prior-$steps/         the prior's run folder, with the same files
+  tokens-$steps/          codes of all images
+  prior-$steps/           the prior's run folder, with the same files
 
 New clothes, a column for each kind: $PWD/$prior/drawn/grid.png
 TEXT
