@@ -59,7 +59,6 @@ def throughput(codes: int, m: Machine, table: Table):
     """Training with this many codes on one GPU, in turn with the peer's variants."""
     batch, steps = (32, 4) if m.dry else (1024, 200)
     idx = make_images(m)
-    script = machine.ROOT / "launch/bench/peer_ddp.py"
     ours = {}
     for precision, variables in [("fp32", FP32), ("bf16", {}), ("TF32", TF32)]:
         kind = "bf16" if precision == "bf16" else "fp32"
@@ -70,17 +69,8 @@ def throughput(codes: int, m: Machine, table: Table):
                   NONE if m.dry else OK, rates=rates)
     for name, (options, variables, precision) in VARIANTS.items():
         title = f"peer {name}, K = {codes}"
-        if m.dry or m.left() < 40:
-            table.add(title, "dry run" if m.dry else "no time left", NONE)
-            continue
-        try:
-            peer = m.using(**variables).script(
-                script, "--data", idx, "--steps", steps, "--batch", batch, "--codes", codes, "--channels-last",
-                "--device", "cuda", *options, seconds=100, ranks=1)["images_per_s"]
-        except Failed as failure:
-            table.add(title, str(failure), BAD)
-            continue
-        table.add(title, f"{peer:,.0f} images/s; Tessera is {ours[precision] / peer:.2f}x", rate=peer)
+        compare(m.using(**variables), table, title, ours[precision], "images/s", "images_per_s", "peer_ddp.py", "--data", idx,
+                "--steps", steps, "--batch", batch, "--codes", codes, "--channels-last", *options, seconds=100)
 
 
 def quantizer(m: Machine, table: Table):
@@ -205,14 +195,18 @@ def median(values) -> float:
 
 
 def versus(m: Machine, table: Table, title: str, ours: float, unit: str, key: str, script: str, *options, ranks=1):
-    """A row of ours and one of the peer's, whose script of launch/bench tells its rate under `key`."""
+    """A row of ours and one of the peer's."""
     table.add(title, f"{ours:,.0f} {unit}", NONE if m.dry else OK, rate=ours)
-    title = f"peer: {title}"
+    compare(m, table, f"peer: {title}", ours, unit, key, script, *options, ranks=ranks)
+
+
+def compare(m: Machine, table: Table, title: str, ours: float, unit: str, key: str, script: str, *options, ranks=1, seconds=60):
+    """A row of the peer's, whose script of launch/bench tells its rate under `key`."""
     if m.dry or m.left() < 40:
         table.add(title, "dry run" if m.dry else "no time left", NONE)
         return
     try:
-        theirs = m.script(machine.ROOT / "launch/bench" / script, *options, "--device", "cuda", seconds=60, ranks=ranks)[key]
+        theirs = m.script(machine.ROOT / "launch/bench" / script, *options, "--device", "cuda", seconds=seconds, ranks=ranks)[key]
     except Failed as failure:
         table.add(title, str(failure), BAD)
         return

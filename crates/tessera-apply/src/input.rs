@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use tessera_data::{DataConfig, DataKind, Draw, Modality, SampleShape, Source, SplitConfig};
 use tessera_model::{AutoencoderFile, ModelFile, OpenModel, raw_samples};
 use tessera_nn::to_device;
@@ -85,6 +85,13 @@ pub(crate) fn read(source: &dyn Source, id: u64) -> Result<Vec<u8>, ApplyError> 
     Ok(bytes)
 }
 
+/// Up to a tile of samples whose bytes lie one after another, as a whole tile of values `[TILE, C, ..]`.
+pub(crate) fn values_of(model: &OpenModel, bytes: &[u8]) -> Tensor {
+    let vqvae = &model.vqvae;
+    let raw = tile::padded(&raw_samples(bytes, model.file.autoencoder().shape));
+    vqvae.signal.from_raw(&to_device(raw, vqvae.device()), vqvae.kind())
+}
+
 /// The codes of up to a tile of samples whose bytes lie one after another: of each sample those of all levels, in the
 /// order of a token set. `number` is that of the first, for an error.
 ///
@@ -96,11 +103,19 @@ pub(crate) fn codes_of(
     bytes: &[u8],
     number: u64,
 ) -> Result<Vec<Vec<u32>>, ApplyError> {
-    let vqvae = &model.vqvae;
-    let raw = raw_samples(bytes, model.file.autoencoder().shape);
-    let mut samples = vec![Vec::new(); raw.size()[0] as usize];
-    let raw = to_device(tile::padded(&raw), vqvae.device());
-    let codes = tile::encode(vqvae, &vqvae.signal.from_raw(&raw, vqvae.kind()));
+    let num = bytes.len() / model.file.autoencoder().shape.num_bytes();
+    codes_of_values(model, &values_of(model, bytes), num, number)
+}
+
+/// As [`codes_of`], of the first `num` samples of a whole tile of values.
+pub(crate) fn codes_of_values(
+    model: &OpenModel,
+    values: &Tensor,
+    num: usize,
+    number: u64,
+) -> Result<Vec<Vec<u32>>, ApplyError> {
+    let mut samples = vec![Vec::new(); num];
+    let codes = tile::encode(&model.vqvae, values);
     for indices_npl in codes.ok_or(ApplyError::NotFinite { sample: number })? {
         for column in 0..indices_npl.size()[2] {
             let indices_np = indices_npl.select(2, column);

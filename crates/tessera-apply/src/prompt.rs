@@ -161,7 +161,7 @@ fn read(
             axes: level.axes.iter().map(|&size| i64::from(size)).collect(),
             num_codes: vec![i64::from(level.num_codes)],
         });
-        let file = TokenFile::open_of(path, &options.split, levels.collect())?;
+        let file = TokenFile::open_of(path, &options.split, &levels.collect::<Vec<_>>())?;
         if file.tokenizer() != codes.tokenizer {
             let [theirs, ours] = [file.tokenizer(), codes.tokenizer.as_str()].map(shortened);
             return Err(refused(format!(

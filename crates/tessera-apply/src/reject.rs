@@ -7,16 +7,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tch::Tensor;
 use tessera_comm::Communicator;
 use tessera_model::{OpenModel, OpenPrior};
-use tessera_nn::prior::sample::Request;
 use tessera_nn::to_device;
 
-use crate::decode::{shown_of, tile_of};
+use crate::decode::shown_of;
 use crate::error::ApplyError;
 use crate::judge::Classifier;
-use crate::sample::{Drawn, SampleOptions, draw_at_once, gather, num_at_once};
+use crate::sample::{Drawn, SampleOptions, draw_with, gather, num_at_once};
 use crate::tile::TILE;
 use crate::watch::Watch;
 
@@ -100,16 +98,7 @@ impl Rejecting<'_> {
             let ids: Vec<u64> = padded.iter().map(|sample| (attempt << ID_BITS) | sample).collect();
             let classes: Vec<i64> =
                 padded.iter().map(|&sample| self.classes[sample as usize]).collect();
-            let classes_n = to_device(Tensor::from_slice(&classes), device);
-            let repeated = |known_t: &[i64]| Tensor::from_slice(&known_t.repeat(at_once));
-            let known_nt = self.known_t.map(|known_t| repeated(known_t).view([at_once as i64, -1]));
-            let request = Request {
-                seed: self.options.seed,
-                ids: &ids,
-                classes_n: Some(&classes_n),
-                known_nt: known_nt.as_ref(),
-            };
-            let drawn = draw_at_once(self.prior, &self.options.sampling, &request);
+            let drawn = draw_with(self.prior, self.options, &ids, &classes, self.known_t);
             let scores = self.scores(&drawn[..part.len()], &classes);
             let all = part.iter().zip(drawn).zip(scores);
             kept.extend(
@@ -123,11 +112,10 @@ impl Rejecting<'_> {
     /// What the classifier gives the class of each sample.
     fn scores(&self, drawn: &[Drawn], classes: &[i64]) -> Vec<f64> {
         let vqvae = &self.tokenizer.vqvae;
-        let levels = &self.tokenizer.file.autoencoder().levels;
         let mut scores = Vec::with_capacity(drawn.len());
         for (tile, classes) in drawn.chunks(TILE).zip(classes.chunks(TILE)) {
             let codes: Vec<Vec<u32>> = tile.iter().map(|sample| sample.tokens.clone()).collect();
-            let raw = to_device(shown_of(vqvae, tile_of(levels, &codes)), vqvae.device());
+            let raw = to_device(shown_of(self.tokenizer, &codes), vqvae.device());
             let values = vqvae.signal.from_raw(&raw, vqvae.kind());
             let probabilities = (self.classifier.probabilities)(&values);
             for (row, &class) in classes.iter().enumerate().take(tile.len()) {

@@ -327,18 +327,32 @@ fn draw(
         // What is beyond the last sample is drawn as it would be, and left out.
         let class = |&id: &u64| classes[(id % classes.len() as u64) as usize];
         let of_tile: Vec<i64> = ids.iter().map(class).collect();
-        let classes_n = to_device(Tensor::from_slice(&of_tile), device);
-        let num = ids.len();
-        let repeated = |known_t: &[i64]| Tensor::from_slice(&known_t.repeat(num));
-        let known_nt = known_t.map(|known_t| repeated(known_t).view([num as i64, -1]));
-        let (classes_n, known_nt) = (Some(&classes_n), known_nt.as_ref());
-        let request = Request { seed: options.seed, ids: &ids, classes_n, known_nt };
-        let samples = draw_at_once(prior, &options.sampling, &request);
+        let samples = draw_with(prior, options, &ids, &of_tile, known_t);
         let wanted = ids.iter().zip(samples).filter(|(id, _)| **id < options.num);
         drawn.extend(wanted.map(|(id, sample)| (*id, sample)));
         watch.activity.part_done();
     }
     drawn
+}
+
+/// Draws samples of these ids and classes, which all begin with `known_t`, if there is a prompt.
+pub(crate) fn draw_with(
+    prior: &OpenPrior,
+    options: &SampleOptions,
+    ids: &[u64],
+    classes: &[i64],
+    known_t: Option<&[i64]>,
+) -> Vec<Drawn> {
+    let classes_n = to_device(Tensor::from_slice(classes), prior.prior.device());
+    let num = ids.len();
+    let repeated = |known_t: &[i64]| Tensor::from_slice(&known_t.repeat(num));
+    let known_nt = known_t.map(|known_t| repeated(known_t).view([num as i64, -1]));
+    let (classes_n, known_nt) = (Some(&classes_n), known_nt.as_ref());
+    draw_at_once(
+        prior,
+        &options.sampling,
+        &Request { seed: options.seed, ids, classes_n, known_nt },
+    )
 }
 
 /// Samples that a device draws at once, whatever is asked for, so that no byte hangs on that: several tiles.

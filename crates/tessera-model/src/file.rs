@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tch::Tensor;
 use tessera_data::tokens::{TokenInfo, TokenLevel};
 use tessera_data::{DataConfig, DataError, DataKind, Modality, SampleShape, Source};
 use tessera_nn::prior::{Codes, PriorConfig};
@@ -267,6 +268,19 @@ impl Level {
     pub fn num_positions(&self) -> i64 {
         self.axes.iter().product()
     }
+
+    /// Codes `[N, T]` in the order of a token set, as a model takes them: of each of its levels `[N, positions, L]`.
+    pub fn split(levels: &[Self], codes_nt: &Tensor) -> Vec<Tensor> {
+        let mut start = 0;
+        let of_level = |level: &Self| {
+            let (positions, columns) = (level.num_positions(), level.num_codes.len() as i64);
+            let of_level = codes_nt.narrow(1, start, positions * columns);
+            start += positions * columns;
+            // A token set has the codes of a position in as many levels.
+            of_level.reshape([-1, columns, positions]).transpose(1, 2).contiguous()
+        };
+        levels.iter().map(of_level).collect()
+    }
 }
 
 impl Preprocessing {
@@ -296,5 +310,24 @@ fn decoding(data: &DataConfig, raw: &Value, table: &str) -> Option<Value> {
         | DataKind::Cifar
         | DataKind::Npy
         | DataKind::Synthetic => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: a fine level of 2 positions with 2 codes each, kept as codes of the first and of the second, and a coarse
+    /// one of 1 position.
+    #[test]
+    fn columns_of_a_position_are_beside_one_another() {
+        let levels = [
+            Level { axes: vec![1, 2], num_codes: vec![9, 9] },
+            Level { axes: vec![1, 1], num_codes: vec![9] },
+        ];
+        let tokens = Tensor::from_slice(&[1i64, 2, 3, 4, 5]).view([1, 5]);
+        let indices = Level::split(&levels, &tokens);
+        assert_eq!(indices[0], Tensor::from_slice(&[1i64, 3, 2, 4]).view([1, 2, 2]));
+        assert_eq!(indices[1], Tensor::from_slice(&[5i64]).view([1, 1, 1]));
     }
 }

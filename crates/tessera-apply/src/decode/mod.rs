@@ -15,12 +15,11 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tessera_comm::Communicator;
 use tessera_control::Phase;
-use tessera_model::OpenModel;
-use tessera_nn::{VqVae, to_device};
+use tessera_model::{Level, OpenModel};
+use tessera_nn::to_device;
 
 use self::array::Array;
 pub use self::tokens::TokenFile;
-pub(crate) use self::tokens::tile_of;
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
 use crate::tile::{self, TILE};
@@ -137,7 +136,7 @@ impl Work<'_> {
 
     /// The raw samples `[TILE, ..]` of the tile that begins with a row.
     fn tile(&self, first: u64) -> Result<Tensor, ApplyError> {
-        Ok(shown_of(&self.model.vqvae, self.tokens.tile(first)?))
+        Ok(shown_of(self.model, &self.tokens.tile(first)?))
     }
 
     fn pictures(
@@ -174,9 +173,14 @@ impl Work<'_> {
     }
 }
 
-/// The raw samples `[TILE, ..]`, on the CPU, that a model makes of a tile of codes.
-pub(crate) fn shown_of(vqvae: &VqVae, codes: Vec<Tensor>) -> Tensor {
+/// The raw samples `[TILE, ..]`, on the CPU, that a model makes of the codes of up to a tile of samples: of each those of all
+/// levels, one after another.
+pub(crate) fn shown_of(model: &OpenModel, samples: &[Vec<u32>]) -> Tensor {
+    let vqvae = &model.vqvae;
+    let flat: Vec<i64> = samples.iter().flatten().map(|&code| i64::from(code)).collect();
+    let codes_nt = Tensor::from_slice(&flat).view([samples.len() as i64, -1]);
+    let levels = Level::split(&model.file.autoencoder().levels, &codes_nt);
     let codes: Vec<Tensor> =
-        codes.into_iter().map(|codes| to_device(codes, vqvae.device())).collect();
+        levels.iter().map(|codes| to_device(tile::padded(codes), vqvae.device())).collect();
     vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu)
 }

@@ -10,18 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::Tensor;
 use tessera_data::{DataConfig, DataKind, Draw, Source};
 use tessera_model::{Level, OpenModel};
 
 use super::shortened;
 use crate::error::ApplyError;
-use crate::tile::{self, TILE};
+use crate::tile::TILE;
 
 /// Tokens that are open.
 pub struct TokenFile {
     tokenizer: String,
-    levels: Vec<Level>,
     kept: Kept,
 }
 
@@ -51,15 +49,11 @@ impl TokenFile {
     ///
     /// [`ApplyError::Data`] or [`ApplyError::BadInput`].
     pub fn open(path: &Path, split: &str, model: &OpenModel) -> Result<Self, ApplyError> {
-        Self::open_of(path, split, model.file.autoencoder().levels.clone())
+        Self::open_of(path, split, &model.file.autoencoder().levels)
     }
 
     /// The same with codes of these levels.
-    pub(crate) fn open_of(
-        path: &Path,
-        split: &str,
-        levels: Vec<Level>,
-    ) -> Result<Self, ApplyError> {
+    pub(crate) fn open_of(path: &Path, split: &str, levels: &[Level]) -> Result<Self, ApplyError> {
         if path.is_file() {
             return Self::read(path, levels);
         }
@@ -67,7 +61,7 @@ impl TokenFile {
         let config = DataConfig { kind, path: path.to_owned(), ..DataConfig::default() };
         let source = tessera_data::source::open(&config, split)?;
         let tokenizer = source.tokens().expect("a token set has tokens").tokenizer.clone();
-        Ok(Self { tokenizer, levels, kept: Kept::Set(source) })
+        Ok(Self { tokenizer, kept: Kept::Set(source) })
     }
 
     /// The same, of codes that `model` made.
@@ -93,7 +87,7 @@ impl TokenFile {
         )))
     }
 
-    fn read(path: &Path, levels: Vec<Level>) -> Result<Self, ApplyError> {
+    fn read(path: &Path, levels: &[Level]) -> Result<Self, ApplyError> {
         let refused =
             |problem: String| ApplyError::BadInput(format!("{} {problem}", path.display()));
         let bytes = fs::read(path).map_err(ApplyError::file("read", path))?;
@@ -110,7 +104,7 @@ impl TokenFile {
         let file = SafeTensors::deserialize(&bytes).map_err(no_file)?;
         let mut samples: Vec<Vec<u32>> = Vec::new();
         let mut number = 0;
-        for level in &levels {
+        for level in levels {
             for &num_codes in &level.num_codes {
                 let name = format!("codes.{number}");
                 number += 1;
@@ -133,7 +127,7 @@ impl TokenFile {
             Ok(view) => labels_of(&view, samples.len()).map_err(refused)?,
             Err(_) => Vec::new(),
         };
-        Ok(Self { tokenizer, levels, kept: Kept::File { samples, classes } })
+        Ok(Self { tokenizer, kept: Kept::File { samples, classes } })
     }
 
     /// Hash of the model that made them.
@@ -187,11 +181,10 @@ impl TokenFile {
         })
     }
 
-    /// The codes of the tile that begins with a row: of each level of the model, the finest first, `[TILE, positions, L]`.
-    pub(super) fn tile(&self, first: u64) -> Result<Vec<Tensor>, ApplyError> {
+    /// The codes of each sample of the tile that begins with a row.
+    pub(super) fn tile(&self, first: u64) -> Result<Vec<Vec<u32>>, ApplyError> {
         let end = self.num_samples().min(first + TILE as u64);
-        let samples = (first..end).map(|row| self.codes(row)).collect::<Result<Vec<_>, _>>()?;
-        Ok(tile_of(&self.levels, &samples))
+        (first..end).map(|row| self.codes(row)).collect()
     }
 
     /// Codes and class of the first rows; -1: none.
@@ -262,24 +255,4 @@ fn labels_of(view: &TensorView<'_>, num: usize) -> Result<Vec<i64>, String> {
     }
     let (words, _) = view.data().as_chunks::<4>();
     Ok(words.iter().map(|word| i64::from(i32::from_le_bytes(*word))).collect())
-}
-
-/// Codes of at most a tile's samples, those of all levels one after another, as a model takes them: of each level, the
-/// finest first, `[TILE, positions, L]`.
-pub(crate) fn tile_of(levels: &[Level], samples: &[Vec<u32>]) -> Vec<Tensor> {
-    let (mut start, mut all) = (0, Vec::new());
-    for level in levels {
-        let (positions, columns) = (level.num_positions() as usize, level.num_codes.len());
-        let len = positions * columns;
-        let flat: Vec<i64> = samples
-            .iter()
-            .flat_map(|codes| codes[start..start + len].iter().map(|&code| i64::from(code)))
-            .collect();
-        start += len;
-        let shape = [samples.len(), columns, positions].map(|size| size as i64);
-        // A token set has the codes of a position in as many levels.
-        let codes_npl = Tensor::from_slice(&flat).view(shape).transpose(1, 2).contiguous();
-        all.push(tile::padded(&codes_npl));
-    }
-    all
 }

@@ -5,21 +5,20 @@ use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use tessera_comm::Communicator;
 use tessera_model::{CodesFile, OpenModel, raw_samples};
 use tessera_nn::prior::sample::Sampling;
-use tessera_nn::to_device;
 
 use super::InpaintOptions;
 use super::given::Given;
 use super::holes::Holes;
 use super::places::filled;
 use crate::agreement::agree_on;
-use crate::decode::{pictures, tile_of};
+use crate::decode::{pictures, shown_of};
 use crate::error::ApplyError;
 use crate::sample::{Drawn, write_about, write_tokens};
-use crate::tile::{self, TILE};
+use crate::tile::TILE;
 use crate::watch::Watch;
 
 /// Most pictures, and draws of each, on the sheet.
@@ -210,13 +209,9 @@ impl Out<'_> {
 
     /// What the decoder makes of the tile of draws that begins with this one, `[TILE, H, W, C]` bytes.
     fn decode(&self, drawn: &BTreeMap<u64, Drawn>, first: u64) -> Tensor {
-        let vqvae = &self.tokenizer.vqvae;
         let samples: Vec<Vec<u32>> =
             drawn.range(first..first + TILE as u64).map(|(_, draw)| draw.tokens.clone()).collect();
-        let codes = tile_of(&self.tokenizer.file.autoencoder().levels, &samples);
-        let codes: Vec<Tensor> =
-            codes.into_iter().map(|codes| to_device(codes, vqvae.device())).collect();
-        vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu)
+        shown_of(self.tokenizer, &samples)
     }
 
     /// The bytes of a picture as `[H, W, C]`.

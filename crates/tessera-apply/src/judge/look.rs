@@ -8,10 +8,10 @@ use tessera_nn::to_device;
 
 use super::Judging;
 use crate::agreement::agree_on;
-use crate::decode::{shown_of, tile_of};
+use crate::decode::shown_of;
 use crate::error::ApplyError;
-use crate::input::{codes_of, read};
-use crate::tile::{self, TILE};
+use crate::input::{codes_of_values, read, values_of};
+use crate::tile::TILE;
 use crate::watch::Watch;
 
 /// Codes of a sample, those of all levels one after another, and its class; -1: none.
@@ -87,10 +87,8 @@ impl Look<'_> {
             for &id in rows {
                 bytes.extend(read(source, id)?);
             }
-            let vqvae = &self.model.vqvae;
-            let raw = to_device(raw_samples(&bytes, source.shape()), vqvae.device());
-            let values = vqvae.signal.from_raw(&tile::padded(&raw), vqvae.kind());
-            let codes = codes_of(self.model, &bytes, rows[0])?;
+            let values = values_of(self.model, &bytes);
+            let codes = codes_of_values(self.model, &values, rows.len(), rows[0])?;
             let class = |&id: &u64| Ok(source.label(id)?.unwrap_or(-1));
             let classes = rows.iter().map(class).collect::<Result<_, ApplyError>>()?;
             Ok(Tile { values, codes, classes })
@@ -104,7 +102,7 @@ impl Look<'_> {
             let (codes, classes): (Vec<_>, Vec<_>) =
                 rows.iter().map(|&row| coded[row as usize].clone()).unzip();
             let vqvae = &self.model.vqvae;
-            let raw = self.shown(&codes);
+            let raw = shown_of(self.model, &codes);
             let values = vqvae.signal.from_raw(&to_device(raw, vqvae.device()), vqvae.kind());
             Ok(Tile { values, codes, classes })
         })
@@ -112,13 +110,7 @@ impl Look<'_> {
 
     /// The raw picture `[H, W, C]` that codes stand for.
     pub(super) fn decoded(&self, codes: &[u32]) -> Result<Tensor, ApplyError> {
-        Ok(self.shown(&[codes.to_vec()]).get(0))
-    }
-
-    /// The raw pictures of a tile of codes, on the CPU.
-    fn shown(&self, codes: &[Vec<u32>]) -> Tensor {
-        let levels = &self.model.file.autoencoder().levels;
-        shown_of(&self.model.vqvae, tile_of(levels, codes))
+        Ok(shown_of(self.model, &[codes.to_vec()]).get(0))
     }
 
     /// Looks at tiles of rows, of which each rank has its part.

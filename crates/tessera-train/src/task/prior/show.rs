@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use tessera_model::{CONFIG_FILE, Level, OpenModel, TOKENIZER};
 use tessera_nn::Signal;
 use tessera_nn::prior::sample::{Request, Sampling};
@@ -48,41 +48,10 @@ pub(super) fn draw(
     let mut placed_nt = drawn_nt.zeros_like();
     let placed_nt = placed_nt.index_copy_(1, &order_t, &drawn_nt);
     let _no_grad = tch::no_grad_guard();
-    let indices = indices_of(&tokenizer.file.autoencoder().levels, &placed_nt);
+    let indices = Level::split(&tokenizer.file.autoencoder().levels, &placed_nt);
     let raw = signal.to_raw(&tokenizer.vqvae.decode_indices(&indices));
     let pixels = Vec::<u8>::try_from(raw.flatten(0, -1))?;
     let [height, width, channels] = [height, width, channels].map(|size| size as usize);
     let picture = sample_png(&pixels, ImageShape { height, width, channels }, COLUMNS);
     Ok(Some(picture.expect("samples are of one size")))
-}
-
-/// Codes in the order of a token set, `[N, T]`, as a model takes them: of each level `[N, positions, L]`.
-fn indices_of(levels: &[Level], tokens_nt: &Tensor) -> Vec<Tensor> {
-    let mut start = 0;
-    let of_level = |level: &Level| {
-        let (positions, columns) = (level.num_positions(), level.num_codes.len() as i64);
-        let of_level = tokens_nt.narrow(1, start, positions * columns);
-        start += positions * columns;
-        of_level.reshape([-1, columns, positions]).transpose(1, 2).to_kind(Kind::Int64)
-    };
-    levels.iter().map(of_level).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// By hand: a fine level of 2 positions with 2 codes each, kept as codes of the first and of the second, and a coarse
-    /// one of 1 position.
-    #[test]
-    fn columns_of_a_position_are_beside_one_another() {
-        let levels = [
-            Level { axes: vec![1, 2], num_codes: vec![9, 9] },
-            Level { axes: vec![1, 1], num_codes: vec![9] },
-        ];
-        let tokens = Tensor::from_slice(&[1i64, 2, 3, 4, 5]).view([1, 5]);
-        let indices = indices_of(&levels, &tokens);
-        assert_eq!(indices[0], Tensor::from_slice(&[1i64, 3, 2, 4]).view([1, 2, 2]));
-        assert_eq!(indices[1], Tensor::from_slice(&[5i64]).view([1, 1, 1]));
-    }
 }
