@@ -1,5 +1,5 @@
-//! Finds libtorch as every crate does that links it, and compiles the group norm of `src/layers/fused_norm` against the
-//! headers beside the library that torch-sys found: its loops once for each instruction set, the rest once.
+//! Finds libtorch as every crate does that links it, and compiles the functions of `src/fused` against the headers
+//! beside the library that torch-sys found: their loops once for each instruction set, the rest once.
 
 #![allow(clippy::print_stdout)] // how a build script talks to cargo
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[path = "../../launch/rpath.rs"]
 mod rpath;
 
-const FOLDER: &str = "src/layers/fused_norm";
+const FOLDER: &str = "src/fused";
 
 /// Name, and flags on x86-64. What libtorch calls AVX2 and AVX512 are these.
 const SETS: [(&str, &[&str]); 3] = [
@@ -38,7 +38,7 @@ fn main() {
         let mut loops = compiler.clone();
         loops.file(folder.join("kernels.cpp")).define("TESSERA_SET", *name);
         // Off in ISO C++, and the half of what these sets are for.
-        loops.flags(*flags).flag("-ffp-contract=fast").out_dir(out().join(name));
+        loops.flags(*flags).flags(["-ffp-contract=fast", "-fno-math-errno"]).out_dir(out().join(name));
         function.objects(loops.compile_intermediates());
     }
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
@@ -48,7 +48,10 @@ fn main() {
         function.flag("-isystem").flag(folder);
     }
     function.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str()).flag("-fopenmp");
-    function.file(folder.join("group_norm.cpp")).compile("tessera_group_norm");
+    for file in ["adamw.cpp", "group_norm.cpp", "rows.cpp"] {
+        function.file(folder.join(file));
+    }
+    function.compile("tessera_fused");
 }
 
 fn out() -> PathBuf {

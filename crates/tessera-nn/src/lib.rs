@@ -13,6 +13,7 @@ pub mod chain;
 pub mod cost;
 pub mod critic;
 pub mod features;
+pub mod fused;
 pub mod head;
 pub mod layers;
 pub mod loss;

@@ -13,7 +13,6 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod conv_transpose;
-mod fused_norm;
 pub mod linear;
 pub mod norm;
 pub mod padding;

@@ -3,9 +3,10 @@
 
 use tch::Tensor;
 
-use super::{Activation, Scope, fused_norm};
+use super::{Activation, Scope};
 use crate::chain::Block;
 use crate::cost;
+use crate::fused;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// Scale and shift of each channel, from 1 and 0.
@@ -44,7 +45,7 @@ impl GroupNorm {
     /// SiLU of the norm, as one function: on a CPU without what lies between them in memory, and without a second
     /// derivative.
     pub fn forward_silu(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        if fused_norm::takes(input) {
+        if fused::takes(input) {
             self.fused(parameters, input, true)
         } else {
             Activation::Silu.of(&self.plain(parameters, input))
@@ -54,7 +55,7 @@ impl GroupNorm {
     fn fused(&self, parameters: &Parameters, input: &Tensor, is_silu: bool) -> Tensor {
         cost::tell(|meter| meter.keep(input));
         let affine = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
-        fused_norm::group_norm(input, affine, self.groups, self.eps, is_silu)
+        fused::group_norm::group_norm(input, affine, self.groups, self.eps, is_silu)
     }
 
     fn plain(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
@@ -67,7 +68,7 @@ impl GroupNorm {
 impl Block for GroupNorm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         // libtorch's own is as fast where positions are last.
-        if fused_norm::takes(input) && !input.is_contiguous() {
+        if fused::takes(input) && !input.is_contiguous() {
             self.fused(parameters, input, false)
         } else {
             self.plain(parameters, input)
@@ -124,6 +125,11 @@ impl RmsNorm {
 impl Block for RmsNorm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         cost::tell(|meter| meter.keep(input));
-        input.rms_norm([self.channels], Some(parameters.get(self.weight)), self.eps)
+        let weight = parameters.get(self.weight);
+        if fused::takes(input) {
+            fused::rows::rms_norm(input, weight, self.eps)
+        } else {
+            input.rms_norm([self.channels], Some(weight), self.eps)
+        }
     }
 }

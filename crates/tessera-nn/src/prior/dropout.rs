@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::TrainingDraws;
 use super::config::dropped;
+use crate::fused;
 use crate::random::{Purpose, draws};
 use crate::vqvae::to_device;
 
@@ -21,7 +22,6 @@ pub(super) struct Masks {
     /// Random bytes, `[N, sites, L, W]`.
     bytes: Tensor,
     dropped: i64,
-    kind: Kind,
 }
 
 /// The sites of one network.
@@ -46,7 +46,7 @@ impl Masks {
         by: TrainingDraws,
         ids: &[u64],
         networks: &[Sites],
-        (kind, device): (Kind, Device),
+        device: Device,
     ) -> Vec<Option<Self>> {
         let dropped = dropped(dropout);
         if dropped == 0 {
@@ -70,15 +70,23 @@ impl Masks {
             };
             let shape = [ids.len() as i64, sites.num, sites.len, sites.width];
             let bytes = bytes.narrow(1, 0, sites.num_bytes()).reshape(shape);
-            masks.push(Some(Self { bytes, dropped, kind }));
+            masks.push(Some(Self { bytes, dropped }));
         }
         masks
     }
 
-    /// What to multiply by at a site, `[N, L, W]`.
-    pub(super) fn at(&self, site: usize) -> Tensor {
-        let kept = self.bytes.select(1, site as i64).ge(self.dropped).to_kind(self.kind);
-        kept * (256.0 / (256 - self.dropped) as f64)
+    /// What is left at a site of `[N, L, W]`, over the share of what stays; added to `to`, if that is given.
+    pub(super) fn keep(&self, site: usize, to: Option<&Tensor>, what: &Tensor) -> Tensor {
+        let bytes = self.bytes.select(1, site as i64);
+        if fused::takes(what) {
+            return fused::rows::keep(to, what, &bytes, self.dropped);
+        }
+        let kept = bytes.ge(self.dropped).to_kind(what.kind());
+        let kept = kept * (256.0 / (256 - self.dropped) as f64);
+        match to {
+            None => what * kept,
+            Some(to) => to.addcmul(what, &kept),
+        }
     }
 
     /// The same for a network over `num` groups of a sample's positions, each on its own.

@@ -12,6 +12,7 @@ use super::config::{BlockKind, NetworkConfig};
 use super::dropout::Masks;
 use crate::chain::Block;
 use crate::cost;
+use crate::fused;
 use crate::layers::attention::attend;
 use crate::layers::{Activation, LayerNorm, Linear, LinearConfig, Mask, RmsNorm, Rotary, Scope};
 use crate::parameters::{Declarations, Parameters};
@@ -80,12 +81,12 @@ impl Transformer {
     ) -> Tensor {
         let mut hidden = match masks {
             None => input_nlw.shallow_clone(),
-            Some(masks) => input_nlw * masks.at(0),
+            Some(masks) => masks.keep(0, None, input_nlw),
         };
         for (number, layer) in self.layers.iter().enumerate() {
-            let kept = masks.map(|masks| [1, 2].map(|site| masks.at(2 * number + site)));
+            let kept = masks.map(|masks| (masks, 2 * number + 1));
             let attend = |[query, key, value]: [Tensor; 3]| attend([&query, &key, &value], mask);
-            hidden = layer.forward(parameters, &hidden, rotary, kept.as_ref(), attend);
+            hidden = layer.forward(parameters, &hidden, rotary, kept, attend);
         }
         self.norm.forward(parameters, &hidden)
     }
@@ -159,18 +160,18 @@ impl Layer {
         }
     }
 
-    /// `kept` is what the outputs of attention and MLP are multiplied by, if anything.
+    /// `kept` says what is dropped of the outputs of attention, at a site, and of the MLP, at the next one.
     fn forward(
         &self,
         parameters: &Parameters,
         input: &Tensor,
         rotary: Option<&Rotary>,
-        kept: Option<&[Tensor; 2]>,
+        kept: Option<(&Masks, usize)>,
         attend: impl FnOnce([Tensor; 3]) -> Tensor,
     ) -> Tensor {
         let add = |to: &Tensor, what: &Tensor, at: usize| match kept {
             None => to + what,
-            Some(kept) => to.addcmul(what, &kept[at]),
+            Some((masks, first)) => masks.keep(first + at, Some(to), what),
         };
         let normed = self.attention_norm.forward(parameters, input);
         let hidden = add(input, &self.attention.forward(parameters, &normed, rotary, attend), 0);
@@ -266,6 +267,10 @@ impl Mlp {
         let within = self.in_proj.forward(parameters, input);
         let hidden = match self.block {
             BlockKind::Gpt2 => Activation::Gelu.of(&within),
+            BlockKind::Llama if fused::takes(&within) => {
+                cost::tell(|meter| meter.keep(&within));
+                fused::rows::swiglu(&within)
+            }
             BlockKind::Llama => {
                 let parts = within.chunk(2, -1);
                 let gate = Activation::Silu.of(&parts[0]);

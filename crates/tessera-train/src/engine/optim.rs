@@ -14,8 +14,8 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tessera_nn::Parameters;
 use tessera_nn::parameters::{ParameterId, Stage, Trained};
+use tessera_nn::{Parameters, fused};
 
 use super::clip::Norms;
 use super::schedule::ScheduleConfig;
@@ -281,13 +281,26 @@ impl AdamW {
         let of = |buffer: &Tensor| buffer.narrow(0, start, len);
         let (mut flat, gradients) = (flat.narrow(0, range.start, len), of(gradients));
         let (mut exp_avg, mut exp_avg_sq) = (of(&self.exp_avg), of(&self.exp_avg_sq));
-        if let Some(decayed) = self.decayed.as_ref().filter(|_| weight_decay > 0.0) {
-            flat *= of(decayed) * (-rate * weight_decay) + 1.0;
+        let decayed = self.decayed.as_ref().filter(|_| weight_decay > 0.0).map(of);
+        let count = count.min(f64::from(i32::MAX)) as i32;
+        let (correction1, correction2) = (1.0 - beta1.powi(count), 1.0 - beta2.powi(count));
+        if fused::adamw::takes(&flat) {
+            let by = fused::adamw::Step {
+                decay: rate * weight_decay,
+                rates: [1.0 - beta1, 1.0 - beta2],
+                correction: correction2.sqrt(),
+                epsilon,
+                rate: rate / correction1,
+            };
+            let moments = [&exp_avg, &exp_avg_sq];
+            fused::adamw::step(&flat, &gradients, decayed.as_ref(), moments, by);
+            return;
+        }
+        if let Some(decayed) = decayed {
+            flat *= decayed * (-rate * weight_decay) + 1.0;
         }
         let _ = exp_avg.lerp_(&gradients, 1.0 - beta1);
         let _ = exp_avg_sq.lerp_(&gradients.square(), 1.0 - beta2);
-        let count = count.min(f64::from(i32::MAX)) as i32;
-        let (correction1, correction2) = (1.0 - beta1.powi(count), 1.0 - beta2.powi(count));
         let mut denominator = exp_avg_sq.sqrt();
         denominator /= correction2.sqrt();
         denominator += epsilon;

@@ -170,7 +170,6 @@ impl Autoregressive {
     /// What is dropped of a step: of the body, and within units.
     fn masks(
         &self,
-        parameters: &Parameters,
         ids: &[u64],
         by: TrainingDraws,
         device: Device,
@@ -182,8 +181,7 @@ impl Autoregressive {
             let (num, width) = (inner.transformer.num_sites(), self.config.network.width);
             sites.push(Sites { num, len, width });
         }
-        let options = (parameters.compute_kind(), device);
-        Masks::draw(self.config.network.dropout, by, ids, &sites, options)
+        Masks::draw(self.config.network.dropout, by, ids, &sites, device)
     }
 }
 
@@ -201,7 +199,7 @@ impl Scheme for Autoregressive {
             1.0 => batch.tokens_nt.shallow_clone(),
             _ => self.noised(batch, by),
         };
-        let mut masks = self.masks(parameters, batch.ids, by, device);
+        let mut masks = self.masks(batch.ids, by, device);
         masks.resize_with(2, || None);
         let states = self.states(parameters, &inputs_nt, &class_rows_n, &masks);
         let all = self.each(parameters, &states, batch.tokens_nt, self.config.label_smoothing);

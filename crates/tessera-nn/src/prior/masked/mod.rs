@@ -130,9 +130,8 @@ impl Masked {
         let hide_class = training.map(|by| (self.config.hide_class, by));
         let class_rows_n = class_rows(batch, self.body.no_class(), hide_class, device);
         let masks = training.and_then(|by| {
-            let (options, sites) =
-                ((parameters.compute_kind(), device), [self.body.sites(num_tokens as i64)]);
-            Masks::draw(self.config.network.dropout, by, batch.ids, &sites, options).remove(0)
+            let sites = [self.body.sites(num_tokens as i64)];
+            Masks::draw(self.config.network.dropout, by, batch.ids, &sites, device).remove(0)
         });
         let tokens_nt = batch.tokens_nt;
         let states_ntw =

@@ -1,15 +1,12 @@
 // See kernels.h. TESSERA_SET names the instruction set that this is compiled for.
 
-#include "vector.h"
+#include "rows.h"
 
 namespace tessera {
 namespace {
 
 // Sums are kept in A for so many periods, then in double.
 constexpr int64_t BLOCK = 64;
-
-template <typename A>
-using V = typename Vector<A>::V;
 
 // Coefficients of a strip, repeated over a period or the same everywhere.
 template <typename A, bool is_tiled>
@@ -38,21 +35,6 @@ inline void add(double* sums, int64_t place, V<A> v) {
   } else {
     for (int64_t lane = 0; lane < Vector<A>::lanes; ++lane) *sums += wide[lane];
   }
-}
-
-// The first `count` of a vector's values; the rest come as zeros.
-template <typename T, typename A>
-inline V<A> load_part(const T* from, int64_t count) {
-  T buffer[Vector<A>::lanes] = {};
-  for (int64_t lane = 0; lane < count; ++lane) buffer[lane] = from[lane];
-  return Vector<A>::load(buffer);
-}
-
-template <typename T, typename A>
-inline void store_part(V<A> v, T* to, int64_t count) {
-  T buffer[Vector<A>::lanes];
-  Vector<A>::store(v, buffer);
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = buffer[lane];
 }
 
 // Calls whole(value, place) for each vector of a strip, then part(value, place, count) for what is left over.
@@ -107,23 +89,6 @@ inline void reduce(int64_t len, int64_t period, double* first, double* second, c
     part(at, place, len - at, a, b);
     flush(place, a, b);
   }
-}
-
-template <typename A, bool is_silu>
-inline V<A> activate(V<A> z) {
-  if constexpr (is_silu) return z / (Vector<A>::exp(-z) + A(1));
-  return z;
-}
-
-// dy f'(z); with s = 1 / (1 + e), where e = exp(-z), f'(z) = s (1 + z (1 - s)), and 1 - s = e s.
-template <typename A, bool is_silu>
-inline V<A> through(V<A> z, V<A> dy) {
-  if constexpr (is_silu) {
-    const V<A> e = Vector<A>::exp(-z);
-    const V<A> s = A(1) / (e + A(1));
-    return dy * (s * (z * (e * s) + A(1)));
-  }
-  return dy;
 }
 
 template <typename T, typename A, bool is_tiled>
@@ -239,12 +204,14 @@ void gradient(const T* x, const T* dy, T* dx, int64_t len, int64_t period, const
 
 template <typename T, typename A>
 constexpr Kernels<T, A> kernels() {
-  return {Vector<A>::lanes, moments<T, A>, apply<T, A>, slopes<T, A>, gradient<T, A>};
+  return {Vector<A>::lanes, moments<T, A>, apply<T, A>,  slopes<T, A>,          gradient<T, A>,
+          rms<T, A>,        rms_gradient<T, A>,    swiglu<T, A>, swiglu_gradient<T, A>, keep<T, A>};
 }
 
 }  // namespace
 
 extern const Set TESSERA_SET;
-const Set TESSERA_SET = {kernels<float, float>(), kernels<double, double>(), kernels<bfloat16, float>()};
+const Set TESSERA_SET = {kernels<float, float>(), kernels<double, double>(), kernels<bfloat16, float>(),
+                         adamw<float>, adamw<double>};
 
 }  // namespace tessera

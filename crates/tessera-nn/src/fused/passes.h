@@ -1,52 +1,17 @@
-// The arithmetic of both directions, for one piece of a sample after the other.
+// The arithmetic of group norm in both directions, for one piece of a sample after the other.
 
 #pragma once
 
 #include <cmath>
-#include <string>
 #include <type_traits>
 
-#include <ATen/Version.h>
-
-#include "kernels.h"
+#include "glue.h"
 #include "plan.h"
 
 namespace tessera {
 
 // Values of a group from which a shift is taken, about.
 constexpr int64_t SOME = 32;
-
-// The kernels for what libtorch computes with on this machine.
-inline const Set& best() {
-#ifdef TESSERA_X86
-  static const std::string level = at::get_cpu_capability();
-  if (level == "AVX512") return avx512;
-  if (level == "AVX2") return avx2;
-#endif
-  return baseline;
-}
-
-template <typename T>
-struct Of;
-template <>
-struct Of<float> {
-  using A = float;
-  static const Kernels<float, float>& kernels() { return best().of_float; }
-};
-template <>
-struct Of<double> {
-  using A = double;
-  static const Kernels<double, double>& kernels() { return best().of_double; }
-};
-template <>
-struct Of<bfloat16> {
-  using A = float;
-  static const Kernels<bfloat16, float>& kernels() { return best().of_bfloat16; }
-};
-
-inline double number_of(float value) { return value; }
-inline double number_of(double value) { return value; }
-inline double number_of(bfloat16 value) { return c10::detail::f32_from_bits(value.bits); }
 
 // Mean and squared deviations of so many values; combined by Chan's formula.
 struct Moments {

@@ -1,4 +1,4 @@
-// Vectors as wide as the instruction set that kernels.cpp is compiled for has them, and SiLU's exp of them.
+// Vectors as wide as the instruction set that kernels.cpp is compiled for has them, and SiLU of them.
 
 #pragma once
 
@@ -26,6 +26,7 @@ struct Vector<float> {
   typedef double D __attribute__((vector_size(WIDTH * 2)));
   typedef uint32_t U __attribute__((vector_size(WIDTH)));
   typedef uint16_t H __attribute__((vector_size(WIDTH / 2)));
+  typedef uint8_t B __attribute__((vector_size(WIDTH / 4)));
 
   static inline V load(const float* from) {
     V v;
@@ -75,6 +76,8 @@ struct Vector<double> {
   static constexpr int64_t lanes = WIDTH / 8;
   typedef double V __attribute__((vector_size(WIDTH)));
   typedef V D;
+  typedef uint64_t U __attribute__((vector_size(WIDTH)));
+  typedef uint8_t B __attribute__((vector_size(WIDTH / 8)));
 
   static inline V load(const double* from) {
     V v;
@@ -89,6 +92,53 @@ struct Vector<double> {
     return x;
   }
 };
+
+template <typename A>
+using V = typename Vector<A>::V;
+
+inline float root(float number) { return __builtin_sqrtf(number); }
+inline double root(double number) { return __builtin_sqrt(number); }
+
+template <typename A>
+inline V<A> roots(V<A> v) {
+  A numbers[Vector<A>::lanes];
+  __builtin_memcpy(numbers, &v, sizeof v);
+  for (A& number : numbers) number = root(number);
+  __builtin_memcpy(&v, numbers, sizeof v);
+  return v;
+}
+
+// The first `count` of a vector's values; the rest come as zeros.
+template <typename T, typename A>
+inline V<A> load_part(const T* from, int64_t count) {
+  T buffer[Vector<A>::lanes] = {};
+  for (int64_t lane = 0; lane < count; ++lane) buffer[lane] = from[lane];
+  return Vector<A>::load(buffer);
+}
+
+template <typename T, typename A>
+inline void store_part(V<A> v, T* to, int64_t count) {
+  T buffer[Vector<A>::lanes];
+  Vector<A>::store(v, buffer);
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = buffer[lane];
+}
+
+template <typename A, bool is_silu>
+inline V<A> activate(V<A> z) {
+  if constexpr (is_silu) return z / (Vector<A>::exp(-z) + A(1));
+  return z;
+}
+
+// dy f'(z); with s = 1 / (1 + e), where e = exp(-z), f'(z) = s (1 + z (1 - s)), and 1 - s = e s.
+template <typename A, bool is_silu>
+inline V<A> through(V<A> z, V<A> dy) {
+  if constexpr (is_silu) {
+    const V<A> e = Vector<A>::exp(-z);
+    const V<A> s = A(1) / (e + A(1));
+    return dy * (s * (z * (e * s) + A(1)));
+  }
+  return dy;
+}
 
 }  // namespace
 }  // namespace tessera

@@ -1,38 +1,9 @@
 // Group norm, and SiLU on it where that is asked for, as one function of autograd for tensors of a CPU.
 
-#include <cstring>
-
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
-#include <torch/csrc/autograd/functions/utils.h>
-
 #include "passes.h"
 
 namespace tessera {
 namespace {
-
-using at::Tensor;
-
-// Calls f with a value of the type that a tensor's memory holds.
-template <typename F>
-void by_kind(const Tensor& tensor, F f) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat: return f(float());
-    case at::kDouble: return f(double());
-    case at::kBFloat16: return f(bfloat16());
-    default: TORCH_CHECK(false, "group norm on a CPU takes float32, float64 and bfloat16, not ", tensor.scalar_type());
-  }
-}
-
-template <typename T>
-T* values(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// A number for each channel, as kernels compute.
-Tensor for_channels(const Tensor& tensor, const Tensor& x) {
-  return tensor.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
-}
 
 // The tensor itself, or a copy that is whole in memory, with its channels where they are next to each other.
 Tensor whole(const Tensor& tensor) {
@@ -48,9 +19,6 @@ Tensor laid_out_as(const Tensor& tensor, const Tensor& x) {
 }
 
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
-  using Context = torch::autograd::AutogradContext;
-  using List = torch::autograd::variable_list;
-
   static Tensor forward(Context* context, const Tensor& input, const Tensor& weight, const Tensor& bias,
                         int64_t groups, double eps, bool is_silu) {
     const Tensor x = whole(input), y = at::empty_like(x);
@@ -83,14 +51,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
       const at::NoGradGuard no_grad;
       found = gradient(context, whole(input), weight, bias, saved[3], saved[4], gradients[0]);
     }
-    if (at::GradMode::is_enabled() && torch::autograd::compute_requires_grad(gradients[0], input, weight, bias)) {
-      // What differentiates these fails, and says why, as PyTorch's once_differentiable does.
-      auto edges = torch::autograd::collect_next_edges(gradients[0], input, weight, bias);
-      const std::shared_ptr<torch::autograd::Node> refuses(
-          new torch::autograd::Error("group norm on a CPU has no second derivative", std::move(edges)),
-          torch::autograd::deleteNode);
-      torch::autograd::set_history(found, refuses);
-    }
+    refuse_second("group norm", found, gradients[0], input, weight, bias);
     found.resize(6);
     return found;
   }
@@ -134,18 +95,12 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
 // A new tensor, f(group norm of `input`), where f is SiLU or nothing; null, and what is wrong in `error`, if it fails.
 extern "C" at::Tensor* tessera_group_norm(const at::Tensor* input, const at::Tensor* weight, const at::Tensor* bias,
                                           int64_t groups, double eps, bool is_silu, char* error, size_t error_len) {
-  try {
+  return tessera::guarded(error, error_len, [&] {
     TORCH_CHECK(input->dim() >= 2, "group norm takes [N, C, ..], not ", input->sizes());
     const int64_t channels = input->size(1);
     TORCH_CHECK(groups > 0 && channels % groups == 0, groups, " groups of ", channels, " channels");
     TORCH_CHECK(weight->sizes() == at::IntArrayRef{channels} && bias->sizes() == weight->sizes(),
                 "weight ", weight->sizes(), " and bias ", bias->sizes(), " of ", channels, " channels");
-    return new at::Tensor(tessera::GroupNorm::apply(*input, *weight, *bias, groups, eps, is_silu));
-  } catch (const c10::Error& problem) {
-    std::strncpy(error, problem.what_without_backtrace(), error_len - 1);
-  } catch (const std::exception& problem) {
-    std::strncpy(error, problem.what(), error_len - 1);
-  }
-  error[error_len - 1] = '\0';
-  return nullptr;
+    return tessera::GroupNorm::apply(*input, *weight, *bias, groups, eps, is_silu);
+  });
 }
