@@ -54,7 +54,7 @@ fn a_training_leaves_its_model_and_tokens_go_there_and_back() {
 
     let encode = |by: &[&str], from: [&str; 2], out: &Path| {
         let words =
-            ["encode", from[0], from[1], "--out", text(out), "--shard-samples", "112", "--json"];
+            ["encode", from[0], from[1], "--out", text(out), "--shard-samples", "192", "--json"];
         let (stdout, _) = done(&[by, &words].concat(), 0);
         let encoded: Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!(encoded["tokenizer"], config["hash"]);

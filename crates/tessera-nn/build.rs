@@ -48,7 +48,7 @@ fn main() {
         function.flag("-isystem").flag(folder);
     }
     function.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str()).flag("-fopenmp");
-    for file in ["adamw.cpp", "group_norm.cpp", "rows.cpp"] {
+    for file in ["adamw.cpp", "group_norm.cpp", "nearest.cpp", "rows.cpp"] {
         function.file(folder.join(file));
     }
     function.compile("tessera_fused");

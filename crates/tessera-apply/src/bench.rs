@@ -7,10 +7,10 @@ use tch::{Kind, Tensor};
 use tessera_model::OpenModel;
 
 use crate::error::ApplyError;
-use crate::tile::{self, TILE};
+use crate::tile;
 
-/// Tiles of a call.
-const TILES: usize = 64;
+/// Samples of a call.
+const SAMPLES: usize = 1024;
 
 /// How fast the encoder is alone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,13 +32,14 @@ pub fn bench_encode(
     calls: usize,
 ) -> Result<EncodeFigures, ApplyError> {
     let vqvae = &model.vqvae;
-    let shape = model.signal().shape(TILE as i64);
+    let tile = tile::size(&model.signal());
+    let shape = model.signal().shape(tile as i64);
     let values = Tensor::rand(shape.as_slice(), (vqvae.kind(), vqvae.device()));
     let values = vqvae.signal.from_raw(&vqvae.signal.to_raw(&values), vqvae.kind());
     let mut seconds = Vec::with_capacity(calls);
     for call in 0..warmup + calls {
         let begun = Instant::now();
-        for _ in 0..TILES {
+        for _ in 0..SAMPLES / tile {
             let codes = tile::encode(vqvae, &values);
             let codes = codes.ok_or(ApplyError::NotFinite { sample: 0 })?;
             drop(codes[0].to_device(tch::Device::Cpu).to_kind(Kind::Int));
@@ -49,5 +50,5 @@ pub fn bench_encode(
     }
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    Ok(EncodeFigures { tile: TILE, samples_per_second: (TILES * TILE) as f64 / median })
+    Ok(EncodeFigures { tile, samples_per_second: SAMPLES as f64 / median })
 }

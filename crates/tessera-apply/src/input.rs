@@ -85,10 +85,11 @@ pub(crate) fn read(source: &dyn Source, id: u64) -> Result<Vec<u8>, ApplyError> 
     Ok(bytes)
 }
 
-/// Up to a tile of samples whose bytes lie one after another, as a whole tile of values `[TILE, C, ..]`.
+/// Up to a tile of samples whose bytes lie one after another, as a whole tile of values `[tile, C, ..]`.
 pub(crate) fn values_of(model: &OpenModel, bytes: &[u8]) -> Tensor {
     let vqvae = &model.vqvae;
-    let raw = tile::padded(&raw_samples(bytes, model.file.autoencoder().shape));
+    let raw = raw_samples(bytes, model.file.autoencoder().shape);
+    let raw = tile::padded(&raw, tile::size(&vqvae.signal));
     vqvae.signal.from_raw(&to_device(raw, vqvae.device()), vqvae.kind())
 }
 

@@ -15,7 +15,7 @@ use crate::decode::shown_of;
 use crate::error::ApplyError;
 use crate::judge::Classifier;
 use crate::sample::{Drawn, SampleOptions, draw_with, gather, num_at_once};
-use crate::tile::TILE;
+use crate::tile;
 use crate::watch::Watch;
 
 /// Attempts at a sample, at most.
@@ -113,7 +113,8 @@ impl Rejecting<'_> {
     fn scores(&self, drawn: &[Drawn], classes: &[i64]) -> Vec<f64> {
         let vqvae = &self.tokenizer.vqvae;
         let mut scores = Vec::with_capacity(drawn.len());
-        for (tile, classes) in drawn.chunks(TILE).zip(classes.chunks(TILE)) {
+        let size = tile::size(&vqvae.signal);
+        for (tile, classes) in drawn.chunks(size).zip(classes.chunks(size)) {
             let codes: Vec<Vec<u32>> = tile.iter().map(|sample| sample.tokens.clone()).collect();
             let raw = to_device(shown_of(self.tokenizer, &codes), vqvae.device());
             let values = vqvae.signal.from_raw(&raw, vqvae.kind());

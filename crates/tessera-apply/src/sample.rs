@@ -24,7 +24,7 @@ use crate::error::ApplyError;
 use crate::judge::Classifier;
 use crate::prompt::{AboutPrompt, PromptOptions, prompt};
 use crate::reject::{AboutRejection, Rejecting};
-use crate::tile::TILE;
+use crate::tile::LEAST;
 use crate::watch::Watch;
 
 /// Name of the file with the codes of samples.
@@ -358,8 +358,8 @@ pub(crate) fn draw_with(
 /// Samples that a device draws at once, whatever is asked for, so that no byte hangs on that: several tiles.
 pub(crate) fn num_at_once(device: Device) -> usize {
     match device {
-        Device::Cpu => TILE * TILES_ON_CPU,
-        _ => TILE * TILES_ON_GPU,
+        Device::Cpu => LEAST * TILES_ON_CPU,
+        _ => LEAST * TILES_ON_GPU,
     }
 }
 

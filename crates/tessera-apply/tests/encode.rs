@@ -26,9 +26,11 @@ use tessera_nn::{Kinds, ModelConfig, VqVae};
 
 const DEADLINE: Duration = Duration::from_secs(100);
 const SIDE: u32 = 16;
-/// No multiple of a tile, nor of a shard of 32.
-const NUM_TRAIN: u64 = 75;
-const NUM_TEST: u64 = 21;
+/// Samples of a tile, as they are small.
+const TILE: u64 = 64;
+/// No multiple of a tile, nor of a shard of two.
+const NUM_TRAIN: u64 = 300;
+const NUM_TEST: u64 = 85;
 
 fn data() -> DataConfig {
     let synthetic = SyntheticConfig {
@@ -118,10 +120,10 @@ fn samples(source: &dyn Source, ids: std::ops::Range<u64>) -> Tensor {
     signal.from_raw(&raw_samples(&bytes, source.shape()), Kind::Float)
 }
 
-/// A tile `[16, C, H, W]` with samples from a place in it on, zeros around.
+/// A tile `[TILE, C, H, W]` with samples from a place in it on, zeros around.
 fn tile_of(source: &dyn Source, slot: usize, ids: std::ops::Range<u64>) -> Tensor {
     let sample_bytes = source.shape().num_bytes();
-    let mut bytes = vec![0; 16 * sample_bytes];
+    let mut bytes = vec![0; TILE as usize * sample_bytes];
     for (id, sample) in ids.zip(bytes.chunks_exact_mut(sample_bytes).skip(slot)) {
         source.read(id, Draw::NONE, sample).unwrap();
     }
@@ -134,7 +136,7 @@ fn options(out: &Path) -> EncodeOptions {
         out: out.to_owned(),
         splits: Vec::new(),
         augment: Augment::None,
-        shard_samples: 32,
+        shard_samples: 2 * TILE,
         batch: 64,
     }
 }
@@ -221,7 +223,7 @@ fn every_sample_is_there_once_and_its_codes_are_those_of_the_model() {
         let found: Vec<i64> =
             quads.iter().map(|quad| i64::from(u32::from_le_bytes(*quad))).collect();
         // A tile of its own, at the place that the sample has in any tile.
-        let slot = id % 16;
+        let slot = id % TILE;
         let codes =
             tile::encode(&model.vqvae, &tile_of(&*source, slot as usize, id..id + 1)).unwrap();
         let expected = Vec::<i64>::try_from(&codes[0].get(slot as i64).view([-1])).unwrap();
@@ -260,7 +262,7 @@ fn variants_are_encoded_from_changed_samples() {
         (11, "crop-1.1-top-left", "crop-1.1-center-flip")
     );
     let source = tessera_data::source::open(&data(), "train").unwrap();
-    let samples = samples(&*source, 0..16);
+    let samples = samples(&*source, 0..TILE);
     let flipped = Augment::Flip.apply(&samples);
     assert_eq!(flipped[1].select(3, 0), samples.select(3, i64::from(SIDE) - 1));
     let crops = Augment::Crops.apply(&samples);
@@ -319,8 +321,8 @@ fn what_is_decoded_is_bit_for_bit_what_the_model_makes_of_the_samples() {
         let model = open(&path("model"), Device::Cpu).unwrap();
         let source = tessera_data::source::open(&data(), "test").unwrap();
         let mut expected = Vec::new();
-        for start in (0..NUM_TEST).step_by(16) {
-            let ids = start..NUM_TEST.min(start + 16);
+        for start in (0..NUM_TEST).step_by(TILE as usize) {
+            let ids = start..NUM_TEST.min(start + TILE);
             let num = (ids.end - ids.start) as i64;
             let codes = tile::encode(&model.vqvae, &tile_of(&*source, 0, ids)).unwrap();
             let outputs = tile::decode(&model.vqvae, &codes).narrow(0, 0, num);
@@ -368,9 +370,9 @@ fn what_does_not_fit_the_model_is_refused() {
     let error = encoded(&path("model"), 2, &small, &options(&path("small")), false).unwrap_err();
     assert_eq!(error.code(), ExitCode::BadInput);
     assert!(error.to_string().contains("the model takes samples of 16 x 16 x 3"), "{error}");
-    let odd = EncodeOptions { shard_samples: 40, ..options(&path("odd")) };
+    let odd = EncodeOptions { shard_samples: 2 * TILE + 16, ..options(&path("odd")) };
     let error = encoded(&path("model"), 1, &data(), &odd, false).unwrap_err();
-    assert!(error.to_string().contains("should be a multiple of 16, found 40"), "{error}");
+    assert!(error.to_string().contains("should be a multiple of 64, found 144"), "{error}");
 }
 
 fn write_picture(path: &Path, number: u8) {
@@ -437,7 +439,8 @@ fn codes_in_a_plain_file_are_decoded_where_it_names_the_model() {
     let raw = decoded(&path("model"), &file, &path("out"), 1, &[]);
     let codes_npl =
         Tensor::arange(32, (Kind::Int64, Device::Cpu)).view([2, 16, 1]).expand([2, 16, 3], false);
-    let outputs = tile::decode(&opened.vqvae, &[tile::padded(&codes_npl)]).narrow(0, 0, 2);
+    let codes_npl = tile::padded(&codes_npl, TILE as usize);
+    let outputs = tile::decode(&opened.vqvae, &[codes_npl]).narrow(0, 0, 2);
     let expected = Vec::<u8>::try_from(&opened.signal().to_raw(&outputs).view([-1])).unwrap();
     assert!(raw == expected);
 }

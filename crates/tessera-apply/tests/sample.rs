@@ -173,7 +173,8 @@ fn tokens(folder: &Path) -> Vec<Vec<u32>> {
 fn codes_of(picture: &[u8]) -> Vec<u32> {
     let tokenizer = tokenizer();
     let raw = Tensor::from_slice(picture).view([1, i64::from(SIDE), i64::from(SIDE), 3]);
-    let samples = tokenizer.signal().from_raw(&tile::padded(&raw), Kind::Float);
+    let signal = tokenizer.signal();
+    let samples = signal.from_raw(&tile::padded(&raw, tile::size(&signal)), Kind::Float);
     let codes = tile::encode(&tokenizer.vqvae, &samples).unwrap();
     let codes_pl = codes[0].get(0).transpose(0, 1).reshape([-1]);
     Vec::<i64>::try_from(codes_pl).unwrap().into_iter().map(|code| code as u32).collect()

@@ -192,7 +192,7 @@ pub(crate) enum BenchPart {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         batches: u64,
     },
-    /// A model's encoder and quantiser in tiles of 16 random samples, on one thread; prints one JSON object.
+    /// A model's encoder and quantiser in tiles of random samples, on one thread; prints one JSON object.
     Encode {
         /// Model folder.
         #[arg(long, value_name = "DIR")]

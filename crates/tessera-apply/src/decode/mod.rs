@@ -22,7 +22,7 @@ use self::array::Array;
 pub use self::tokens::TokenFile;
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
-use crate::tile::{self, TILE};
+use crate::tile;
 use crate::watch::Watch;
 
 /// Digits of a hash that tell one model from another.
@@ -122,9 +122,10 @@ impl Work<'_> {
         rows: &[u64],
         mut each: impl FnMut(u64, &Tensor) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
-        let tile_of = |row: u64| row / TILE as u64;
+        let size = self.tile_size();
+        let tile_of = |row: u64| row / size;
         for of_tile in rows.chunk_by(|a, b| tile_of(*a) == tile_of(*b)) {
-            let first = tile_of(of_tile[0]) * TILE as u64;
+            let first = tile_of(of_tile[0]) * size;
             let raw = self.tile(first)?;
             for &row in of_tile {
                 each(self.tokens.number(row), &raw.get((row - first) as i64))?;
@@ -134,9 +135,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The raw samples `[TILE, ..]` of the tile that begins with a row.
+    fn tile_size(&self) -> u64 {
+        tile::size(&self.model.signal()) as u64
+    }
+
+    /// The raw samples `[tile, ..]` of the tile that begins with a row.
     fn tile(&self, first: u64) -> Result<Tensor, ApplyError> {
-        Ok(shown_of(self.model, &self.tokens.tile(first)?))
+        Ok(shown_of(self.model, &self.tokens.tile(first, self.tile_size())?))
     }
 
     fn pictures(
@@ -146,7 +151,8 @@ impl Work<'_> {
         (rank, world_size): (usize, usize),
     ) -> Result<(), ApplyError> {
         fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
-        let is_mine = |row: u64| (row / TILE as u64) % world_size as u64 == rank as u64;
+        let size = self.tile_size();
+        let is_mine = |row: u64| (row / size) % world_size as u64 == rank as u64;
         let mine: Vec<u64> = rows.iter().copied().filter(|row| is_mine(*row)).collect();
         self.samples(&mine, |number, raw| {
             let path = folder.join(format!("{number:08}.png"));
@@ -173,14 +179,15 @@ impl Work<'_> {
     }
 }
 
-/// The raw samples `[TILE, ..]`, on the CPU, that a model makes of the codes of up to a tile of samples: of each those of all
+/// The raw samples `[tile, ..]`, on the CPU, that a model makes of the codes of up to a tile of samples: of each those of all
 /// levels, one after another.
 pub(crate) fn shown_of(model: &OpenModel, samples: &[Vec<u32>]) -> Tensor {
     let vqvae = &model.vqvae;
     let flat: Vec<i64> = samples.iter().flatten().map(|&code| i64::from(code)).collect();
     let codes_nt = Tensor::from_slice(&flat).view([samples.len() as i64, -1]);
     let levels = Level::split(&model.file.autoencoder().levels, &codes_nt);
+    let size = tile::size(&vqvae.signal);
     let codes: Vec<Tensor> =
-        levels.iter().map(|codes| to_device(tile::padded(codes), vqvae.device())).collect();
+        levels.iter().map(|codes| to_device(tile::padded(codes, size), vqvae.device())).collect();
     vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu)
 }

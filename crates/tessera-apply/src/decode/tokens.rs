@@ -15,7 +15,6 @@ use tessera_model::{Level, OpenModel};
 
 use super::shortened;
 use crate::error::ApplyError;
-use crate::tile::TILE;
 
 /// Tokens that are open.
 pub struct TokenFile {
@@ -181,9 +180,9 @@ impl TokenFile {
         })
     }
 
-    /// The codes of each sample of the tile that begins with a row.
-    pub(super) fn tile(&self, first: u64) -> Result<Vec<Vec<u32>>, ApplyError> {
-        let end = self.num_samples().min(first + TILE as u64);
+    /// The codes of each sample of the tile, of `size`, that begins with a row.
+    pub(super) fn tile(&self, first: u64, size: u64) -> Result<Vec<Vec<u32>>, ApplyError> {
+        let end = self.num_samples().min(first + size);
         (first..end).map(|row| self.codes(row)).collect()
     }
 

@@ -29,7 +29,7 @@ use self::reading::Tiles;
 pub use self::variants::Augment;
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
-use crate::tile::TILE;
+use crate::tile;
 use crate::watch::Watch;
 
 /// What is encoded where nobody says it; the second only where it is there.
@@ -44,7 +44,7 @@ pub struct EncodeOptions {
     pub splits: Vec<String>,
     /// What is encoded of each sample.
     pub augment: Augment,
-    /// Samples of a shard: a multiple of [`TILE`].
+    /// Samples of a shard: a multiple of a [tile](tile::size).
     pub shard_samples: u64,
     /// Samples that are read at a time; it changes no byte.
     pub batch: u64,
@@ -140,9 +140,10 @@ fn prepare(
     data: &DataConfig,
     options: &EncodeOptions,
 ) -> Result<Prepared, ApplyError> {
-    if options.shard_samples == 0 || !options.shard_samples.is_multiple_of(TILE as u64) {
+    let size = tile::size(&model.signal());
+    if options.shard_samples == 0 || !options.shard_samples.is_multiple_of(size as u64) {
         let found = options.shard_samples;
-        let problem = format!("--shard-samples should be a multiple of {TILE}, found {found}");
+        let problem = format!("--shard-samples should be a multiple of {size}, found {found}");
         return Err(ApplyError::BadInput(problem));
     }
     options.augment.validate(&model.signal()).map_err(ApplyError::BadInput)?;
@@ -236,7 +237,8 @@ impl Work<'_> {
             let of_split = missing.iter().filter(|shard| shard.split == number);
             let ranges = of_split.clone().map(|shard| shard.samples.clone()).collect();
             let (batch, load) = (self.options.batch, self.prepared.load);
-            let mut tiles = Tiles::new(Arc::clone(source), ranges, batch, load)?;
+            let size = tile::size(&self.model.signal());
+            let mut tiles = Tiles::new(Arc::clone(source), ranges, (batch, size), load)?;
             for shard in of_split {
                 let content = self.encode(&mut tiles, &**source, shard, &mut progress)?;
                 self.writer.write(shard, &content)?;

@@ -9,7 +9,6 @@ use tessera_data::{Batch, BatchPlan, LoadOptions, Loader, Order, Source};
 use tessera_model::raw_samples;
 
 use crate::error::ApplyError;
-use crate::tile::TILE;
 
 /// The samples of a tile, as they were read.
 #[derive(Debug)]
@@ -17,8 +16,8 @@ pub(crate) struct Tile {
     /// Number of its first sample.
     pub(crate) first: u64,
     /// Whether each sample is there: not those that cannot be read, nor what is beyond the shard's end.
-    pub(crate) is_there: [bool; TILE],
-    /// The samples `[TILE, ..]` as they lie in memory; zeros where none is there.
+    pub(crate) is_there: Vec<bool>,
+    /// The samples `[tile, ..]` as they lie in memory; zeros where none is there.
     pub(crate) raw: Tensor,
 }
 
@@ -28,14 +27,16 @@ pub(crate) struct Tiles {
     source: Arc<dyn Source>,
     /// The batch that is being taken apart, and how many of its samples and positions are taken.
     batch: Option<(Batch, usize)>,
+    /// Samples of a tile.
+    size: usize,
 }
 
 impl Tiles {
-    /// Begins to read these ranges of samples ahead, in batches of at most `batch` samples.
+    /// Begins to read these ranges of samples ahead, in batches of at most `batch` samples, for tiles of `size`.
     pub(crate) fn new(
         source: Arc<dyn Source>,
         ranges: Vec<Range<u64>>,
-        batch: u64,
+        (batch, size): (u64, usize),
         load: LoadOptions,
     ) -> Result<Self, ApplyError> {
         let plan = ranges.into_iter().flat_map(move |range| {
@@ -48,10 +49,10 @@ impl Tiles {
             positions,
         });
         let loader = Loader::new(Arc::clone(&source), Order::Sequential, plan, load)?;
-        Ok(Self { loader, source, batch: None })
+        Ok(Self { loader, source, batch: None, size })
     }
 
-    /// The tile of these samples, of which there are at most [`TILE`]; they follow those of the tile before.
+    /// The tile of these samples, of which there are at most as many as it has; they follow those of the tile before.
     pub(crate) fn next(
         &mut self,
         samples: Range<u64>,
@@ -59,8 +60,8 @@ impl Tiles {
     ) -> Result<Tile, ApplyError> {
         let shape = self.source.shape();
         let sample_bytes = shape.num_bytes();
-        let mut bytes = vec![0; TILE * sample_bytes];
-        let mut is_there = [false; TILE];
+        let mut bytes = vec![0; self.size * sample_bytes];
+        let mut is_there = vec![false; self.size];
         let mut next = samples.start;
         while next < samples.end {
             let (batch, taken) = match self.batch.take() {

@@ -10,7 +10,7 @@ use tessera_nn::to_device;
 use super::Work;
 use super::reading::Tiles;
 use crate::error::ApplyError;
-use crate::tile::{self, TILE};
+use crate::tile;
 
 /// Time between two lines of progress.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
@@ -27,9 +27,10 @@ impl Work<'_> {
         let num_levels = self.prepared.plan.head().levels.len();
         let mut content =
             TokenShard { codes: vec![Vec::new(); num_levels], ..TokenShard::default() };
+        let size = tile::size(&self.model.signal()) as u64;
         let mut start = shard.samples.start;
         while start < shard.samples.end {
-            let samples = start..shard.samples.end.min(start + TILE as u64);
+            let samples = start..shard.samples.end.min(start + size);
             start = samples.end;
             let tile = tiles.next(samples.clone(), self.watch.activity)?;
             let by_variant = self.variants(&tile.raw, tile.first)?;
@@ -82,7 +83,7 @@ struct Level {
 }
 
 impl Level {
-    /// Those in `[TILE, positions]`.
+    /// Those in `[tile, positions]`.
     fn of(indices_np: &Tensor) -> Result<Self, ApplyError> {
         let positions = indices_np.size()[1] as usize;
         let indices = indices_np.to_device(Device::Cpu).to_kind(Kind::Int64).reshape([-1]);

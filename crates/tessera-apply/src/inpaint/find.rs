@@ -16,7 +16,7 @@ use super::places::Places;
 use crate::error::ApplyError;
 use crate::prompt::known;
 use crate::sample::{Drawn, gather};
-use crate::tile::TILE;
+use crate::tile::LEAST;
 use crate::watch::Watch;
 
 /// What is looked for.
@@ -47,18 +47,18 @@ pub(super) fn nats(
     let (order, in_set) = (codes.order(), places.groups(look.passes));
     let groups: Vec<i64> = order.iter().map(|&place| in_set[place as usize] as i64).collect();
     let groups_t = to_device(Tensor::from_slice(&groups), device);
-    let classes_n = to_device(Tensor::from_slice(&[look.class; TILE]), device);
+    let classes_n = to_device(Tensor::from_slice(&[look.class; LEAST]), device);
     let mut mine = BTreeMap::new();
-    let tiles = pictures.chunks(TILE).enumerate();
+    let tiles = pictures.chunks(LEAST).enumerate();
     for (tile, of_tile) in tiles.skip(comm.rank()).step_by(comm.world_size()) {
         let mut tokens = Vec::new();
-        for slot in 0..TILE {
+        for slot in 0..LEAST {
             // What is beyond the last is a picture too, and left out.
             let picture = of_tile.get(slot).unwrap_or(&of_tile[0]);
             tokens.extend(known(codes, picture, &vec![true; picture.len()]));
         }
-        let tokens_nt = to_device(Tensor::from_slice(&tokens).view([TILE as i64, -1]), device);
-        let (classes_n, ids) = (Some(&classes_n), &[0; TILE]);
+        let tokens_nt = to_device(Tensor::from_slice(&tokens).view([LEAST as i64, -1]), device);
+        let (classes_n, ids) = (Some(&classes_n), &[0; LEAST]);
         let batch = TokenBatch { tokens_nt: &tokens_nt, classes_n, ids };
         let nats_nt = of_batch(prior, &batch, &groups_t, look.nats).to_device(Device::Cpu);
         for slot in 0..of_tile.len() {
@@ -67,7 +67,7 @@ pub(super) fn nats(
             for (&place, nats) in order.iter().zip(nats) {
                 placed[place as usize] = nats.to_bits();
             }
-            mine.insert((tile * TILE + slot) as u64, Drawn { tokens: placed, nats: 0.0 });
+            mine.insert((tile * LEAST + slot) as u64, Drawn { tokens: placed, nats: 0.0 });
         }
         watch.activity.part_done();
     }
@@ -76,7 +76,7 @@ pub(super) fn nats(
     Ok(all.into_values().map(of_bits).collect())
 }
 
-/// Both looks at a tile, `[TILE, T]` float32.
+/// Both looks at a tile, `[16, T]` float32.
 fn of_batch(
     prior: &OpenPrior,
     batch: &TokenBatch<'_>,

@@ -18,7 +18,7 @@ use crate::encode::{check_data, usual_data};
 use crate::error::ApplyError;
 use crate::input;
 use crate::sample::{Drawn, gather};
-use crate::tile::TILE;
+use crate::tile;
 use crate::watch::Watch;
 
 /// Pictures that are given.
@@ -113,7 +113,8 @@ impl Given {
         watch: &Watch<'_>,
     ) -> Result<BTreeMap<u64, Drawn>, ApplyError> {
         let shape = self.source.shape();
-        let tile_of = |number: &u64| number / TILE as u64;
+        let size = tile::size(&tokenizer.signal());
+        let tile_of = |number: &u64| number / size as u64;
         let mut codes = BTreeMap::new();
         let mut start = 0;
         for of_tile in self.numbers.chunk_by(|a, b| tile_of(a) == tile_of(b)) {
@@ -122,8 +123,8 @@ impl Given {
             if tile_of(&of_tile[0]) % comm.world_size() as u64 != comm.rank() as u64 {
                 continue;
             }
-            let mut bytes = vec![0; TILE * shape.num_bytes()];
-            let slot = |number: u64| (number % TILE as u64) as usize;
+            let mut bytes = vec![0; size * shape.num_bytes()];
+            let slot = |number: u64| (number % size as u64) as usize;
             for (at, &number) in own.clone().zip(of_tile) {
                 let mut picture = self.read(at)?;
                 if let Some(is_hole) = is_hole {

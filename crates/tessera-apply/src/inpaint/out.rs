@@ -18,7 +18,7 @@ use crate::agreement::agree_on;
 use crate::decode::{pictures, shown_of};
 use crate::error::ApplyError;
 use crate::sample::{Drawn, write_about, write_tokens};
-use crate::tile::TILE;
+use crate::tile;
 use crate::watch::Watch;
 
 /// Most pictures, and draws of each, on the sheet.
@@ -120,8 +120,9 @@ impl Out<'_> {
         };
         agree_on(self.comm, described)?;
         let world_size = self.comm.world_size() as u64;
+        let size = self.tile_size();
         let is_mine = |at: &usize| {
-            let first = *at as u64 * u64::from(self.options.num) / TILE as u64;
+            let first = *at as u64 * u64::from(self.options.num) / size;
             first % world_size == self.comm.rank() as u64
         };
         let own = (0..self.given.numbers.len()).filter(is_mine);
@@ -190,7 +191,7 @@ impl Out<'_> {
             let is_hole_hw1 = Tensor::from_slice(&is_hole).view_as(&given.narrow(2, 0, 1));
             let mut draws = Vec::new();
             for draw in at as u64 * num..(at as u64 + 1) * num {
-                let first = draw - draw % TILE as u64;
+                let first = draw - draw % self.tile_size();
                 let decoded = match &tile {
                     Some((known, decoded)) if *known == first => decoded.shallow_clone(),
                     _ => self.decode(drawn, first),
@@ -207,11 +208,15 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// What the decoder makes of the tile of draws that begins with this one, `[TILE, H, W, C]` bytes.
+    /// What the decoder makes of the tile of draws that begins with this one, `[tile, H, W, C]` bytes.
     fn decode(&self, drawn: &BTreeMap<u64, Drawn>, first: u64) -> Tensor {
-        let samples: Vec<Vec<u32>> =
-            drawn.range(first..first + TILE as u64).map(|(_, draw)| draw.tokens.clone()).collect();
+        let of_tile = drawn.range(first..first + self.tile_size());
+        let samples: Vec<Vec<u32>> = of_tile.map(|(_, draw)| draw.tokens.clone()).collect();
         shown_of(self.tokenizer, &samples)
+    }
+
+    fn tile_size(&self) -> u64 {
+        tile::size(&self.tokenizer.signal()) as u64
     }
 
     /// The bytes of a picture as `[H, W, C]`.

@@ -11,7 +11,7 @@ use crate::agreement::agree_on;
 use crate::decode::shown_of;
 use crate::error::ApplyError;
 use crate::input::{codes_of_values, read, values_of};
-use crate::tile::TILE;
+use crate::tile;
 use crate::watch::Watch;
 
 /// Codes of a sample, those of all levels one after another, and its class; -1: none.
@@ -69,7 +69,7 @@ pub(super) struct Look<'a> {
 
 /// A tile of pictures.
 struct Tile {
-    /// `[TILE, C, H, W]`, rounded as a picture is kept.
+    /// `[tile, C, H, W]`, rounded as a picture is kept.
     values: Tensor,
     codes: Vec<Vec<u32>>,
     classes: Vec<i64>,
@@ -117,14 +117,15 @@ impl Look<'_> {
     fn all(
         &self,
         ids: &[u64],
-        tile: impl Fn(&[u64]) -> Result<Tile, ApplyError>,
+        look: impl Fn(&[u64]) -> Result<Tile, ApplyError>,
     ) -> Result<Set, ApplyError> {
         let _no_grad = tch::no_grad_guard();
         let (rank, world_size) = (self.comm.rank(), self.comm.world_size());
         let mut mine = Vec::new();
-        let done = ids.chunks(TILE).enumerate().skip(rank).step_by(world_size).try_for_each(
+        let size = tile::size(&self.model.signal());
+        let done = ids.chunks(size).enumerate().skip(rank).step_by(world_size).try_for_each(
             |(number, rows)| {
-                self.seen(tile(rows)?, number * TILE, &mut mine)?;
+                self.seen(look(rows)?, number * size, &mut mine)?;
                 self.watch.activity.part_done();
                 Ok(())
             },

@@ -212,6 +212,6 @@ constexpr Kernels<T, A> kernels() {
 
 extern const Set TESSERA_SET;
 const Set TESSERA_SET = {kernels<float, float>(), kernels<double, double>(), kernels<bfloat16, float>(),
-                         adamw<float>, adamw<double>};
+                         adamw<float>, adamw<double>, best<float>, best<double>};
 
 }  // namespace tessera

@@ -62,6 +62,12 @@ template <typename A>
 using AdamWStep = void (*)(A* x, const A* gradient, const A* decayed, A* average, A* square, int64_t len,
                            const AdamW<A>& by);
 
+// Finds the largest of `width` scores less `halves` of each row, and where it is above `best`, leaves it there, and its
+// place, counted from `first`, in `indices`. The first of those that are the same counts.
+template <typename A>
+using Best = void (*)(const A* scores, const A* halves, int64_t rows, int64_t width, int64_t first, A* best,
+                      int64_t* indices);
+
 // The kernels of one instruction set.
 struct Set {
   Kernels<float, float> of_float;
@@ -69,6 +75,8 @@ struct Set {
   Kernels<bfloat16, float> of_bfloat16;
   AdamWStep<float> adamw_of_float;
   AdamWStep<double> adamw_of_double;
+  Best<float> best_of_float;
+  Best<double> best_of_double;
 };
 
 extern const Set baseline;

@@ -1,13 +1,14 @@
 //! Functions in one pass over memory on a CPU, where libtorch's own take several: group norm with SiLU, RMS norm, SwiGLU,
-//! dropout, and AdamW.
+//! dropout, the nearest code, and AdamW.
 //!
-//! Except for the last, the C++ beside this file makes functions of libtorch's autograd. There is no second derivative,
+//! Except for the last two, the C++ beside this file makes functions of libtorch's autograd. There is no second derivative,
 //! and asking for one is an error. Numbers of bfloat16 are computed in float32. A row's or a sample's output and its
 //! gradient are bit for bit the same in every batch and with any number of threads. Other devices and kinds are the
 //! caller's affair ([`takes`]).
 #![allow(unsafe_code)] // libtorch's C++; each block says what must hold
 
 pub(crate) mod group_norm;
+pub(crate) mod nearest;
 pub(crate) mod rows;
 
 pub mod adamw;

@@ -146,5 +146,43 @@ void adamw(A* x, const A* gradient, const A* decayed, A* average, A* square, int
   });
 }
 
+template <typename A>
+void best(const A* scores, const A* halves, int64_t rows, int64_t width, int64_t first, A* best, int64_t* indices) {
+  typedef typename Vector<A>::U U;
+  constexpr int64_t lanes = Vector<A>::lanes;
+  const V<A> least = V<A>{} - static_cast<A>(__builtin_inf());
+  for (int64_t row = 0; row < rows; ++row, scores += width) {
+    // Of each lane the largest, and the number of its vector.
+    V<A> largest = least;
+    U numbers = {}, number = {};
+    int64_t at = 0;
+    for (; at + lanes <= width; at += lanes, number += 1) {
+      const V<A> v = Vector<A>::load(scores + at) - Vector<A>::load(halves + at);
+      numbers = v > largest ? number : numbers;
+      largest = v > largest ? v : largest;
+    }
+    for (int64_t lane = 0; at < width; ++at, ++lane) {
+      const A v = scores[at] - halves[at];
+      if (v > largest[lane]) {
+        largest[lane] = v;
+        numbers[lane] = number[0];
+      }
+    }
+    A most = largest[0];
+    int64_t place = static_cast<int64_t>(numbers[0]) * lanes;
+    for (int64_t lane = 1; lane < lanes; ++lane) {
+      const int64_t here = static_cast<int64_t>(numbers[lane]) * lanes + lane;
+      if (largest[lane] > most || (largest[lane] == most && here < place)) {
+        most = largest[lane];
+        place = here;
+      }
+    }
+    if (most > best[row]) {
+      best[row] = most;
+      indices[row] = first + place;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera

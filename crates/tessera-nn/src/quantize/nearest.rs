@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor};
 
+use crate::fused;
+
 /// Latents and codes in a tile of scores on a CPU: 256 x 2048 f32 are 2 MiB, the size of a
 /// second-level cache.
 const TILE_NK: (i64, i64) = (256, 2048);
@@ -35,10 +37,34 @@ pub fn nearest_code(latents_nd: &Tensor, codes_kd: &Tensor) -> Tensor {
     for start in (0..num_latents).step_by(tile_n as usize) {
         let len = tile_n.min(num_latents - start);
         let tile_nd = latents_nd.narrow(0, start, len);
+        if fused::nearest::takes(&tile_nd) {
+            let of_tile_n = indices_n.narrow(0, start, len);
+            take_nearest(&tile_nd, &codes_dk, &half_norms_k, tile_k, &of_tile_n);
+            continue;
+        }
         let best_n = nearest_in_tile(&tile_nd, &codes_dk, &half_norms_k, tile_k);
         indices_n.narrow(0, start, len).copy_(&best_n);
     }
     indices_n
+}
+
+/// Runs over the codes in tiles, as [`nearest_in_tile`], and takes the scores in one pass.
+fn take_nearest(
+    tile_nd: &Tensor,
+    codes_dk: &Tensor,
+    half_norms_k: &Tensor,
+    tile_k: i64,
+    indices_n: &Tensor,
+) {
+    let options = (tile_nd.kind(), tile_nd.device());
+    let best_n = Tensor::full([tile_nd.size()[0]], f64::NEG_INFINITY, options);
+    let num_codes = half_norms_k.size()[0];
+    for start in (0..num_codes).step_by(tile_k as usize) {
+        let len = tile_k.min(num_codes - start);
+        let scores_nk = tile_nd.matmul(&codes_dk.narrow(1, start, len));
+        let halves_k = half_norms_k.narrow(0, start, len);
+        fused::nearest::take_best(&scores_nk, &halves_k, start, &best_n, indices_n);
+    }
 }
 
 /// Runs over the codes in tiles and keeps the best score so far. The comparison is strict, so an
