@@ -43,7 +43,7 @@ def main():
         f"- machine: {platform.machine()}, {os.cpu_count()} cores, shared, {RANKS} ranks of one thread, medians of {args.rounds} rounds in turn",
         f"- commit: {sides.output('git', 'rev-parse', '--short', 'HEAD')}", "",
         "| 60,000 images | seconds | of ours | less 6,000 | of ours |", "|---|---|---|---|---|", *rows, "",
-        f"Encoder and codes alone, one thread, images a second: Tessera {statistics.median(o for o, _ in alone):.0f} in tiles of 16; PyTorch "
+        f"Encoder and codes alone, one thread, images a second: Tessera {statistics.median(o for o, _ in alone):.0f} in its tiles; PyTorch "
         + ", ".join(f"{statistics.median(t[b] for _, t in alone):.0f} in batches of {b}" for b in (16, 64, 256))
         + f". Tessera over PyTorch's fastest: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); over PyTorch in batches of 16: "
         f"{statistics.median(same):.2f} ({same[0]:.2f} to {same[-1]:.2f})."]))
