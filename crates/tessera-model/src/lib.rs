@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod folder;
 mod hash;
+pub mod media;
 mod opened;
 mod prior;
 mod run;

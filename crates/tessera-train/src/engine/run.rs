@@ -261,8 +261,8 @@ impl Run<'_> {
             {
                 let on_corrupt = self.config.data.on_corrupt;
                 let show = |task: &dyn Task| task.show(&*self.shown, on_corrupt);
-                if let Some(picture) = self.training.with(eval.weights, show)? {
-                    reporter.picture(self.step, picture);
+                for exhibit in self.training.with(eval.weights, show)? {
+                    reporter.exhibit(self.step, exhibit);
                 }
             }
             if self.is_due(checkpoint.every) || is_last || is_stop {

@@ -79,6 +79,20 @@ pub(super) fn sample_png(
     EncodedPng::encode(&pixels, grid_shape, SAMPLES)
 }
 
+/// Images of `shape` in as many parts, of each sample one of every part below one another: the grid's shape and bytes.
+///
+/// # Panics
+///
+/// If there are none, or parts are not as long as one another.
+pub(super) fn lay_out_parts(
+    parts: &[&[u8]],
+    shape: ImageShape,
+    columns: usize,
+) -> (ImageShape, Vec<u8>) {
+    assert!(parts.iter().all(|part| part.len() == parts[0].len() && !part.is_empty()));
+    lay_out(parts, shape, columns, times(shape))
+}
+
 /// How many pixels along each axis one of an image becomes.
 fn times(shape: ImageShape) -> usize {
     LEAST_SIDE.div_ceil(shape.height.max(shape.width))

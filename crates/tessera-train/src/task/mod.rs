@@ -5,6 +5,7 @@
 //! them back. So a step is the same for every number of ranks and of micro-batches, whatever is trained.
 
 pub mod autoencoder;
+mod exhibits;
 mod grid;
 pub(crate) mod kind;
 pub(crate) mod networks;
@@ -30,7 +31,7 @@ pub use self::kind::TaskKind;
 pub use self::sizes::{SampleCost, Sizes};
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
-use crate::engine::metrics::picture::EncodedPng;
+use crate::engine::metrics::picture::Exhibit;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
 
@@ -290,7 +291,7 @@ pub trait Task: Any + Debug + Send {
     /// [`TrainError::BadInput`] where it has not what was asked for.
     fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError>;
 
-    /// A picture of what the model does with samples of `source`; none where there can be none.
+    /// What the model does with samples of `source`, to look at and to listen to; nothing where there can be nothing.
     ///
     /// # Errors
     ///
@@ -299,8 +300,8 @@ pub trait Task: Any + Debug + Send {
         &self,
         _source: &dyn Source,
         _on_corrupt: OnCorrupt,
-    ) -> Result<Option<EncodedPng>, TrainError> {
-        Ok(None)
+    ) -> Result<Vec<Exhibit>, TrainError> {
+        Ok(Vec::new())
     }
 }
 

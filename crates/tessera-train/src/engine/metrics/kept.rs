@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::picture::EncodedPng;
+use super::picture::Exhibit;
 use crate::engine::figures::Row;
 
 /// About what a row takes in memory.
@@ -16,14 +16,14 @@ const ROW_BYTES: usize = 1024;
 pub(super) enum Entry {
     Row(Arc<Row>),
     Evaluation(Arc<Row>),
-    Picture(u64, Arc<EncodedPng>),
+    Exhibit(u64, Arc<Exhibit>),
 }
 
 impl Entry {
     fn num_bytes(&self) -> usize {
         match self {
             Self::Row(_) | Self::Evaluation(_) => ROW_BYTES,
-            Self::Picture(_, picture) => ROW_BYTES + picture.png.len(),
+            Self::Exhibit(_, exhibit) => ROW_BYTES + exhibit.bytes().len(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Kept {
     fn give_one_up(&mut self) -> bool {
         let pictures = self.queues.iter().enumerate().filter_map(|(sink, queue)| {
             let step = |entry: &Entry| match entry {
-                Entry::Picture(step, _) => Some(*step),
+                Entry::Exhibit(step, _) => Some(*step),
                 _ => None,
             };
             queue.iter().enumerate().find_map(|(at, entry)| Some((step(entry)?, sink, at)))
@@ -116,23 +116,27 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::metrics::picture::ImageShape;
+    use crate::engine::metrics::picture::{EncodedPng, ImageShape};
     use crate::engine::metrics::tests::row;
 
     /// Sinks as of a run: rows; events, which take all; pictures.
     fn kept(most_bytes: usize) -> Kept {
         let takes: Vec<Takes> =
-            vec![|entry| !matches!(entry, Entry::Picture(..)), |_| true, |entry| {
-                matches!(entry, Entry::Picture(..))
+            vec![|entry| !matches!(entry, Entry::Exhibit(..)), |_| true, |entry| {
+                matches!(entry, Entry::Exhibit(..))
             }];
         Kept::new(takes, most_bytes)
     }
 
     fn picture(step: u64) -> Entry {
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
-        Entry::Picture(
+        Entry::Exhibit(
             step,
-            Arc::new(EncodedPng { png: vec![0; 9 * ROW_BYTES], shape, shows: "samples" }),
+            Arc::new(Exhibit::Picture(EncodedPng {
+                png: vec![0; 9 * ROW_BYTES],
+                shape,
+                shows: "samples",
+            })),
         )
     }
 
@@ -147,7 +151,7 @@ mod tests {
             .map(|entry| match entry {
                 Entry::Row(row) => row.step,
                 Entry::Evaluation(figures) => figures.step,
-                Entry::Picture(step, _) => step,
+                Entry::Exhibit(step, _) => step,
             })
             .collect()
     }

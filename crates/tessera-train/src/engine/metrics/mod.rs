@@ -12,7 +12,7 @@ pub mod tensorboard;
 
 pub use self::append::Appended;
 pub use self::line_file::LineFile;
-use self::picture::EncodedPng;
+use self::picture::Exhibit;
 pub(crate) use self::sinks::{Launcher, Sink, open, write_config};
 use super::figures::Row;
 use crate::error::TrainError;
@@ -38,12 +38,12 @@ pub trait MetricSink: Send {
         Ok(())
     }
 
-    /// A picture was made after `step` steps.
+    /// Something to look at or to listen to was made after `step` steps.
     ///
     /// # Errors
     ///
     /// [`TrainError::File`] if it cannot be written down.
-    fn picture(&mut self, _step: u64, _picture: &EncodedPng) -> Result<(), TrainError> {
+    fn exhibit(&mut self, _step: u64, _exhibit: &Exhibit) -> Result<(), TrainError> {
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tessera_checkpoint::CheckpointError;
 use tessera_control::RunStatus;
 
 use super::kept::{Entry, Kept};
-use super::picture::EncodedPng;
+use super::picture::Exhibit;
 use super::{Launcher, MetricSink, Sink};
 use crate::engine::figures::Row;
 use crate::error::TrainError;
@@ -130,9 +130,9 @@ impl Reporter {
         self.keep(Entry::Evaluation(Arc::new(figures.clone())));
     }
 
-    /// A picture was made after `step` steps.
-    pub(crate) fn picture(&mut self, step: u64, picture: EncodedPng) {
-        self.keep(Entry::Picture(step, Arc::new(picture)));
+    /// Something to look at or to listen to was made after `step` steps.
+    pub(crate) fn exhibit(&mut self, step: u64, exhibit: Exhibit) {
+        self.keep(Entry::Exhibit(step, Arc::new(exhibit)));
     }
 
     /// How the run stands now.
@@ -330,7 +330,7 @@ fn write_all(shared: &Shared, sinks: &mut [Box<dyn MetricSink>]) -> Option<Train
             let written = match &entry {
                 Entry::Row(row) => sink.row(row),
                 Entry::Evaluation(figures) => sink.evaluation(figures),
-                Entry::Picture(step, picture) => sink.picture(*step, picture),
+                Entry::Exhibit(step, exhibit) => sink.exhibit(*step, exhibit),
             };
             if let Err(error) = written {
                 shared.lock().kept.put_back(number, entry);

@@ -10,7 +10,7 @@ use tessera_control::{Client, Message};
 use super::MetricSink;
 use super::jsonl::JsonLines;
 use super::kept::{Entry, Takes};
-use super::picture::{self, EncodedPng};
+use super::picture::{self, Exhibit};
 use super::replace_file::replace_file;
 use super::tensorboard::EventWriter;
 use crate::engine::figures::{Figure, Row};
@@ -65,15 +65,15 @@ pub(crate) fn open(
         root: folder.root.clone(),
     };
     let events = TensorBoard { events: events.on(storage.clone()), folder: path };
-    let is_picture: Takes = |entry| matches!(entry, Entry::Picture(..));
+    let is_exhibit: Takes = |entry| matches!(entry, Entry::Exhibit(..));
     Ok(vec![
         Sink {
             unit: "rows",
-            takes: |entry| !matches!(entry, Entry::Picture(..)),
+            takes: |entry| !matches!(entry, Entry::Exhibit(..)),
             target: Box::new(rows),
         },
         Sink { unit: "events of TensorBoard", takes: |_| true, target: Box::new(events) },
-        Sink { unit: "pictures", takes: is_picture, target: Box::new(Pictures(folder.clone())) },
+        Sink { unit: "pictures", takes: is_exhibit, target: Box::new(Pictures(folder.clone())) },
     ])
 }
 
@@ -111,11 +111,11 @@ impl MetricSink for Rows {
 struct Pictures(RunFolder);
 
 impl MetricSink for Pictures {
-    fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
-        let folder = self.0.pictures(picture.shows);
+    fn exhibit(&mut self, step: u64, exhibit: &Exhibit) -> Result<(), TrainError> {
+        let folder = self.0.pictures(exhibit.shows());
         fs::create_dir_all(&folder).map_err(TrainError::file(MAKE_FOLDER, &folder))?;
-        let path = folder.join(format!("step-{step}.png"));
-        replace_file(&path, &picture.png).map_err(TrainError::file("write", &path))
+        let path = folder.join(format!("step-{step}.{}", exhibit.extension()));
+        replace_file(&path, exhibit.bytes()).map_err(TrainError::file("write", &path))
     }
 
     fn sync(&mut self) -> Result<(), TrainError> {
@@ -159,8 +159,12 @@ impl MetricSink for TensorBoard {
         self.points(evaluation)
     }
 
-    fn picture(&mut self, step: u64, picture: &EncodedPng) -> Result<(), TrainError> {
-        self.events.image(step, picture.shows, picture);
+    fn exhibit(&mut self, step: u64, exhibit: &Exhibit) -> Result<(), TrainError> {
+        match exhibit {
+            Exhibit::Picture(picture) => self.events.image(step, picture.shows, picture),
+            Exhibit::Sound(sound) => self.events.audio(step, sound.shows, sound),
+            Exhibit::Film(_) => return Ok(()),
+        }
         self.flush()
     }
 

@@ -16,10 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tessera_checkpoint::Storage;
 
-use self::event::{event_step, image_event, scalar_event, version_event};
+use self::event::{audio_event, event_step, image_event, scalar_event, version_event};
 use self::tfrecord::{first_record, frame};
 use super::append::Appended;
-use super::picture::EncodedPng;
+use super::picture::{EncodedPng, EncodedWav};
 use super::replace_file::replace_file;
 
 /// What TensorBoard recognizes an event file by.
@@ -97,6 +97,11 @@ impl EventWriter {
     /// Adds one picture to the series `tag`.
     pub fn image(&mut self, step: u64, tag: &str, image: &EncodedPng) {
         self.added.extend(frame(&image_event(now(), step, tag, image)));
+    }
+
+    /// Adds one sound to the series `tag`.
+    pub fn audio(&mut self, step: u64, tag: &str, sound: &EncodedWav) {
+        self.added.extend(frame(&audio_event(now(), step, tag, sound)));
     }
 
     /// Hands everything that was added to the system, where TensorBoard sees it: all of it, or nothing, and

@@ -10,7 +10,7 @@ mod judge;
 mod levels;
 mod objective;
 mod pass;
-mod pictures;
+mod shown;
 pub mod usage;
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
-use crate::engine::metrics::picture::EncodedPng;
+use crate::engine::metrics::picture::Exhibit;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
 
@@ -278,12 +278,8 @@ impl Task for Autoencoder {
         Ok(Box::new(Reconstruction::new(&self.model, self.judged_by.as_ref(), asked)?))
     }
 
-    fn show(
-        &self,
-        source: &dyn Source,
-        on_corrupt: OnCorrupt,
-    ) -> Result<Option<EncodedPng>, TrainError> {
-        pictures::draw(&self.model, source, on_corrupt)
+    fn show(&self, source: &dyn Source, on_corrupt: OnCorrupt) -> Result<Vec<Exhibit>, TrainError> {
+        shown::reconstructions(&self.model, source, on_corrupt)
     }
 }
 

@@ -23,7 +23,7 @@ use self::measure::Likelihood;
 use super::{Asked, Half, Loss, Measure, Part, Phase, Samples, Task, Totals, TrainTokens, Updated};
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
-use crate::engine::metrics::picture::EncodedPng;
+use crate::engine::metrics::picture::Exhibit;
 use crate::engine::step::Sums;
 use crate::error::TrainError;
 
@@ -186,11 +186,11 @@ impl Task for TokenPrior {
         &self,
         _source: &dyn Source,
         _on_corrupt: OnCorrupt,
-    ) -> Result<Option<EncodedPng>, TrainError> {
+    ) -> Result<Vec<Exhibit>, TrainError> {
         let (data, hash) = &self.made_by;
         match show::tokenizer(data, hash)? {
             Some(tokenizer) => show::draw(self, &tokenizer),
-            None => Ok(None),
+            None => Ok(Vec::new()),
         }
     }
 }

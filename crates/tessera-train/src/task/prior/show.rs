@@ -8,14 +8,13 @@ use tessera_nn::Signal;
 use tessera_nn::prior::sample::{Request, Sampling};
 
 use super::TokenPrior;
-use crate::engine::metrics::picture::{EncodedPng, ImageShape};
+use crate::engine::metrics::picture::Exhibit;
 use crate::error::TrainError;
-use crate::task::grid::sample_png;
+use crate::task::exhibits::{self, Kind};
 
-/// Samples in a picture.
-const NUM: u64 = 32;
-/// Samples side by side.
-const COLUMNS: usize = 8;
+/// Pictures on a sheet, and sounds or films.
+const PICTURES: u64 = 32;
+const OTHERS: u64 = 8;
 
 /// The autoencoder that a token set holds, if it does.
 pub(super) fn tokenizer(data: &Path, hash: &str) -> Result<Option<OpenModel>, TrainError> {
@@ -28,15 +27,14 @@ pub(super) fn tokenizer(data: &Path, hash: &str) -> Result<Option<OpenModel>, Tr
 }
 
 /// Draws the same samples each time, in turn of each class, and decodes them; rank 0's business.
-pub(super) fn draw(
-    prior: &TokenPrior,
-    tokenizer: &OpenModel,
-) -> Result<Option<EncodedPng>, TrainError> {
-    let signal = tokenizer.signal();
-    let Signal::Image { channels: channels @ (1 | 3), height, width } = signal else {
-        return Ok(None);
+pub(super) fn draw(prior: &TokenPrior, tokenizer: &OpenModel) -> Result<Vec<Exhibit>, TrainError> {
+    let (signal, shape) = (tokenizer.signal(), tokenizer.file.autoencoder().shape);
+    let num = match signal {
+        Signal::Image { .. } => PICTURES,
+        Signal::Audio { .. } | Signal::Video { .. } => OTHERS,
+        Signal::Tokens { .. } => return Ok(Vec::new()),
     };
-    let ids: Vec<u64> = (0..NUM).collect();
+    let ids: Vec<u64> = (0..num).collect();
     let classes = prior.model.codes.num_classes;
     let class = |id: &u64| if classes > 0 { *id as i64 % classes } else { -1 };
     let classes_n = Tensor::from_slice(&ids.iter().map(class).collect::<Vec<_>>());
@@ -50,8 +48,5 @@ pub(super) fn draw(
     let _no_grad = tch::no_grad_guard();
     let indices = Level::split(&tokenizer.file.autoencoder().levels, &placed_nt);
     let raw = signal.to_raw(&tokenizer.vqvae.decode_indices(&indices));
-    let pixels = Vec::<u8>::try_from(raw.flatten(0, -1))?;
-    let [height, width, channels] = [height, width, channels].map(|size| size as usize);
-    let picture = sample_png(&pixels, ImageShape { height, width, channels }, COLUMNS);
-    Ok(Some(picture.expect("samples are of one size")))
+    exhibits::samples(Kind { signal, sample_rate: shape.sample_rate }, &raw)
 }

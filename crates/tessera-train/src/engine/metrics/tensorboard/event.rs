@@ -5,7 +5,7 @@
 //! and `summary.proto` beside it. Fields are written in the order of their numbers and zero
 //! steps are left out, as protobuf's own encoders do, so the bytes are equal to TensorBoard's.
 
-use crate::engine::metrics::picture::EncodedPng;
+use crate::engine::metrics::picture::{EncodedPng, EncodedWav};
 
 // Protobuf wire types: the lower three bits of a field's key.
 const WIRE_VARINT: u8 = 0;
@@ -36,6 +36,20 @@ pub(super) fn image_event(wall_time: f64, step: u64, tag: &str, image: &EncodedP
     put_bytes(&mut message, 4, &image.png); // Image.encoded_image_string
     let mut content = Vec::with_capacity(message.len() + 8);
     put_bytes(&mut content, 4, &message); // Value.image
+    summary_event(wall_time, step, tag, &content)
+}
+
+/// One sound of the series `tag`; `wall_time` in seconds since 1970.
+pub(super) fn audio_event(wall_time: f64, step: u64, tag: &str, sound: &EncodedWav) -> Vec<u8> {
+    let mut message = Vec::with_capacity(sound.wav.len() + 48);
+    message.push(1 << 3 | WIRE_32_BIT); // Audio.sample_rate
+    message.extend_from_slice(&(sound.sample_rate as f32).to_le_bytes());
+    put_varint(&mut message, 2, u64::from(sound.channels)); // Audio.num_channels
+    put_varint(&mut message, 3, sound.len); // Audio.length_frames
+    put_bytes(&mut message, 4, &sound.wav); // Audio.encoded_audio_string
+    put_bytes(&mut message, 5, b"audio/wav"); // Audio.content_type
+    let mut content = Vec::with_capacity(message.len() + 8);
+    put_bytes(&mut content, 6, &message); // Value.audio
     summary_event(wall_time, step, tag, &content)
 }
 
@@ -129,14 +143,17 @@ mod tests {
     fn events_have_the_bytes_of_tensorboards_own_writer() {
         let shape = ImageShape { height: 300, width: 2, channels: 3 };
         let image = EncodedPng { png: b"not looked into".repeat(10), shape, shows: "samples" };
+        let (wav, shows) = (b"not heard".repeat(20), "reconstructions");
+        let sound = EncodedWav { wav, sample_rate: 8000, channels: 2, len: 300, shows };
         let ours = [
             version_event(WALL_TIME),
             scalar_event(WALL_TIME, 0, "train/loss", 0.0),
             scalar_event(WALL_TIME, 300, "train/loss", 0.125),
             image_event(WALL_TIME, 70_000, "eval/reconstructions", &image),
+            audio_event(WALL_TIME, 70_000, "reconstructions", &sound),
         ];
         let mut rest = FIXTURE;
-        for (event, step) in ours.iter().zip([0, 0, 300, 70_000]) {
+        for (event, step) in ours.iter().zip([0, 0, 300, 70_000, 70_000]) {
             let (theirs, length) = first_record(rest).expect("sound fixture");
             assert_eq!(event, theirs, "step {step}");
             assert_eq!(event_step(theirs), Some(step));
