@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::{errors, rows, run, train};
+use crate::support::{errors, rows, run, tessera, train};
 
 /// Sound of one channel and 16 bits: a header by hand, and a tone.
 fn write_wav(path: &Path, instants: u32, period: u32) {
@@ -31,6 +31,30 @@ fn write_film(folder: &Path, frames: u8) {
         let mut bytes = b"P6 8 8 255\n".to_vec();
         bytes.extend((0..192u8).map(|at| at ^ (16 * frame)));
         std::fs::write(folder.join(format!("{frame:03}.ppm")), bytes).unwrap();
+    }
+}
+
+/// What is there to look at or to listen to, from the training and from codes.
+fn shown_and_decoded(run_dir: &Path, extension: &str) {
+    let shown = run_dir.join(format!("reconstructions/step-3.{extension}"));
+    assert!(std::fs::metadata(&shown).unwrap().len() > 44, "{}", shown.display());
+    let sheet = run_dir.join("reconstructions/step-3.png");
+    assert_eq!(sheet.exists(), extension == "apng");
+    let (set, out) = (run_dir.join("tokens"), run_dir.join("decoded"));
+    let paths = [run_dir, &set, &out].map(|path| path.to_str().unwrap());
+    let [run_dir, set, decoded] = paths;
+    for words in [
+        vec!["encode", "--run", run_dir, "--out", set],
+        vec!["decode", "--run", run_dir, "--tokens", set, "--out", decoded, "--limit", "2"],
+    ] {
+        let (code, _, stderr) = run(tessera().args(words));
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+    let names = ["00000000", "00000001"].map(|stem| out.join(format!("{stem}.{extension}")));
+    assert!(names.iter().all(|name| name.is_file()));
+    if extension == "wav" {
+        // A header, and 100 instants of two bytes.
+        assert_eq!(std::fs::read(&names[0]).unwrap().len(), 44 + 200);
     }
 }
 
@@ -76,6 +100,7 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
         assert!(evaluated["mse"].as_f64().unwrap() > 0.0, "{evaluated}");
         assert_eq!(evaluated.get("ssim").is_some(), has_pictures, "{evaluated}");
         assert_eq!(evaluated.get("psnr").is_some(), has_pictures, "{evaluated}");
+        shown_and_decoded(&run_dir, if has_pictures { "apng" } else { "wav" });
 
         let all = [&[&*path, "data.kind=folder"][..], &short, &settings].concat();
         let (code, _, stderr) = run(&mut train(2, &folder.path().join("refused"), &all));

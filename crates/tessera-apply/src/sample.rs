@@ -19,7 +19,7 @@ use tessera_nn::prior::sample::{Request, Sampling};
 use tessera_nn::to_device;
 
 use crate::agreement::agree_on;
-use crate::decode::{DecodeOptions, Form, decode, shortened};
+use crate::decode::{DecodeOptions, Form, decode, pictures, shortened};
 use crate::error::ApplyError;
 use crate::judge::Classifier;
 use crate::prompt::{AboutPrompt, PromptOptions, prompt};
@@ -175,11 +175,14 @@ pub fn sample(
             split: String::new(),
             ids: Vec::new(),
             limit: None,
-            form: Form::Pictures(folder.join("pictures")),
+            form: Form::Files(folder.join(pictures::names(tokenizer.signal()).0)),
         };
         decode(comm, tokenizer, &all, watch)?;
-        let form = Form::Grid(folder.join("grid.png"));
-        decode(comm, tokenizer, &DecodeOptions { limit: Some(ON_SHEET), form, ..all }, watch)?;
+        if pictures::check(tokenizer.signal()).is_ok() {
+            let form = Form::Grid(folder.join("grid.png"));
+            let sheet = DecodeOptions { limit: Some(ON_SHEET), form, ..all };
+            decode(comm, tokenizer, &sheet, watch)?;
+        }
     }
     Ok(Sampled {
         path: folder.clone(),

@@ -347,7 +347,7 @@ fn what_does_not_fit_the_model_is_refused() {
     encoded(&path("model"), 1, &data(), &options(&path("set")), false).unwrap();
     let refused = |tokens: &Path, ids: &[u64]| {
         let model = open(&path("other"), Device::Cpu).unwrap();
-        let form = Form::Pictures(path("out"));
+        let form = Form::Files(path("out"));
         let (tokens, split, ids) = (tokens.to_owned(), "test".to_owned(), ids.to_vec());
         let options = DecodeOptions { tokens, split, ids, limit: None, form };
         let activity = Activity::default();

@@ -1,4 +1,4 @@
-//! Tokens to samples: pictures as PNG files or one sheet, samples of any kind as one NumPy array.
+//! Tokens to samples: a file of each (PNG, WAV, animated PNG), pictures on one sheet, samples of any kind as one NumPy array.
 //!
 //! Tokens name the model that made them, and no other one decodes them. Samples go through the decoder in the tiles in
 //! which they lie in their set, so what comes out is bit for bit what an evaluation on [tiles](crate::tile) makes.
@@ -51,8 +51,8 @@ pub struct DecodeOptions {
 /// Where samples go, and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
-    /// `NUMBER.png` for each, in this folder.
-    Pictures(PathBuf),
+    /// `NUMBER.png` for each picture in this folder, `NUMBER.wav` for each sound, `NUMBER.apng` for each film.
+    Files(PathBuf),
     /// All as one NumPy array, `samples.npy` in this folder: bytes `[N, H, W, C]` of pictures, `[N, T, H, W, C]` of film,
     /// int16 `[N, T, C]` of sound.
     Array(PathBuf),
@@ -89,22 +89,25 @@ pub fn decode(
     let work = Work { model, tokens: &tokens, watch };
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let done = match &options.form {
-        Form::Pictures(folder) => work.pictures(&rows, folder, (rank, world_size)),
+        Form::Files(folder) => work.files(&rows, folder, (rank, world_size)),
         Form::Array(folder) if rank == 0 => work.array(&rows, folder),
         Form::Grid(file) if rank == 0 => work.grid(&rows, file),
         Form::Array(_) | Form::Grid(_) => Ok(()),
     };
     agree_on(comm, done)?;
-    let (Form::Pictures(path) | Form::Array(path) | Form::Grid(path)) = &options.form;
+    let (Form::Files(path) | Form::Array(path) | Form::Grid(path)) = &options.form;
     Ok(Decoded { path: path.clone(), num_samples: rows.len() as u64 })
 }
 
 /// Opens tokens that this model made.
 fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyError> {
     let tokens = TokenFile::of_model(&options.tokens, &options.split, model)?;
-    if !matches!(options.form, Form::Array(_)) {
-        pictures::check(model.signal()).map_err(ApplyError::BadInput)?;
+    match options.form {
+        Form::Files(_) => pictures::check_alone(model.signal()),
+        Form::Grid(_) => pictures::check(model.signal()),
+        Form::Array(_) => Ok(()),
     }
+    .map_err(ApplyError::BadInput)?;
     Ok(tokens)
 }
 
@@ -144,7 +147,7 @@ impl Work<'_> {
         Ok(shown_of(self.model, &self.tokens.tile(first, self.tile_size())?))
     }
 
-    fn pictures(
+    fn files(
         &self,
         rows: &[u64],
         folder: &Path,
@@ -155,8 +158,7 @@ impl Work<'_> {
         let is_mine = |row: u64| (row / size) % world_size as u64 == rank as u64;
         let mine: Vec<u64> = rows.iter().copied().filter(|row| is_mine(*row)).collect();
         self.samples(&mine, |number, raw| {
-            let path = folder.join(format!("{number:08}.png"));
-            pictures::write(&path, &[raw.shallow_clone()], self.model.signal())
+            pictures::write_alone(folder, &format!("{number:08}"), raw, self.model)
         })
     }
 

@@ -1,10 +1,12 @@
-//! Pictures as PNG files: one alone, or many on a sheet.
+//! Samples as files that people look at and listen to: a picture or a sheet of many as PNG, sound as WAV, film as animated PNG.
 
-use std::fs::File;
-use std::io::{self, BufWriter};
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
+use tessera_model::OpenModel;
+use tessera_model::media::{self, ImageShape};
 use tessera_nn::Signal;
 
 use crate::error::ApplyError;
@@ -12,16 +14,74 @@ use crate::error::ApplyError;
 /// Pixels between pictures of a sheet, and their gray.
 const GAP: i64 = 2;
 const BACKGROUND: i64 = 128;
+/// Pictures a second of a film.
+const FRAMES_PER_SECOND: u16 = 12;
 
 /// Refuses samples that no picture shows.
 pub(crate) fn check(signal: Signal) -> Result<(), String> {
     match signal {
         Signal::Image { channels: 1 | 3, .. } | Signal::Video { channels: 1 | 3, .. } => Ok(()),
         other => Err(format!(
-            "a PNG file shows pictures and film of 1 or 3 channels, these samples are {other} of {}: use --format npy",
+            "a PNG file shows pictures and film of 1 or 3 channels, these samples are {other} of {}: leave out --grid, or \
+             use --format npy",
             other.channels()
         )),
     }
+}
+
+/// Refuses samples that have no file of their own.
+pub(crate) fn check_alone(signal: Signal) -> Result<(), String> {
+    match signal {
+        Signal::Audio { .. } => Ok(()),
+        other => check(other),
+    }
+}
+
+/// The folder that samples go to where nobody names one, and how the names of their files end.
+pub(crate) fn names(signal: Signal) -> (&'static str, &'static str) {
+    match signal {
+        Signal::Audio { .. } => ("sounds", "wav"),
+        Signal::Video { .. } => ("films", "apng"),
+        Signal::Image { .. } | Signal::Tokens { .. } => ("pictures", "png"),
+    }
+}
+
+/// Writes a raw sample to a file of its own in `folder`: a picture as PNG, sound as WAV, film as animated PNG.
+pub(crate) fn write_alone(
+    folder: &Path,
+    stem: &str,
+    raw: &Tensor,
+    model: &OpenModel,
+) -> Result<(), ApplyError> {
+    let signal = model.signal();
+    let path: PathBuf = folder.join(format!("{stem}.{}", names(signal).1));
+    let rate = model.file.autoencoder().shape.sample_rate;
+    let encoded = encoded_alone(raw, signal, rate);
+    encoded.and_then(|bytes| fs::write(&path, bytes)).map_err(ApplyError::file("write", &path))
+}
+
+fn encoded_alone(raw: &Tensor, signal: Signal, sample_rate: u32) -> io::Result<Vec<u8>> {
+    match signal {
+        Signal::Audio { channels, .. } => {
+            let numbers = Vec::<i16>::try_from(raw.contiguous().view([-1]));
+            media::wav(&numbers.map_err(io::Error::other)?, channels as u16, sample_rate)
+        }
+        Signal::Video { .. } => {
+            let shape = shape_of(&raw.get(0));
+            media::animated_png(&bytes_of(raw)?, shape, FRAMES_PER_SECOND)
+        }
+        Signal::Image { .. } | Signal::Tokens { .. } => media::png(&bytes_of(raw)?, shape_of(raw)),
+    }
+}
+
+fn shape_of(picture_hwc: &Tensor) -> ImageShape {
+    let size = picture_hwc.size();
+    let [height, width, channels] = [0, 1, 2].map(|axis: usize| size[axis] as usize);
+    ImageShape { height, width, channels }
+}
+
+fn bytes_of(raw: &Tensor) -> io::Result<Vec<u8>> {
+    Vec::<u8>::try_from(raw.contiguous().view([-1])).map_err(io::Error::other)
 }
 
 /// Writes raw pictures `[H, W, C]` (of film `[T, H, W, C]`, its pictures side by side) to one file, in rows that make a
@@ -71,20 +131,34 @@ fn sheet(pictures: &[Tensor], columns: i64) -> Tensor {
 }
 
 fn encode(path: &Path, picture_hwc: &Tensor) -> io::Result<()> {
-    let size = picture_hwc.size();
-    let side = |axis: usize| {
-        u32::try_from(size[axis])
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a side over 2^32 pixels"))
-    };
-    let pixels =
-        Vec::<u8>::try_from(&picture_hwc.contiguous().view([-1])).map_err(io::Error::other)?;
-    let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), side(1)?, side(0)?);
-    encoder.set_color(match size[2] {
-        1 => png::ColorType::Grayscale,
-        _ => png::ColorType::Rgb,
-    });
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(&pixels)?;
-    Ok(writer.finish()?)
+    fs::write(path, media::png(&bytes_of(picture_hwc)?, shape_of(picture_hwc))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(shape: &[i64], kind: Kind) -> Tensor {
+        Tensor::arange(shape.iter().product::<i64>(), (kind, Device::Cpu)).view(shape)
+    }
+
+    /// By hand: 44 bytes before three instants of two numbers; a PNG file with and without animation.
+    #[test]
+    fn each_kind_of_sample_has_a_file_that_shows_it() {
+        let sound = Signal::Audio { channels: 2, samples: 3 };
+        let wav = encoded_alone(&count(&[3, 2], Kind::Int16), sound, 8000).unwrap();
+        assert_eq!((&wav[..4], wav.len()), (&b"RIFF"[..], 44 + 12));
+        assert_eq!(wav[44..48], [0, 0, 1, 0]);
+        let film = Signal::Video { channels: 3, frames: 4, height: 2, width: 5 };
+        let moving = encoded_alone(&count(&[4, 2, 5, 3], Kind::Uint8), film, 0).unwrap();
+        let image = Signal::Image { channels: 3, height: 2, width: 5 };
+        let still = encoded_alone(&count(&[2, 5, 3], Kind::Uint8), image, 0).unwrap();
+        let has = |file: &[u8], chunk: &[u8]| file.windows(4).any(|four| four == chunk);
+        assert!(has(&moving, b"acTL") && has(&moving, b"fdAT") && !has(&still, b"acTL"));
+        assert_eq!(
+            [names(sound), names(film), names(image)].map(|(_, end)| end),
+            ["wav", "apng", "png"]
+        );
+        assert!(check_alone(sound).is_ok() && check(sound).is_err());
+    }
 }

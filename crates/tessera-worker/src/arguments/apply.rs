@@ -159,7 +159,7 @@ pub(crate) struct DecodeArguments {
     #[arg(long, value_name = "DIR", required_unless_present = "grid")]
     out: Option<PathBuf>,
     /// Form of what comes out.
-    #[arg(long, value_enum, default_value_t = DecodeFormat::Png)]
+    #[arg(long, value_enum, default_value_t = DecodeFormat::Files)]
     format: DecodeFormat,
     /// Put all pictures on one sheet, this PNG file, instead.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "format"])]
@@ -178,8 +178,9 @@ pub(crate) struct DecodeArguments {
 /// Form of what a decoder makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DecodeFormat {
-    /// A PNG file of each sample.
-    Png,
+    /// A file of each sample: PNG of a picture, WAV of sound, animated PNG of film.
+    #[value(alias = "png", alias = "wav", alias = "apng")]
+    Files,
     /// samples.npy, one NumPy array of all.
     Npy,
 }
@@ -190,7 +191,7 @@ impl DecodeArguments {
         let out = || self.out.clone().expect("clap wants --out where there is no --grid");
         let form = match (&self.grid, self.format) {
             (Some(file), _) => Form::Grid(file.clone()),
-            (None, DecodeFormat::Png) => Form::Pictures(out()),
+            (None, DecodeFormat::Files) => Form::Files(out()),
             (None, DecodeFormat::Npy) => Form::Array(out()),
         };
         DecodeOptions {
