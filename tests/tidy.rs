@@ -68,8 +68,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ),
 ];
 /// Crates that own system libraries, and the file that calls C++ of ours, and so have `unsafe` code.
-const OWNS_SYSTEM_LIBRARIES: [&str; 3] =
-    ["nccl-rs", "tessera-comm", "tessera-nn/src/fused"];
+const OWNS_SYSTEM_LIBRARIES: [&str; 3] = ["nccl-rs", "tessera-comm", "tessera-nn/src/fused"];
 const LONGEST_FILE: usize = 500;
 
 /// What cargo says of all packages for this machine: those for others need not have been downloaded.

@@ -38,7 +38,10 @@ fn main() {
         let mut loops = compiler.clone();
         loops.file(folder.join("kernels.cpp")).define("TESSERA_SET", *name);
         // Off in ISO C++, and the half of what these sets are for.
-        loops.flags(*flags).flags(["-ffp-contract=fast", "-fno-math-errno"]).out_dir(out().join(name));
+        loops
+            .flags(*flags)
+            .flags(["-ffp-contract=fast", "-fno-math-errno"])
+            .out_dir(out().join(name));
         function.objects(loops.compile_intermediates());
     }
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());

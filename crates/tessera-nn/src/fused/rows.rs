@@ -95,7 +95,8 @@ mod tests {
     /// Each function over rows with the same one made of libtorch's; widths are whole vectors, and not.
     #[test]
     fn outputs_and_gradients_are_those_of_libtorch() {
-        for (kind, tolerance) in [(Kind::Double, 1e-13), (Kind::Float, 2e-6), (Kind::BFloat16, 2e-2)]
+        for (kind, tolerance) in
+            [(Kind::Double, 1e-13), (Kind::Float, 2e-6), (Kind::BFloat16, 2e-2)]
         {
             for width in [1, 3, 16, 40, 128] {
                 let (rows, weight) =
@@ -112,24 +113,18 @@ mod tests {
                         &|of| rms_norm(&of[0], &of[1], 1e-5),
                         &|of| of[0].rms_norm([width], Some(&of[1]), 1e-5),
                     ),
-                    (
-                        "SwiGLU",
-                        vec![within],
-                        &|of| swiglu(&of[0]),
-                        &|of| of[0].narrow(-1, 0, width).silu() * of[0].narrow(-1, width, width),
-                    ),
+                    ("SwiGLU", vec![within], &|of| swiglu(&of[0]), &|of| {
+                        of[0].narrow(-1, 0, width).silu() * of[0].narrow(-1, width, width)
+                    }),
                     (
                         "dropout",
                         vec![rows.shallow_clone()],
                         &|of| keep(None, &of[0], &bytes, 26),
                         &|of| &of[0] * &kept,
                     ),
-                    (
-                        "dropout beside",
-                        both,
-                        &|of| keep(Some(&of[0]), &of[1], &bytes, 26),
-                        &|of| of[0].addcmul(&of[1], &kept),
-                    ),
+                    ("dropout beside", both, &|of| keep(Some(&of[0]), &of[1], &bytes, 26), &|of| {
+                        of[0].addcmul(&of[1], &kept)
+                    }),
                 ];
                 for (name, inputs, ours, theirs) in cases {
                     let (found, expected) = (through(ours, &inputs), through(theirs, &inputs));
@@ -167,8 +162,12 @@ mod tests {
     #[test]
     fn a_second_derivative_is_refused() {
         let input = pattern(&[3, 8], 1.3, Kind::Float).set_requires_grad(true);
-        let first =
-            Tensor::run_backward(&[swiglu(&input).square().sum(Kind::Float)], &[&input], true, true);
+        let first = Tensor::run_backward(
+            &[swiglu(&input).square().sum(Kind::Float)],
+            &[&input],
+            true,
+            true,
+        );
         let penalty = first[0].square().sum(Kind::Float);
         let error = Tensor::f_run_backward(&[penalty], &[&input], false, false).unwrap_err();
         assert!(error.to_string().contains("SwiGLU on a CPU has no second derivative"), "{error}");

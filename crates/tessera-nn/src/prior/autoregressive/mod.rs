@@ -168,12 +168,7 @@ impl Autoregressive {
     }
 
     /// What is dropped of a step: of the body, and within units.
-    fn masks(
-        &self,
-        ids: &[u64],
-        by: TrainingDraws,
-        device: Device,
-    ) -> Vec<Option<Masks>> {
+    fn masks(&self, ids: &[u64], by: TrainingDraws, device: Device) -> Vec<Option<Masks>> {
         let num_units = self.pattern.num_units();
         let mut sites = vec![self.body.sites(num_units - 1)];
         if let Some(inner) = &self.inner {
