@@ -32,5 +32,5 @@ pub use head::{Head, HeadConfig};
 pub use parameters::{Kinds, Parameters};
 pub use prior::{Prior, PriorConfig};
 pub use quantize::{Quantizer, QuantizerConfig};
-pub use signal::{Signal, from_vectors, to_vectors};
+pub use signal::{Signal, from_frames, from_vectors, to_frames, to_vectors};
 pub use vqvae::{ModelConfig, Output, VqVae, to_device};

@@ -204,8 +204,19 @@ pub(crate) fn rows(tensor: &Tensor) -> Tensor {
     tensor.flatten(2, -1).transpose(1, 2)
 }
 
+/// Film `[N, C, T, H, W]` to its frames `[N T, C, H, W]`, a view where channels are last in memory.
+pub fn to_frames(film_ncthw: &Tensor) -> Tensor {
+    film_ncthw.transpose(1, 2).flatten(0, 1)
+}
+
+/// Frames `[N T, C, H, W]` to film of T frames each, `[N, C, T, H, W]`: a view.
+pub fn from_frames(frames_mchw: &Tensor, num_frames: i64) -> Tensor {
+    let num = frames_mchw.size()[0] / num_frames.max(1);
+    frames_mchw.unflatten(0, [num, num_frames]).transpose(1, 2)
+}
+
 /// `[N, C, ..]` to `[N, .., C]`, a view.
-fn channels_last(tensor: &Tensor) -> Tensor {
+pub(crate) fn channels_last(tensor: &Tensor) -> Tensor {
     let axes: Vec<i64> = [0].into_iter().chain(2..tensor.dim() as i64).chain([1]).collect();
     tensor.permute(axes)
 }
@@ -254,6 +265,20 @@ mod tests {
         assert_eq!(sound_nct.double_value(&[1, 1, 2]), f64::from(10 + 4 + 1 - 15) / 32768.0);
         let bytes = words_ntc.view([3, 10]).view_dtype(Kind::Uint8);
         assert_eq!(SOUND.from_raw(&bytes, Kind::Float), sound_nct);
+    }
+
+    #[test]
+    fn frames_of_film_lie_behind_one_another_in_memory() {
+        for num in [0, 2] {
+            let film_ncthw = FILM.from_raw(&count(&[num, 2, 2, 4, 3], Kind::Uint8), Kind::Float);
+            let frames_mchw = to_frames(&film_ncthw);
+            assert_eq!(frames_mchw.size(), [num * 2, 3, 2, 4]);
+            assert_eq!(frames_mchw.data_ptr(), film_ncthw.data_ptr(), "nothing is copied");
+            assert_eq!(from_frames(&frames_mchw, 2), film_ncthw);
+            if num > 0 {
+                assert_eq!(frames_mchw.get(3), film_ncthw.get(1).select(1, 1));
+            }
+        }
     }
 
     #[test]

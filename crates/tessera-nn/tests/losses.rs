@@ -11,7 +11,7 @@ use tessera_nn::loss::{
     ms_ssim_sum_in, squared_error, ssim_sum, ssim_sum_in,
 };
 use tessera_nn::parameters::{Declarations, Stage};
-use tessera_nn::{CriticConfig, Kinds};
+use tessera_nn::{CriticConfig, Kinds, Signal};
 
 #[derive(Deserialize)]
 struct Case {
@@ -199,8 +199,20 @@ struct Adversarial {
 
 fn critics() -> Critics {
     let critics: Critics = serde_json::from_str(include_str!("fixtures/critics.json")).unwrap();
-    assert_eq!((critics.critics.len(), critics.losses.len()), (4, 3));
+    assert_eq!((critics.critics.len(), critics.losses.len()), (6, 3));
     critics
+}
+
+impl Critic {
+    fn signal(&self) -> Signal {
+        match self.shape[..] {
+            [_, channels, height, width] => Signal::Image { channels, height, width },
+            [_, channels, frames, height, width] => {
+                Signal::Video { channels, frames, height, width }
+            }
+            _ => panic!("{}: pictures or film", self.name),
+        }
+    }
 }
 
 /// Of each gradient, every so many numbers are kept.
@@ -208,7 +220,7 @@ const EVERY: i64 = 13;
 
 fn check_critic(case: &Critic, kind: Kind, tolerance: f64) {
     let mut to = Declarations::default();
-    let chain = case.config.build(case.shape[1], &mut to);
+    let chain = case.config.build(&case.signal(), &mut to);
     let parameters = to.allocate(0, Kinds::same(kind), Device::Cpu);
     for (k, (name, mut place)) in parameters.named_views().enumerate() {
         let base = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
@@ -235,7 +247,7 @@ fn check_critic(case: &Critic, kind: Kind, tolerance: f64) {
 
 /// Numbers are below 100 and sums have below 500 terms.
 #[test]
-fn critics_are_those_of_taming_transformers() {
+fn critics_are_those_of_the_sources() {
     for case in &critics().critics {
         check_critic(case, Kind::Double, 1e-11);
         check_critic(case, Kind::Float, 1e-4);
@@ -247,7 +259,7 @@ fn a_critic_takes_no_samples_and_its_gradients_are_zero() {
     for case in &critics().critics {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut to = Declarations::default();
-            let chain = case.config.build(case.shape[1], &mut to);
+            let chain = case.config.build(&case.signal(), &mut to);
             let parameters =
                 to.allocate(0, Kinds { master: Kind::Float, compute: kind }, Device::Cpu);
             let shape = [&[0], &case.shape[1..]].concat();

@@ -1,5 +1,5 @@
 //! Whole networks against their sources in float64, with weights that are loaded by the names
-//! there; `fixtures/networks.py` has the cases, the sources and what differs from them.
+//! there; `fixtures/networks.py` and `fixtures/film.py` have the cases, the sources and what differs from them.
 #![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 mod rule;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use tessera_nn::backbone::unet2d::names::Source;
-use tessera_nn::backbone::{BackboneConfig, Ends, vit};
+use tessera_nn::backbone::{BackboneConfig, Ends, conv3d, vit};
 use tessera_nn::chain::{Block, Chain};
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Kinds, Parameters, Signal};
@@ -36,6 +36,7 @@ enum Names {
     Diffusers,
     Titok,
     Torch,
+    Cosmos,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +63,10 @@ impl Case {
             Names::Diffusers => Source::Diffusers,
             Names::Titok => return vit::names::ours(&theirs.name),
             Names::Torch => return of_torch(&theirs.name),
+            Names::Cosmos => {
+                return conv3d::names::ours(&theirs.name)
+                    .unwrap_or_else(|| of_video_gpt(&theirs.name));
+            }
         };
         let BackboneConfig::Unet2d(config) = &self.backbone else { panic!("{}", self.name) };
         let name = source.ours(&theirs.name, config.multipliers.len()).unwrap();
@@ -79,6 +84,18 @@ fn of_torch(theirs: &str) -> String {
         (".norm2.", ".ln_2."),
         (".linear1.", ".mlp.c_fc."),
         (".linear2.", ".mlp.c_proj."),
+    ];
+    pairs.iter().fold(theirs.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// Our names of the axial attention that stands in the middle of a Cosmos net in the script.
+fn of_video_gpt(theirs: &str) -> String {
+    let pairs = [
+        (".attn_w.", ".width."),
+        (".attn_h.", ".height."),
+        (".attn_t.", ".time."),
+        (".norm.norm.", ".norm."),
+        (".fc.", ".out_proj."),
     ];
     pairs.iter().fold(theirs.to_owned(), |name, (from, to)| name.replace(from, to))
 }
@@ -108,8 +125,11 @@ fn check_side(
 }
 
 fn check(case: &Case) {
-    let [_, channels, height, width] = case.encoder.gradient.shape[..] else { panic!("pictures") };
-    let signal = Signal::Image { channels, height, width };
+    let signal = match case.encoder.gradient.shape[..] {
+        [_, channels, height, width] => Signal::Image { channels, height, width },
+        [_, channels, frames, height, width] => Signal::Video { channels, frames, height, width },
+        _ => panic!("{}: pictures or film", case.name),
+    };
     case.backbone.validate(&signal).unwrap();
     let mut to = Declarations::default();
     let ends = Ends { signal, outputs: case.outputs, dims: &[case.dim] };
@@ -146,8 +166,10 @@ fn check(case: &Case) {
 }
 
 fn check_named(start: &str, num: usize) {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/networks.json")).unwrap();
-    let named: Vec<&Case> = cases.iter().filter(|case| case.name.starts_with(start)).collect();
+    let files = [include_str!("fixtures/networks.json"), include_str!("fixtures/film.json")];
+    let cases = files.map(|file| serde_json::from_str::<Vec<Case>>(file).unwrap());
+    let named: Vec<&Case> =
+        cases.iter().flatten().filter(|case| case.name.starts_with(start)).collect();
     assert_eq!(named.len(), num);
     for case in named {
         check(case);
@@ -177,4 +199,9 @@ fn the_weights_of_a_random_titok_loaded_by_name_give_its_outputs() {
 #[test]
 fn a_vit_with_a_grid_of_latents_is_torchs_transformer_between_patches() {
     check_named("a grid", 1);
+}
+
+#[test]
+fn the_weights_of_a_random_cosmos_tokenizer_loaded_by_name_give_its_outputs() {
+    check_named("Cosmos", 3);
 }

@@ -1,6 +1,7 @@
 //! The networks around the quantiser, a file or folder each.
 
 mod conv2d;
+pub mod conv3d;
 mod dense;
 mod hierarchy;
 mod residual;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 pub use self::conv2d::{Conv2d, Conv2dConfig};
+pub use self::conv3d::{Conv3d, Conv3dConfig};
 pub use self::dense::{Dense, DenseConfig};
 pub use self::hierarchy::{Hierarchy, HierarchyConfig};
 pub use self::unet2d::{UNet2d, UNet2dConfig};
@@ -28,6 +30,8 @@ use crate::signal::Signal;
 pub enum BackboneConfig {
     /// `kind = "conv2d"`: strided convolutions and residual blocks, for images.
     Conv2d(Conv2dConfig),
+    /// `kind = "conv3d"`: Cosmos' causal network with Haar patches, for video.
+    Conv3d(Conv3dConfig),
     /// `kind = "dense"`: two linear layers on each side, for images, sound and video.
     Dense(DenseConfig),
     /// `kind = "hierarchy"`: two or more quantised levels, the coarse ones under the fine, for images.
@@ -54,6 +58,7 @@ impl BackboneConfig {
     pub fn validate(&self, signal: &Signal) -> Result<(), String> {
         match self {
             Self::Conv2d(config) => config.validate(signal),
+            Self::Conv3d(config) => config.validate(signal),
             Self::Dense(config) => config.validate(signal),
             Self::Hierarchy(config) => config.validate(signal),
             Self::Unet2d(config) => config.validate(signal),
@@ -65,7 +70,9 @@ impl BackboneConfig {
     pub fn num_levels(&self) -> usize {
         match self {
             Self::Hierarchy(config) => usize::try_from(config.levels).unwrap_or(1),
-            Self::Conv2d(_) | Self::Dense(_) | Self::Unet2d(_) | Self::Vit(_) => 1,
+            Self::Conv2d(_) | Self::Conv3d(_) | Self::Dense(_) | Self::Unet2d(_) | Self::Vit(_) => {
+                1
+            }
         }
     }
 
@@ -73,6 +80,7 @@ impl BackboneConfig {
     pub fn build(&self, ends: &Ends<'_>, to: &mut Declarations) -> Box<dyn Backbone> {
         match self {
             Self::Conv2d(config) => Box::new(Conv2d::new(config, ends, to)),
+            Self::Conv3d(config) => Box::new(Conv3d::new(config, ends, to)),
             Self::Dense(config) => Box::new(Dense::new(config, ends, to)),
             Self::Hierarchy(config) => Box::new(Hierarchy::new(config, ends, to)),
             Self::Unet2d(config) => Box::new(UNet2d::new(config, ends, to)),

@@ -24,7 +24,7 @@ use crate::signal::Signal;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CriticConfig {
-    /// `kind = "patch"`: a logit for each patch of a picture.
+    /// `kind = "patch"`: a logit for each patch of a picture or a clip of film.
     Patch(PatchConfig),
 }
 
@@ -47,11 +47,11 @@ impl CriticConfig {
         }
     }
 
-    /// Declares the critic's parameters. The chain takes samples `[N, channels, H, W]` to logits
-    /// `[N, 1, h, w]`.
-    pub fn build(&self, channels: i64, to: &mut Declarations) -> Chain {
+    /// Declares the parameters of a critic of samples of `signal`. The chain takes them, `[N, C, ..]`, to logits
+    /// `[N, 1, ..]`.
+    pub fn build(&self, signal: &Signal, to: &mut Declarations) -> Chain {
         match self {
-            Self::Patch(config) => config.build(channels, to),
+            Self::Patch(config) => config.build(signal, to),
         }
     }
 }

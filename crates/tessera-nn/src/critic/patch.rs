@@ -5,6 +5,14 @@
 //! those up to `layers` halve the picture, one more and that of the logits keep it but for one
 //! pixel; between them LeakyReLU, and group norm where it is asked for. Weights start with a deviation
 //! of 0.02, biases at 0.
+//!
+//! For film it is Open-MAGVIT2's (Luo et al. 2024, <https://arxiv.org/abs/2409.04410>): 3 x 3 x 3 taps,
+//! and a layer that halves height and width halves time as well, where it is one of the first two.
+//! Zeros around the clip are in time too: a critic judges clips as they are, so it need not be
+//! causal, and one that sees the whole of a short clip is as it should be. Group norm is over all
+//! frames of a clip, not frame by frame: a frame brought to the mean and contrast of the others would
+//! hide the flicker that a critic of film is there to see. It is over one sample either way, so exact
+//! over ranks and micro-batches.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,8 +23,10 @@ use crate::parameters::{Declarations, Parameters, Stage};
 use crate::signal::Signal;
 use tch::Tensor;
 
-/// Taps of each convolution along an axis.
-const TAPS: i64 = 4;
+/// Taps of each convolution along an axis, of pictures and of film.
+const TAPS: [i64; 2] = [4, 3];
+/// Layers that may halve time.
+const MOST_OF_TIME: i64 = 2;
 /// Channels grow up to this many times those of the first layer.
 const MOST_WIDTHS: i64 = 8;
 /// Deviation of initial weights.
@@ -31,7 +41,8 @@ pub struct PatchConfig {
     /// Channels of the first layer; each further one has twice as many, up to 8 times. 1 to 1024.
     pub channels: i64,
     /// Layers that halve the picture, 1 to 6. A logit sees 16 x 16 pixels with 1, 34 with 2, 70 with 3
-    /// and 142 with 4, and that should fit into the picture: 1 at 32 pixels, 2 at 64.
+    /// and 142 with 4, and that should fit into the picture: 1 at 32 pixels, 2 at 64. Of film it sees 11, 23, 47 and 95
+    /// pixels of each of 11, 23, 31 and 39 frames, and the pixels should fit.
     pub layers: i64,
     /// What is between a convolution and its activation, in all layers but the first and the last.
     pub norm: PatchNorm,
@@ -56,11 +67,20 @@ impl Default for PatchConfig {
 }
 
 impl PatchConfig {
-    /// Pixels along each axis that a logit sees.
-    fn field(&self) -> i64 {
+    /// Pixels along each axis of a picture that a logit sees.
+    fn field(&self, is_film: bool) -> i64 {
+        let taps = TAPS[usize::from(is_film)];
         // The logits' convolution and the one before it keep the size: 1 + 2 (taps - 1).
-        let inner = 1 + 2 * (TAPS - 1);
-        (0..self.layers).fold(inner, |field, _| 2 * (field - 1) + TAPS)
+        let inner = 1 + 2 * (taps - 1);
+        (0..self.layers).fold(inner, |field, _| 2 * (field - 1) + taps)
+    }
+
+    /// Steps of a layer along each axis.
+    fn stride(&self, layer: i64, is_film: bool) -> Vec<i64> {
+        let of = |is_halved| if is_halved { 2 } else { 1 };
+        let side = of(layer < self.layers);
+        let time = of(layer < self.layers.min(MOST_OF_TIME));
+        if is_film { vec![time, side, side] } else { vec![side, side] }
     }
 
     /// Channels of each layer before the logits.
@@ -69,24 +89,32 @@ impl PatchConfig {
     }
 
     pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
-        let Signal::Image { height, width, .. } = *signal else {
-            return Err(format!("critic.kind = \"patch\" takes pictures, these data are {signal}"));
+        let (height, width, is_film) = match *signal {
+            Signal::Image { height, width, .. } => (height, width, false),
+            Signal::Video { height, width, .. } => (height, width, true),
+            _ => {
+                return Err(format!(
+                    "critic.kind = \"patch\" takes pictures and film, these data are {signal}"
+                ));
+            }
         };
         for (key, value, most) in [("channels", self.channels, 1024), ("layers", self.layers, 6)] {
             if !(1..=most).contains(&value) {
                 return Err(format!("critic.{key} should be from 1 to {most}, found {value}"));
             }
         }
-        let (field, side) = (self.field(), height.min(width));
+        let (field, side) = (self.field(is_film), height.min(width));
         if field > side {
-            let fits = |layers: &i64| Self { layers: *layers, ..self.clone() }.field() <= side;
-            let advice = match (1..self.layers).rev().find(fits) {
+            let of = |layers| Self { layers, ..self.clone() }.field(is_film);
+            let advice = match (1..self.layers).rev().find(|layers| of(*layers) <= side) {
                 Some(layers) => format!("lower it to {layers}"),
-                None => "pictures need sides of 16 at least: pack the data at another size".into(),
+                None => {
+                    format!("sides of {} at least are needed: pack the data at another size", of(1))
+                }
             };
             return Err(format!(
                 "critic.layers is {}, with which a logit sees {field} x {field} pixels, more than \
-                 these pictures of {height} x {width} have: {advice}",
+                 the {height} x {width} that these data have: {advice}",
                 self.layers
             ));
         }
@@ -103,26 +131,29 @@ impl PatchConfig {
         Ok(())
     }
 
-    pub(super) fn build(&self, channels: i64, to: &mut Declarations) -> Chain {
+    pub(super) fn build(&self, signal: &Signal, to: &mut Declarations) -> Chain {
+        let is_film = matches!(signal, Signal::Video { .. });
         let scope = Scope::new(Stage::Critic, "critic");
-        let conv = |to: &mut Declarations, scope: &Scope, inputs, outputs, stride| {
-            let padding = vec![Pad::zeros(1, 1); 2];
-            let config = ConvConfig::new(inputs, outputs, &[TAPS, TAPS]);
-            let config = ConvConfig { stride: vec![stride; 2], padding, ..config };
+        let conv = |to: &mut Declarations, scope: &Scope, inputs, outputs, stride: Vec<i64>| {
+            let padding = vec![Pad::zeros(1, 1); stride.len()];
+            let kernel = vec![TAPS[usize::from(is_film)]; stride.len()];
+            let config = ConvConfig::new(inputs, outputs, &kernel);
+            let config = ConvConfig { stride, padding, ..config };
             Conv::new(to, scope, ConvConfig { deviation: Some(DEVIATION), ..config })
         };
         let mut chain = Chain::default();
-        let mut inputs = channels;
+        let mut inputs = signal.channels();
         for (layer, &outputs) in self.widths().iter().enumerate() {
             let scope = scope.child(&format!("layers.{layer}"));
-            let stride = if (layer as i64) < self.layers { 2 } else { 1 };
+            let stride = self.stride(layer as i64, is_film);
             let conv = conv(to, &scope.child("conv"), inputs, outputs, stride);
             let norm = (layer > 0 && self.norm == PatchNorm::Group)
                 .then(|| GroupNorm::new(to, &scope.child("norm"), outputs, self.groups, EPS));
             chain.push(Layer { conv, norm });
             inputs = outputs;
         }
-        chain.push(conv(to, &scope.child("logits"), inputs, 1, 1));
+        let stride = self.stride(self.layers, is_film);
+        chain.push(conv(to, &scope.child("logits"), inputs, 1, stride));
         chain
     }
 }
@@ -156,8 +187,43 @@ mod tests {
 
     #[test]
     fn a_logit_sees_what_the_documentation_says() {
-        let field = |layers| PatchConfig { layers, ..PatchConfig::default() }.field();
-        assert_eq!([1, 2, 3, 4].map(field), [16, 34, 70, 142]);
+        let field =
+            |layers, is_film| PatchConfig { layers, ..PatchConfig::default() }.field(is_film);
+        assert_eq!([1, 2, 3, 4].map(|layers| field(layers, false)), [16, 34, 70, 142]);
+        assert_eq!([1, 2, 3, 4].map(|layers| field(layers, true)), [11, 23, 47, 95]);
+    }
+
+    /// What a logit hangs on: the frames at which the gradient of the one in the middle is not 0.
+    #[test]
+    fn a_logit_of_film_sees_as_many_frames_as_the_documentation_says() {
+        for (layers, frames) in [(1, 11), (2, 23), (3, 31)] {
+            let config = PatchConfig { channels: 2, layers, norm: PatchNorm::None, groups: 1 };
+            let signal = Signal::Video { channels: 1, frames: 65, height: 8, width: 8 };
+            let mut to = Declarations::default();
+            let chain = config.build(&signal, &mut to);
+            let parameters = to.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
+            let input = Tensor::ones(signal.shape(1), (Kind::Double, Device::Cpu));
+            let input = input.set_requires_grad(true);
+            let logits = chain.forward(&parameters, &input);
+            let middle = logits.select(2, logits.size()[2] / 2).sum(Kind::Double);
+            let gradient = &Tensor::run_backward(&[middle], &[&input], false, false)[0];
+            let of_frame =
+                gradient.abs().sum_dim_intlist([0i64, 1, 3, 4].as_slice(), false, Kind::Double);
+            assert_eq!(of_frame.count_nonzero(0).int64_value(&[]), frames, "{layers}");
+        }
+    }
+
+    /// As counted from the original, whose batch norms stand in the place of group norms and whose convolutions before
+    /// them have no bias.
+    #[test]
+    fn sizes_for_film_are_those_of_the_original() {
+        let config = PatchConfig { channels: 16, layers: 2, norm: PatchNorm::Group, groups: 8 };
+        let signal = Signal::Video { channels: 3, frames: 17, height: 64, width: 64 };
+        assert_eq!(config.validate(&signal), Ok(()));
+        let mut to = Declarations::default();
+        let _ = config.build(&signal, &mut to);
+        let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
+        assert_eq!(parameters.num_trainable(), 72_353 + 32 + 64);
     }
 
     /// The counts are those of the original without its batch norms, which have biases here.
@@ -165,7 +231,7 @@ mod tests {
     fn sizes_are_those_of_the_original() {
         let config = PatchConfig { channels: 64, layers: 3, norm: PatchNorm::None, groups: 1 };
         let mut to = Declarations::default();
-        let chain = config.build(3, &mut to);
+        let chain = config.build(&images(70), &mut to);
         let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
         let of = |inputs: i64, outputs: i64| 16 * inputs * outputs + outputs;
         let expected = of(3, 64) + of(64, 128) + of(128, 256) + of(256, 512) + of(512, 1);
@@ -192,16 +258,22 @@ mod tests {
         assert_eq!(without.validate(&images(16)), Ok(()));
         let deep = PatchConfig { layers: 4, ..base.clone() };
         let sound = Signal::Audio { channels: 1, samples: 64 };
+        let film = Signal::Video { channels: 3, frames: 5, height: 32, width: 24 };
         for (config, signal, words) in [
-            (base.clone(), sound, "takes pictures, these data are sound"),
+            (base.clone(), sound, "takes pictures and film, these data are sound"),
+            (
+                PatchConfig { layers: 3, ..base.clone() },
+                film,
+                "47 x 47 pixels, more than the 32 x 24 that these data have: lower it to 2",
+            ),
             (PatchConfig { channels: 0, ..base.clone() }, images(64), "channels should be from 1"),
             (PatchConfig { layers: 7, ..base.clone() }, images(64), "layers should be from 1 to 6"),
             (
                 deep,
                 images(64),
-                "142 x 142 pixels, more than these pictures of 64 x 64 have: lower it to 2",
+                "142 x 142 pixels, more than the 64 x 64 that these data have: lower it to 2",
             ),
-            (base.clone(), images(15), "sides of 16 at least"),
+            (base.clone(), images(15), "sides of 16 at least are needed"),
             (PatchConfig { groups: 5, ..base.clone() }, images(64), "divide the 64 channels"),
             (PatchConfig { groups: 0, ..base }, images(64), "divide the 64 channels"),
         ] {

@@ -8,6 +8,7 @@ use crate::chain::Block;
 use crate::cost;
 use crate::fused;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
+use crate::signal::{from_frames, to_frames};
 
 /// Scale and shift of each channel, from 1 and 0.
 #[derive(Debug)]
@@ -76,6 +77,31 @@ impl Block for GroupNorm {
     }
 }
 
+/// `[N, C, T, H, W]` to the same shape: the group norm with one group of each frame by itself, so that no
+/// frame hangs on a later one.
+#[derive(Debug)]
+pub struct FrameNorm(GroupNorm);
+
+impl FrameNorm {
+    /// Declares scale and shift of `channels`.
+    pub fn new(to: &mut Declarations, scope: &Scope, channels: i64, eps: f64) -> Self {
+        Self(GroupNorm::new(to, scope, channels, 1, eps))
+    }
+
+    /// SiLU of the norm, as [`GroupNorm::forward_silu`].
+    pub fn forward_silu(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let frames = self.0.forward_silu(parameters, &to_frames(input));
+        from_frames(&frames, input.size()[2])
+    }
+}
+
+impl Block for FrameNorm {
+    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
+        let frames = self.0.forward(parameters, &to_frames(input));
+        from_frames(&frames, input.size()[2])
+    }
+}
+
 /// `[.., C]` to the same shape: each row less its mean, over its deviation, then scale and shift by
 /// channel.
 ///
@@ -130,6 +156,35 @@ impl Block for RmsNorm {
             fused::rows::rms_norm(input, weight, self.eps)
         } else {
             input.rms_norm([self.channels], Some(weight), self.eps)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Kinds, Stage};
+    use tch::{Device, Kind};
+
+    /// By hand: frame (0, 2 | 4, 6) of two channels has mean 3 and variance 5; the other's mean is 7.25 and its deviation 0.25.
+    #[test]
+    fn a_frame_is_normed_by_itself_over_all_channels() {
+        let mut to = Declarations::default();
+        let norm = FrameNorm::new(&mut to, &Scope::new(Stage::Encoder, "encoder"), 2, 0.0);
+        let parameters = to.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
+        // [1, 2, 2, 1, 2]: channel, frame, column.
+        let input =
+            Tensor::from_slice(&[0.0, 2.0, 7.0, 7.5, 4.0, 6.0, 7.0, 7.5]).view([1, 2, 2, 1, 2]);
+        let found = norm.forward(&parameters, &input);
+        let first = Tensor::from_slice(&[-3.0, -1.0, 1.0, 3.0]) / 5f64.sqrt();
+        let second = Tensor::from_slice(&[-1.0, 1.0, -1.0, 1.0]);
+        for (frame, expected) in [(0, first), (1, second)] {
+            let off =
+                (found.select(2, frame).reshape([4]) - &expected).abs().max().double_value(&[]);
+            assert!(off < 1e-12, "{frame}: {off:e}");
+            let silu = norm.forward_silu(&parameters, &input).select(2, frame).reshape([4]);
+            let off = (silu - expected.silu()).abs().max().double_value(&[]);
+            assert!(off < 1e-12, "{frame}: {off:e}");
         }
     }
 }

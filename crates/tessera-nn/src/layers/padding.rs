@@ -99,7 +99,7 @@ pub(super) fn pad(
 fn fill_ends(input: &Tensor, ends: &[(i64, i64)], fill: Fill) -> Tensor {
     match fill {
         Fill::Zeros => input.constant_pad_nd(libtorch_order(ends)),
-        Fill::Replicate => input.pad(libtorch_order(ends), "replicate", None),
+        Fill::Replicate => ends.iter().enumerate().fold(input.shallow_clone(), repeat_ends),
         Fill::Reflect => {
             // Mirroring n values takes n + 1.
             let sizes = &input.size()[2..];
@@ -121,6 +121,22 @@ fn fill_ends(input: &Tensor, ends: &[(i64, i64)], fill: Fill) -> Tensor {
             padded
         }
     }
+}
+
+/// Repeats the values at the ends of a positional axis. Unlike libtorch's own padding it keeps channels last in memory, and
+/// its backward pass adds in one order on every device.
+fn repeat_ends(input: Tensor, (axis, &(before, behind)): (usize, &(i64, i64))) -> Tensor {
+    if (before, behind) == (0, 0) {
+        return input;
+    }
+    let axis = axis as i64 + 2;
+    let last = input.size()[axis as usize] - 1;
+    let times = |at: i64, times: i64| {
+        let mut shape = vec![-1; input.dim()];
+        shape[axis as usize] = times;
+        input.narrow(axis, at, 1).expand(shape, false)
+    };
+    Tensor::cat(&[times(0, before), input.shallow_clone(), times(last, behind)], axis)
 }
 
 /// libtorch names the last axis first.

@@ -1,4 +1,4 @@
-//! Convolutions over two axes with kernel 1, as linear layers of rows.
+//! Convolutions with kernel 1, as linear layers of rows.
 //!
 //! The tensors are those of a convolution, so weights of networks that have one there fit; the
 //! computation is a matrix product of rows with their channels last, as attention has them.
@@ -10,7 +10,7 @@ use crate::chain::Block;
 use crate::cost;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
-/// `[.., inputs]` to `[.., outputs]`: x W^T + b, with W `[outputs, inputs, 1, 1]`.
+/// `[.., inputs]` to `[.., outputs]`: x W^T + b, with W `[outputs, inputs, 1, ..]`.
 #[derive(Debug)]
 pub struct Pointwise {
     weight: ParameterId,
@@ -18,11 +18,22 @@ pub struct Pointwise {
 }
 
 impl Pointwise {
-    /// Declares weight and bias.
+    /// Declares weight and bias, as those of a convolution over two axes.
     pub fn new(to: &mut Declarations, scope: &Scope, config: LinearConfig) -> Self {
+        Self::with_axes(to, scope, config, 2)
+    }
+
+    /// The same, over `num_axes`.
+    pub fn with_axes(
+        to: &mut Declarations,
+        scope: &Scope,
+        config: LinearConfig,
+        num_axes: usize,
+    ) -> Self {
         let LinearConfig { inputs, outputs, has_bias, deviation } = config;
         let (of_weight, of_bias) = Init::of_layer(inputs, deviation);
-        let weight = scope.declare(to, "weight", &[outputs, inputs, 1, 1], Role::Weight, of_weight);
+        let shape = [vec![outputs, inputs], vec![1; num_axes]].concat();
+        let weight = scope.declare(to, "weight", &shape, Role::Weight, of_weight);
         let bias = has_bias.then(|| scope.declare(to, "bias", &[outputs], Role::Bias, of_bias));
         Self { weight, bias }
     }

@@ -40,6 +40,24 @@ pub fn gradient_difference(outputs: &Tensor, targets: &Tensor) -> Tensor {
     total
 }
 
+/// How differently outputs move: the sum over samples of the mean of (d y - d x)^2, with d the difference
+/// of a frame to the next one. An error that stays the same from frame to frame, which people hardly
+/// see, counts nothing; one that flickers does. Film of one frame has no term.
+///
+/// * `outputs`, `targets`: `[N, C, T, H, W]`.
+///
+/// Returns a scalar of the kind of the inputs.
+pub fn frame_difference(outputs: &Tensor, targets: &Tensor) -> Tensor {
+    let errors = outputs - targets;
+    let [_, channels, frames, height, width] = errors.size()[..] else {
+        panic!("film is [N, C, T, H, W]")
+    };
+    let last = (frames - 1).max(0);
+    let steps = errors.narrow(2, frames - last, last) - errors.narrow(2, 0, last);
+    let count = (channels * last * height * width).max(1);
+    steps.square().sum(errors.kind()) / count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +84,21 @@ mod tests {
         assert_eq!(of(&[1, 1, 2, 2]), 3.0);
         assert_eq!(of(&[1, 1, 1, 2, 2]), 3.0);
         assert_eq!(of(&[4, 1, 1, 1]), 0.0);
+    }
+
+    /// By hand: errors (0, 1), (2, 1), (2, 4) of three frames of two pixels have the differences 2, 0 and 0, 3: mean
+    /// (4 + 9) / 4. The second sample's errors stay.
+    #[test]
+    fn differences_of_frames_are_those_to_the_next() {
+        let errors = [0.0, 1.0, 2.0, 1.0, 2.0, 4.0, 5.0, -1.0, 5.0, -1.0, 5.0, -1.0];
+        let outputs = Tensor::from_slice(&errors).view([2, 1, 3, 1, 2]);
+        let targets = Tensor::from_slice(&errors.map(f64::cos)).view([2, 1, 3, 1, 2]);
+        let found = frame_difference(&(&outputs + &targets), &targets).double_value(&[]);
+        assert!((found - 13.0 / 4.0).abs() < 1e-12, "{found}");
+        let first = outputs.narrow(2, 0, 1);
+        assert_eq!(frame_difference(&first, &first.zeros_like()).double_value(&[]), 0.0);
+        let none = outputs.narrow(0, 0, 0);
+        assert_eq!(frame_difference(&none, &none).double_value(&[]), 0.0);
     }
 
     #[test]

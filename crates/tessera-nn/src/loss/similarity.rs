@@ -3,13 +3,15 @@
 //! Wang et al. 2004 (<https://doi.org/10.1109/TIP.2003.819861>), equation 13: a Gaussian window of
 //! 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, biased moments, averaged over the positions where
 //! the window fits, each channel by itself. Pictures smaller than the window get a smaller, odd
-//! window. Pixels are in [0, 1].
+//! window. Pixels are in [0, 1]. The similarity of a film is the mean over its frames.
 //!
 //! The window is a product of two lines, so a picture is blurred by two matrices with few numbers
 //! that are not 0, one an axis. On one core of an x86-64 CPU that was 5 to 20 times faster than two
 //! convolutions for sides of 32 to 256, and 30 to 90 times faster than one with the whole window.
 
 use tch::{Device, Kind, Tensor};
+
+use crate::signal::to_frames;
 
 /// Side of the Gaussian window.
 const WINDOW: i64 = 11;
@@ -24,7 +26,7 @@ const EXPONENTS: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 
 /// Sum over images of their similarity, a scalar computed in float64; with graph.
 ///
-/// * `images_nchw`, `targets_nchw`: `[N, C, H, W]`, of any floating kind.
+/// * `images_nchw`, `targets_nchw`: `[N, C, H, W]`, or film `[N, C, T, H, W]`, of any floating kind.
 pub fn ssim_sum(images_nchw: &Tensor, targets_nchw: &Tensor) -> Tensor {
     ssim_sum_in(Kind::Double, images_nchw, targets_nchw)
 }
@@ -33,8 +35,18 @@ pub fn ssim_sum(images_nchw: &Tensor, targets_nchw: &Tensor) -> Tensor {
 /// 5e-6 in the tests. Not for bfloat16: variances are small differences of large numbers.
 pub fn ssim_sum_in(kind: Kind, images_nchw: &Tensor, targets_nchw: &Tensor) -> Tensor {
     let [images_nchw, targets_nchw] = [images_nchw, targets_nchw].map(|t| t.to_kind(kind));
+    let [(images_nchw, frames), (targets_nchw, _)] =
+        [pictures(&images_nchw), pictures(&targets_nchw)];
     let terms = Terms::of(&images_nchw, &targets_nchw);
-    mean_positions(&terms.whole()).mean_dim(1, false, kind).sum(kind)
+    mean_positions(&terms.whole()).mean_dim(1, false, kind).sum(kind) / frames as f64
+}
+
+/// Samples as pictures `[M, C, H, W]`, and how many each has.
+fn pictures(samples: &Tensor) -> (Tensor, i64) {
+    match samples.size()[..] {
+        [_, _, frames, _, _] => (to_frames(samples), frames),
+        _ => (samples.shallow_clone(), 1),
+    }
 }
 
 /// How many scales a picture has room for, 1 to 5: the window fits into the coarsest, so 2 need a
@@ -74,6 +86,8 @@ pub fn ms_ssim_sum_in(
     targets_nchw: &Tensor,
     scales: usize,
 ) -> Tensor {
+    let [(images_nchw, frames), (targets_nchw, _)] =
+        [pictures(images_nchw), pictures(targets_nchw)];
     let (_, _, height, width) = images_nchw.size4().expect("images are [N, C, H, W]");
     let most = ms_ssim_scales(height, width);
     assert!((1..=most).contains(&scales), "{scales} scales of {height} x {width}, {most} at most");
@@ -93,7 +107,7 @@ pub fn ms_ssim_sum_in(
         );
     }
     let product_nc = product_nc.expect("there is one scale at least");
-    product_nc.mean_dim(1, false, kind).sum(kind)
+    product_nc.mean_dim(1, false, kind).sum(kind) / frames as f64
 }
 
 /// The two factors of a similarity at each position, `[N, C, h, w]`.
@@ -212,6 +226,21 @@ mod tests {
         // 161 pixels are 81, 41, 21 and 11 at the coarser scales.
         let (x, y) = (picture(&[1, 1, 161, 170], 0.9), picture(&[1, 1, 161, 170], 0.91));
         assert!(ms_ssim_sum(&x, &y, 5).double_value(&[]).is_finite());
+    }
+
+    #[test]
+    fn a_film_is_as_similar_as_its_frames_are_on_average() {
+        let (x, y) = (picture(&[2, 3, 4, 44, 42], 0.9), picture(&[2, 3, 4, 44, 42], 0.93));
+        let mut sums = [0.0; 2];
+        for frame in 0..4 {
+            let [x, y] = [&x, &y].map(|film| film.select(2, frame));
+            sums[0] += ssim_sum(&x, &y).double_value(&[]) / 4.0;
+            sums[1] += ms_ssim_sum(&x, &y, 3).double_value(&[]) / 4.0;
+        }
+        let found = [ssim_sum(&x, &y), ms_ssim_sum(&x, &y, 3)].map(|sum| sum.double_value(&[]));
+        for (found, expected) in found.iter().zip(sums) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
     }
 
     #[test]

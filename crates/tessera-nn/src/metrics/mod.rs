@@ -1,17 +1,22 @@
 //! Figures of whole sets of samples, in float64: how far reconstructions are from what they
 //! reconstruct, as sets and channel by channel.
 //!
+//! Film is measured by the number of a frame as well: causal networks are often worse after the first
+//! one.
+//!
 //! Similarity, PSNR and perplexity are in [`crate::loss`], which trains with some of them.
 //!
 //! A Frechet distance is called FID only over the features of one network, the Inception of 2015
 //! with its own resizing, and rFID where the sets are pictures and their reconstructions. Over
 //! [features of ours](crate::features) it is neither: name the features beside the number.
 
+pub mod film;
 pub mod manifold;
 pub mod moments;
 
 use tch::{Kind, Tensor};
 
+pub use self::film::{FilmFigures, add_film, film_len};
 pub use self::manifold::{Manifold, manifold};
 pub use self::moments::{add_moments, frechet, moments_len};
 

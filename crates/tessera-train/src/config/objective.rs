@@ -23,13 +23,15 @@ pub struct LossConfig {
     pub logit_laplace: f64,
     /// Mean absolute error of the differences between neighbours, along each axis.
     pub gradient_difference: f64,
-    /// 1 less the structural similarity, for pictures.
+    /// Mean squared error of the differences of frames to the next ones, for film.
+    pub frame_difference: f64,
+    /// 1 less the structural similarity, for pictures, and for film as the mean over frames.
     pub ssim: f64,
-    /// 1 less the structural similarity at several scales, for pictures.
+    /// 1 less the structural similarity at several scales, likewise.
     pub ms_ssim: f64,
     /// Distance between features of the network that `[perceptual]` names, for pictures.
     pub perceptual: f64,
-    /// What a critic finds wrong, for pictures: `[critic]` is its network, `[adversarial]` how it is trained.
+    /// What a critic finds wrong, for pictures and film: `[critic]` is its network, `[adversarial]` how it is trained.
     pub adversarial: f64,
 }
 
@@ -41,6 +43,7 @@ impl Default for LossConfig {
             variance_scaled: 0.0,
             logit_laplace: 0.0,
             gradient_difference: 0.0,
+            frame_difference: 0.0,
             ssim: 0.0,
             ms_ssim: 0.0,
             perceptual: 0.0,
@@ -115,13 +118,14 @@ impl Default for AdversarialConfig {
 
 impl LossConfig {
     /// Each key with its weight.
-    fn weights(&self) -> [(&'static str, f64); 9] {
+    fn weights(&self) -> [(&'static str, f64); 10] {
         [
             ("squared", self.squared),
             ("absolute", self.absolute),
             ("variance_scaled", self.variance_scaled),
             ("logit_laplace", self.logit_laplace),
             ("gradient_difference", self.gradient_difference),
+            ("frame_difference", self.frame_difference),
             ("ssim", self.ssim),
             ("ms_ssim", self.ms_ssim),
             ("perceptual", self.perceptual),

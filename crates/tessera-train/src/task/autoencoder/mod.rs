@@ -64,7 +64,7 @@ impl Autoencoder {
     pub fn new(config: &TrainConfig, signal: Signal, device: Device) -> Result<Self, TrainError> {
         let kinds = config.train.precision.kinds();
         let declare_critic = |to: &mut Declarations| {
-            config.loss.has_critic().then(|| config.critic.build(signal.channels(), to))
+            config.loss.has_critic().then(|| config.critic.build(&signal, to))
         };
         let (model, seed) = (&config.model, config.seed);
         let (mut model, critic) =
@@ -287,19 +287,18 @@ impl Task for Autoencoder {
 pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), String> {
     let (model, signal) = (&config.model, &samples.signal);
     model.validate(signal)?;
-    if !matches!(signal, Signal::Image { .. }) {
-        let loss = &config.loss;
-        for (key, weight) in [
-            ("ssim", loss.ssim),
-            ("ms_ssim", loss.ms_ssim),
-            ("perceptual", loss.perceptual),
-            ("adversarial", loss.adversarial),
-        ] {
-            if weight > 0.0 {
-                return Err(format!(
-                    "loss.{key} is for pictures, these data are {signal}: set it to 0"
-                ));
-            }
+    let loss = &config.loss;
+    let is_picture = matches!(signal, Signal::Image { .. });
+    let is_film = matches!(signal, Signal::Video { .. });
+    for (key, weight, words, is_for_them) in [
+        ("ssim", loss.ssim, "pictures and film", is_picture || is_film),
+        ("ms_ssim", loss.ms_ssim, "pictures and film", is_picture || is_film),
+        ("perceptual", loss.perceptual, "pictures", is_picture),
+        ("adversarial", loss.adversarial, "pictures and film", is_picture || is_film),
+        ("frame_difference", loss.frame_difference, "film", is_film),
+    ] {
+        if weight > 0.0 && !is_for_them {
+            return Err(format!("loss.{key} is for {words}, these data are {signal}: set it to 0"));
         }
     }
     if config.loss.has_critic() {

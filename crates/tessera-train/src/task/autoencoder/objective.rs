@@ -54,6 +54,7 @@ impl Objective {
             ("recon_variance_scaled", "variance-scaled error", config.variance_scaled),
             ("logit_laplace", "logit-Laplace loss", config.logit_laplace),
             ("gradient_difference", "gradient difference", config.gradient_difference),
+            ("frame_difference", "frame difference", config.frame_difference),
             ("ssim_loss", "SSIM loss", config.ssim),
             ("ms_ssim_loss", "MS-SSIM loss", config.ms_ssim),
             ("perceptual_loss", "perceptual loss", config.perceptual),
@@ -91,6 +92,9 @@ impl Objective {
         if config.gradient_difference > 0.0 {
             each.push(loss::gradient_difference(values_nc, samples_nc) / num_samples);
         }
+        if config.frame_difference > 0.0 {
+            each.push(loss::frame_difference(values_nc, samples_nc) / num_samples);
+        }
         // Similarities are sums over samples of at most 1 each.
         let share = samples_nc.size()[0] as f64 / num_samples;
         let kind = values_nc.kind();
@@ -100,7 +104,8 @@ impl Objective {
         }
         if config.ms_ssim > 0.0 {
             let axes = part.signal.axes();
-            let scales = loss::ms_ssim_scales(axes[0], axes[1]);
+            let [height, width] = axes[axes.len() - 2..] else { panic!("pictures or film") };
+            let scales = loss::ms_ssim_scales(height, width);
             let similarity = loss::ms_ssim_sum_in(kind, values_nc, samples_nc, scales);
             each.push(-similarity / num_samples + share);
         }
