@@ -2,16 +2,12 @@
 //! compared with the source's in `tests/networks.rs`.
 #![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
-mod rule;
-
 use tch::{Device, Kind, Tensor};
 use tessera_nn::backbone::conv3d::FilmAttention;
 use tessera_nn::backbone::{Backbone, Conv3dConfig, Ends};
 use tessera_nn::chain::Block;
-use tessera_nn::parameters::Declarations;
+use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{BackboneConfig, Kinds, Parameters, Signal};
-
-use rule::uniform;
 
 const SOUND: Signal = Signal::Audio { channels: 2, samples: 40 };
 
@@ -40,7 +36,8 @@ fn net(config: &Conv3dConfig, signal: Signal, kind: Kind) -> (Box<dyn Backbone>,
 }
 
 fn samples(signal: Signal, kind: Kind) -> Tensor {
-    uniform("film", &signal.shape(2)).to_kind(kind)
+    let count = Tensor::arange(2 * signal.num_values(), (Kind::Double, Device::Cpu));
+    (count.square() * 0.37).sin().view(signal.shape(2).as_slice()).to_kind(kind)
 }
 
 /// The same film with other numbers from frame `at` on.
@@ -84,6 +81,30 @@ fn what_is_changed_later_changes_no_earlier_latent_and_no_earlier_output() {
                 assert_eq!(before(&found, same), before(&output, same), "{attention:?}, {j}");
                 assert_ne!(found.select(2, same), output.select(2, same), "{j}");
             }
+        }
+    }
+}
+
+/// Norms and attention are of one clip, so a batch's gradient is the sum of its parts' however it is split.
+#[test]
+fn gradients_of_parts_add_up_to_those_of_the_batch() {
+    for attention in [FilmAttention::Factorized, FilmAttention::Axial] {
+        let signal = film(5, 8, 8);
+        let (net, parameters) = net(&config(attention), signal, Kind::Double);
+        let input = samples(signal, Kind::Double);
+        let gradients = |from, len| {
+            let part = input.narrow(0, from, len);
+            let latents = net.encoder().forward(&parameters, &part);
+            let output = net.decoder().forward(&parameters, &latents);
+            let root = (output - part).square().sum(Kind::Double);
+            let leaves = [Stage::Encoder, Stage::Decoder].map(|s| parameters.leaves_of(s)).concat();
+            Tensor::run_backward(&[root], &leaves, false, false)
+        };
+        let (whole, parts) = (gradients(0, 2), [gradients(0, 1), gradients(1, 1)]);
+        for (at, whole) in whole.iter().enumerate() {
+            let off = (&parts[0][at] + &parts[1][at] - whole).abs().max().double_value(&[]);
+            let size = whole.abs().max().double_value(&[]);
+            assert!(off < 1e-12 * size.max(1.0), "{attention:?}, {at}: {off:e} of {size:e}");
         }
     }
 }

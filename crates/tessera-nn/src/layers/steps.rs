@@ -6,23 +6,13 @@
 //! times faster than by libtorch's own path for one axis, and equal with one channel; on an input
 //! of the other order, which is reordered on the way, 0.8 to 1.4 times.
 //!
-//! Of three axes, those along which nothing is mixed go with others, so that two are left: a kernel of
-//! `[1, a, b]` sees each frame by itself, one of `[a, 1, 1]` sees rows of positions. Both are views
-//! where channels are last.
+//! Of three axes, the second and third go as one where a kernel of `[a, 1, 1]` sees places by themselves,
+//! a view where channels are last: on one such core 1.1 to 2.3 times faster than by libtorch's path for
+//! three axes. For `[1, a, b]`, frames by themselves, that path is the faster one, by a tenth.
 
 use tch::Tensor;
 
 use crate::cost;
-use crate::signal::{from_frames, to_frames};
-
-/// Which of three axes are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Folded {
-    /// The first with the samples.
-    First,
-    /// The second and third.
-    Rest,
-}
 
 /// Steps of a convolution along each positional axis.
 pub(super) struct Steps<'a> {
@@ -42,10 +32,8 @@ impl Steps<'_> {
         bias: Option<&Tensor>,
         output_padding: Option<&[i64]>,
     ) -> Tensor {
-        if output_padding.is_none()
-            && let Some(folded) = self.folded(&weight.size())
-        {
-            return self.convolve_folded(folded, input, weight, bias);
+        if output_padding.is_none() && self.sees_places(&weight.size()) {
+            return self.convolve_places(input, weight, bias);
         }
         let is_single = self.stride.len() == 1;
         let none = vec![0; self.stride.len()];
@@ -74,48 +62,25 @@ impl Steps<'_> {
         if is_single { output.squeeze_dim(2) } else { output }
     }
 
-    /// The axes along which a kernel of three takes one value at each place.
-    fn folded(&self, weight: &[i64]) -> Option<Folded> {
-        let [_, _, kernel @ ..] = weight else { return None };
-        let is_plain = |axes: std::ops::Range<usize>| {
-            axes.into_iter()
-                .all(|axis| (kernel[axis], self.stride[axis], self.padding[axis]) == (1, 1, 0))
-        };
-        match kernel.len() {
-            3 if is_plain(1..3) => Some(Folded::Rest),
-            3 if is_plain(0..1) => Some(Folded::First),
-            _ => None,
-        }
+    /// Whether a kernel of three axes takes one value at each place along the second and third.
+    fn sees_places(&self, weight: &[i64]) -> bool {
+        let [_, _, kernel @ ..] = weight else { return false };
+        let is_plain =
+            |axis: usize| (kernel[axis], self.stride[axis], self.padding[axis]) == (1, 1, 0);
+        kernel.len() == 3 && is_plain(1) && is_plain(2)
     }
 
-    fn convolve_folded(
-        &self,
-        folded: Folded,
-        input: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Tensor {
-        let axes = input.size().split_off(2);
-        let left = match folded {
-            Folded::First => 1..3,
-            Folded::Rest => 0..2,
-        };
+    /// The convolution of such a kernel.
+    fn convolve_places(&self, input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let size = input.size();
         let steps = Steps {
-            stride: &self.stride[left.clone()],
-            padding: &self.padding[left.clone()],
-            dilation: &self.dilation[left],
+            stride: &self.stride[..2],
+            padding: &self.padding[..2],
+            dilation: &self.dilation[..2],
             groups: self.groups,
         };
-        match folded {
-            Folded::First => {
-                let frames = to_frames(input);
-                from_frames(&steps.convolve(&frames, &weight.squeeze_dim(2), bias, None), axes[0])
-            }
-            Folded::Rest => {
-                let rows = input.flatten(3, 4);
-                let output = steps.convolve(&rows, &weight.squeeze_dim(4), bias, None);
-                output.unflatten(3, [axes[1], axes[2]])
-            }
-        }
+        let rows = input.flatten(3, 4);
+        let output = steps.convolve(&rows, &weight.squeeze_dim(4), bias, None);
+        output.unflatten(3, [size[3], size[4]])
     }
 }

@@ -27,7 +27,7 @@ pub struct LossConfig {
     pub frame_difference: f64,
     /// 1 less the structural similarity, for pictures, and for film as the mean over frames.
     pub ssim: f64,
-    /// 1 less the structural similarity at several scales, likewise.
+    /// 1 less the structural similarity at several scales, as `ssim`.
     pub ms_ssim: f64,
     /// Distance between features of the network that `[perceptual]` names, for pictures.
     pub perceptual: f64,
