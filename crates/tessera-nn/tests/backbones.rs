@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 use tessera_nn::backbone::{
-    Conv2dConfig, DenseConfig, Ends, HierarchyConfig, UNet2dConfig, VitConfig,
+    Conv1dConfig, Conv2dConfig, DenseConfig, Ends, HierarchyConfig, UNet2dConfig, VitConfig,
 };
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::quantize::VectorConfig;
@@ -43,6 +43,31 @@ fn unet2d() -> BackboneConfig {
     })
 }
 
+/// With all of its layers, and plain weights.
+fn conv1d() -> BackboneConfig {
+    BackboneConfig::Conv1d(Conv1dConfig {
+        channels: 4,
+        ratios: vec![5, 2],
+        weight_norm: false,
+        lstm_layers: 1,
+        attention_layers: 1,
+        attention_heads: 2,
+        ..Conv1dConfig::default()
+    })
+}
+
+/// Networks of one level, with what they take.
+fn of_one_level() -> [(BackboneConfig, Signal); 6] {
+    [
+        (conv1d(), SOUND),
+        (conv2d(), IMAGE),
+        (dense(), IMAGE),
+        (unet2d(), IMAGE),
+        (vit(0), IMAGE),
+        (vit(5), IMAGE),
+    ]
+}
+
 fn vit(latent_tokens: i64) -> BackboneConfig {
     BackboneConfig::Vit(VitConfig { patch: 4, width: 12, layers: 2, heads: 3, latent_tokens })
 }
@@ -56,6 +81,7 @@ fn model(backbone: BackboneConfig, signal: &Signal, kinds: Kinds) -> VqVae {
 #[test]
 fn latents_have_their_axes_and_samples_their_shape_again() {
     for (backbone, signal, axes) in [
+        (conv1d(), SOUND, vec![4]),
         (conv2d(), IMAGE, vec![2, 3]),
         (dense(), IMAGE, vec![6]),
         (dense(), SOUND, vec![6]),
@@ -89,6 +115,7 @@ fn latents_have_their_axes_and_samples_their_shape_again() {
 #[test]
 fn the_output_starts_at_the_mean_of_each_channel() {
     for (backbone, signal) in [
+        (conv1d(), SOUND),
         (conv2d(), IMAGE),
         (dense(), IMAGE),
         (dense(), FILM),
@@ -99,13 +126,13 @@ fn the_output_starts_at_the_mean_of_each_channel() {
     ] {
         let model = model(backbone, &signal, Kinds::same(Kind::Float));
         let _ = model.parameters.flat().shallow_clone().zero_();
-        let means_c = Tensor::from_slice(&[0.25f32, 0.5, 0.75]);
+        let means_c = Tensor::from_slice(&[0.25f32, 0.5, 0.75]).narrow(0, 0, signal.channels());
         model.set_output_mean(&means_c);
         let dim = model.quantizers[0].dim();
         let ones = |axes| Tensor::ones([vec![2, dim], axes].concat(), (Kind::Float, Device::Cpu));
         let codes: Vec<Tensor> = model.latent_axes().into_iter().map(ones).collect();
         let outputs = model.decode(&codes);
-        for channel in 0..3 {
+        for channel in 0..signal.channels() {
             let values = outputs.select(1, channel);
             let mean = means_c.double_value(&[channel]);
             assert_eq!(
@@ -303,12 +330,14 @@ fn networks_have_as_many_parameters_as_the_originals() {
 /// bfloat16 has 8 bits of mantissa; over some dozen layers the direction of the gradient stays.
 #[test]
 fn gradients_in_bfloat16_point_where_those_in_float32_do() {
-    for backbone in [unet2d(), vit(0), vit(5)] {
+    for (backbone, signal) in
+        [(conv1d(), SOUND), (unet2d(), IMAGE), (vit(0), IMAGE), (vit(5), IMAGE)]
+    {
         let gradient = |compute| {
             let kinds = Kinds { master: Kind::Float, compute };
-            let model = model(backbone.clone(), &IMAGE, kinds);
-            let count = Tensor::arange(2 * IMAGE.num_values(), (Kind::Float, Device::Cpu));
-            let samples = (count * 0.7).sin().view(IMAGE.shape(2).as_slice());
+            let model = model(backbone.clone(), &signal, kinds);
+            let count = Tensor::arange(2 * signal.num_values(), (Kind::Float, Device::Cpu));
+            let samples = (count * 0.7).sin().view(signal.shape(2).as_slice());
             let outputs = model.decode(&model.latents(&samples));
             let root = (outputs - samples).square().mean(Kind::Float);
             let leaves = [Stage::Encoder, Stage::Decoder].map(|s| model.parameters.leaves_of(s));
@@ -327,11 +356,11 @@ fn gradients_in_bfloat16_point_where_those_in_float32_do() {
 /// A rank may have no sample of a batch.
 #[test]
 fn a_batch_of_no_samples_goes_through_and_its_gradients_are_zero() {
-    for backbone in [conv2d(), dense(), unet2d(), vit(0), vit(5)] {
-        let model = model(backbone, &IMAGE, Kinds::same(Kind::Float));
-        let samples = Tensor::zeros(IMAGE.shape(0), (Kind::Float, Device::Cpu));
+    for (backbone, signal) in of_one_level() {
+        let model = model(backbone, &signal, Kinds::same(Kind::Float));
+        let samples = Tensor::zeros(signal.shape(0), (Kind::Float, Device::Cpu));
         let outputs = model.decode(&model.latents(&samples));
-        assert_eq!(outputs.size(), IMAGE.shape(0));
+        assert_eq!(outputs.size(), signal.shape(0));
         let root = outputs.square().sum(Kind::Float);
         for stage in [Stage::Encoder, Stage::Decoder] {
             let leaves = model.parameters.leaves_of(stage);
@@ -347,17 +376,17 @@ fn a_batch_of_no_samples_goes_through_and_its_gradients_are_zero() {
 /// taken from the last block alone; outputs may have other channels than samples.
 #[test]
 fn the_last_block_computes_the_output_from_the_output_weight() {
-    for backbone in [conv2d(), dense(), unet2d(), vit(0), vit(5)] {
+    for (backbone, signal) in of_one_level() {
         let mut to = Declarations::default();
-        let net = backbone.build(&Ends { signal: IMAGE, outputs: 4, dims: &[6] }, &mut to);
+        let net = backbone.build(&Ends { signal, outputs: 4, dims: &[6] }, &mut to);
         let parameters = to.allocate(3, Kinds::same(Kind::Float), Device::Cpu);
-        let axes = net.latent_axes(&IMAGE);
+        let axes = net.latent_axes(&signal);
         let mut hidden = Tensor::ones([vec![2, 6], axes].concat(), (Kind::Float, Device::Cpu));
         let blocks = &net.decoder().blocks;
         for block in blocks {
             hidden = block.forward(&parameters, &hidden.detach());
         }
-        assert_eq!(hidden.size(), [2, 4, 8, 12]);
+        assert_eq!(hidden.size(), [vec![2, 4], signal.axes()].concat());
         let leaves = parameters.leaves_of(Stage::Decoder);
         let root = hidden.sum(Kind::Float);
         let gradients = Tensor::run_backward(&[root], &leaves, false, false);
