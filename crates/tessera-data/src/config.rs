@@ -26,7 +26,7 @@ pub struct DataConfig {
     /// and `"synthetic"`.
     pub path: PathBuf,
     /// What the files are that `"folder"` and `"webdataset"` read. The networks `"conv2d"`, `"unet2d"` and
-    /// `"vit"` take pictures, `"conv3d"` takes film, `"dense"` all of them.
+    /// `"vit"` take pictures, `"conv1d"` takes sound, `"conv3d"` film, `"dense"` all of them.
     pub modality: Modality,
     /// Extension of the member of a `"webdataset"` sample that is its content, such as `seg.png`;
     /// empty: the first that belongs to `modality`.

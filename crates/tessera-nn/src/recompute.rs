@@ -172,8 +172,9 @@ pub fn add(sum: &mut Tensor, gradient: &Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbone::conv1d::Nonlinearity;
     use crate::backbone::{
-        BackboneConfig, Conv2dConfig, DenseConfig, Ends, UNet2dConfig, VitConfig,
+        BackboneConfig, Conv1dConfig, Conv2dConfig, DenseConfig, Ends, UNet2dConfig, VitConfig,
     };
     use crate::chain::Block;
     use crate::parameters::{Declarations, Init, Kinds, ParameterId, Role, Stage};
@@ -181,6 +182,7 @@ mod tests {
     use tch::{Device, Kind};
 
     const IMAGE: Signal = Signal::Image { channels: 3, height: 8, width: 12 };
+    const SOUND: Signal = Signal::Audio { channels: 3, samples: 24 };
     const ENDS: Ends<'_> = Ends { signal: IMAGE, outputs: 3, dims: &[6] };
 
     fn pattern(shape: &[i64], kind: Kind) -> Tensor {
@@ -223,20 +225,31 @@ mod tests {
             latent_channels: 6,
             ..UNet2dConfig::default()
         };
+        let conv1d = Conv1dConfig {
+            channels: 4,
+            ratios: vec![3, 2],
+            lstm_layers: 2,
+            attention_layers: 1,
+            attention_heads: 2,
+            ..Conv1dConfig::default()
+        };
+        let snake = Conv1dConfig { activation: Nonlinearity::Snake, ..conv1d.clone() };
         let vit = VitConfig { patch: 4, width: 12, layers: 2, heads: 3, latent_tokens: 0 };
-        for config in [
-            BackboneConfig::Conv2d(conv2d),
-            BackboneConfig::Dense(DenseConfig { hidden: 20, positions: 5 }),
-            BackboneConfig::Unet2d(unet2d),
-            BackboneConfig::Vit(vit.clone()),
-            BackboneConfig::Vit(VitConfig { latent_tokens: 5, ..vit }),
+        for (config, signal) in [
+            (BackboneConfig::Conv1d(conv1d), SOUND),
+            (BackboneConfig::Conv1d(snake), SOUND),
+            (BackboneConfig::Conv2d(conv2d), IMAGE),
+            (BackboneConfig::Dense(DenseConfig { hidden: 20, positions: 5 }), IMAGE),
+            (BackboneConfig::Unet2d(unet2d), IMAGE),
+            (BackboneConfig::Vit(vit.clone()), IMAGE),
+            (BackboneConfig::Vit(VitConfig { latent_tokens: 5, ..vit }), IMAGE),
         ] {
             for kind in [Kind::Float, Kind::Double] {
                 let mut to = Declarations::default();
-                let network = config.build(&ENDS, &mut to);
+                let network = config.build(&Ends { signal, ..ENDS }, &mut to);
                 let parameters = to.allocate(3, Kinds::same(kind), Device::Cpu);
                 let leaves = parameters.leaves_of(Stage::Encoder);
-                let input = pattern(&IMAGE.shape(4), kind);
+                let input = pattern(&signal.shape(4), kind);
                 let [plain, found] = both_ways(network.encoder(), &parameters, &leaves, &input);
                 assert!(plain == found, "{config:?} {kind:?}");
                 let latents = network.encoder().forward(&parameters, &input);

@@ -3,7 +3,8 @@
 
 use tch::{Device, Kind, Tensor};
 use tessera_nn::backbone::{
-    Conv2dConfig, Conv3dConfig, DenseConfig, Ends, HierarchyConfig, UNet2dConfig, VitConfig,
+    Conv1dConfig, Conv2dConfig, Conv3dConfig, DenseConfig, Ends, HierarchyConfig, UNet2dConfig,
+    VitConfig,
 };
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::quantize::VectorConfig;
@@ -56,13 +57,23 @@ fn conv3d() -> BackboneConfig {
     })
 }
 
-fn vit(latent_tokens: i64) -> BackboneConfig {
-    BackboneConfig::Vit(VitConfig { patch: 4, width: 12, layers: 2, heads: 3, latent_tokens })
+/// With all of its layers, and plain weights.
+fn conv1d() -> BackboneConfig {
+    BackboneConfig::Conv1d(Conv1dConfig {
+        channels: 4,
+        ratios: vec![5, 2],
+        weight_norm: false,
+        lstm_layers: 1,
+        attention_layers: 1,
+        attention_heads: 2,
+        ..Conv1dConfig::default()
+    })
 }
 
 /// Networks of one level, with what they take.
-fn networks() -> [(BackboneConfig, Signal); 6] {
+fn networks() -> [(BackboneConfig, Signal); 7] {
     [
+        (conv1d(), SOUND),
         (conv2d(), IMAGE),
         (conv3d(), CLIP),
         (dense(), IMAGE),
@@ -70,6 +81,10 @@ fn networks() -> [(BackboneConfig, Signal); 6] {
         (vit(0), IMAGE),
         (vit(5), IMAGE),
     ]
+}
+
+fn vit(latent_tokens: i64) -> BackboneConfig {
+    BackboneConfig::Vit(VitConfig { patch: 4, width: 12, layers: 2, heads: 3, latent_tokens })
 }
 
 fn model(backbone: BackboneConfig, signal: &Signal, kinds: Kinds) -> VqVae {
@@ -81,6 +96,7 @@ fn model(backbone: BackboneConfig, signal: &Signal, kinds: Kinds) -> VqVae {
 #[test]
 fn latents_have_their_axes_and_samples_their_shape_again() {
     for (backbone, signal, axes) in [
+        (conv1d(), SOUND, vec![4]),
         (conv2d(), IMAGE, vec![2, 3]),
         (dense(), IMAGE, vec![6]),
         (dense(), SOUND, vec![6]),
@@ -115,6 +131,7 @@ fn latents_have_their_axes_and_samples_their_shape_again() {
 #[test]
 fn the_output_starts_at_the_mean_of_each_channel() {
     for (backbone, signal) in [
+        (conv1d(), SOUND),
         (conv2d(), IMAGE),
         (dense(), IMAGE),
         (dense(), FILM),
@@ -126,13 +143,13 @@ fn the_output_starts_at_the_mean_of_each_channel() {
     ] {
         let model = model(backbone, &signal, Kinds::same(Kind::Float));
         let _ = model.parameters.flat().shallow_clone().zero_();
-        let means_c = Tensor::from_slice(&[0.25f32, 0.5, 0.75]);
+        let means_c = Tensor::from_slice(&[0.25f32, 0.5, 0.75]).narrow(0, 0, signal.channels());
         model.set_output_mean(&means_c);
         let dim = model.quantizers[0].dim();
         let ones = |axes| Tensor::ones([vec![2, dim], axes].concat(), (Kind::Float, Device::Cpu));
         let codes: Vec<Tensor> = model.latent_axes().into_iter().map(ones).collect();
         let outputs = model.decode(&codes);
-        for channel in 0..3 {
+        for channel in 0..signal.channels() {
             let values = outputs.select(1, channel);
             let mean = means_c.double_value(&[channel]);
             assert_eq!(
@@ -345,7 +362,7 @@ fn the_network_for_film_has_as_many_parameters_as_the_original() {
 #[test]
 fn gradients_in_bfloat16_point_where_those_in_float32_do() {
     for (backbone, signal) in
-        [(unet2d(), IMAGE), (conv3d(), CLIP), (vit(0), IMAGE), (vit(5), IMAGE)]
+        [(conv1d(), SOUND), (unet2d(), IMAGE), (conv3d(), CLIP), (vit(0), IMAGE), (vit(5), IMAGE)]
     {
         let gradient = |compute| {
             let kinds = Kinds { master: Kind::Float, compute };

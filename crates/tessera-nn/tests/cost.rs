@@ -6,7 +6,7 @@ use tessera_nn::chain::{Block, Chain};
 use tessera_nn::cost::Cost;
 use tessera_nn::layers::{
     Activation, Attention, AttentionConfig, Conv, ConvConfig, ConvTranspose, ConvTransposeConfig,
-    GroupNorm, Linear, LinearConfig, Mask, Scope,
+    GroupNorm, Linear, LinearConfig, Lstm, Mask, Scope,
 };
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Kinds, Parameters, Signal};
@@ -87,6 +87,16 @@ fn attention_is_its_projections_and_all_pairs() {
     let (cost, _) = cost(&chain, to, &[1, 5, 6]);
     assert_eq!(cost.flops, 2 * (5 * 6 * 18 + 5 * 6 * 6 + 2 * 2 * 5 * 5 * 3));
     assert_eq!(cost.activations, 30 + 90 + 30);
+}
+
+/// 5 instants of 6 channels: each layer multiplies its input and its last output with 4 gates of 6 by 6, and keeps its input.
+#[test]
+fn an_lstm_uses_each_weight_once_an_instant() {
+    let (mut chain, mut to) = (Chain::default(), Declarations::default());
+    chain.push(Lstm::new(&mut to, &scope("0"), 6, 2));
+    let (cost, num_parameters) = cost(&chain, to, &[1, 6, 5]);
+    assert_eq!(num_parameters, 2 * (2 * 24 * 6 + 2 * 24));
+    assert_eq!(cost, Cost { flops: 2 * 2 * 5 * (2 * 24 * 6), activations: 60, recomputed: 60 });
 }
 
 /// Norm, SiLU, convolution, plus the input, which two of them share.

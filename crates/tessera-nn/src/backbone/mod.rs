@@ -1,5 +1,6 @@
 //! The networks around the quantiser, a file or folder each.
 
+pub mod conv1d;
 mod conv2d;
 pub mod conv3d;
 mod dense;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+pub use self::conv1d::{Conv1d, Conv1dConfig};
 pub use self::conv2d::{Conv2d, Conv2dConfig};
 pub use self::conv3d::{Conv3d, Conv3dConfig};
 pub use self::dense::{Dense, DenseConfig};
@@ -28,6 +30,9 @@ use crate::signal::Signal;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {
+    /// `kind = "conv1d"`: strided convolutions over time and residual blocks, for sound: EnCodec's network and the
+    /// Descript codec's.
+    Conv1d(Conv1dConfig),
     /// `kind = "conv2d"`: strided convolutions and residual blocks, for images.
     Conv2d(Conv2dConfig),
     /// `kind = "conv3d"`: Cosmos' causal network with Haar patches, for video.
@@ -57,6 +62,7 @@ impl BackboneConfig {
     /// One line that names the key and says what it may be.
     pub fn validate(&self, signal: &Signal) -> Result<(), String> {
         match self {
+            Self::Conv1d(config) => config.validate(signal),
             Self::Conv2d(config) => config.validate(signal),
             Self::Conv3d(config) => config.validate(signal),
             Self::Dense(config) => config.validate(signal),
@@ -70,7 +76,12 @@ impl BackboneConfig {
     pub fn num_levels(&self) -> usize {
         match self {
             Self::Hierarchy(config) => usize::try_from(config.levels).unwrap_or(1),
-            Self::Conv2d(_) | Self::Conv3d(_) | Self::Dense(_) | Self::Unet2d(_) | Self::Vit(_) => {
+            Self::Conv1d(_)
+            | Self::Conv2d(_)
+            | Self::Conv3d(_)
+            | Self::Dense(_)
+            | Self::Unet2d(_)
+            | Self::Vit(_) => {
                 1
             }
         }
@@ -79,6 +90,7 @@ impl BackboneConfig {
     /// Declares the network's parameters, the encoder's first.
     pub fn build(&self, ends: &Ends<'_>, to: &mut Declarations) -> Box<dyn Backbone> {
         match self {
+            Self::Conv1d(config) => Box::new(Conv1d::new(config, ends, to)),
             Self::Conv2d(config) => Box::new(Conv2d::new(config, ends, to)),
             Self::Conv3d(config) => Box::new(Conv3d::new(config, ends, to)),
             Self::Dense(config) => Box::new(Dense::new(config, ends, to)),
@@ -135,6 +147,11 @@ pub trait Backbone: Debug + Send {
     /// Lets the output start at `means_c`, the mean of each channel `[C]`, by its bias in the
     /// master parameters, which the caller refreshes.
     fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor);
+
+    /// The network for sound, if it is that one, which alone can be computed [piece by piece](conv1d::Stream).
+    fn as_conv1d(&self) -> Option<&Conv1d> {
+        None
+    }
 }
 
 /// A quantised level above a finer one. All chains but `up`, which is the decoder's, are the encoder's.

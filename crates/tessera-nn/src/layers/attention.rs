@@ -72,6 +72,18 @@ impl Attention {
         mask: Mask<'_>,
         rotary: Option<&Rotary>,
     ) -> Tensor {
+        let attend = |[query, key, value]: [Tensor; 3]| attend([&query, &key, &value], mask);
+        self.forward_by(parameters, input_nld, rotary, attend)
+    }
+
+    /// The same by `attend`, which makes heads of queries, keys and values, all `[N, heads, L, d]`.
+    pub(crate) fn forward_by(
+        &self,
+        parameters: &Parameters,
+        input_nld: &Tensor,
+        rotary: Option<&Rotary>,
+        attend: impl FnOnce([Tensor; 3]) -> Tensor,
+    ) -> Tensor {
         let projected = self.in_proj.forward(parameters, input_nld);
         // Cut by channels, so that the backward pass puts the three gradients side by side once.
         let parts = projected.chunk(3, -1);
@@ -89,7 +101,7 @@ impl Attention {
                 meter.keep(&key);
             }
         });
-        let heads = attend([&query, &key, &value], mask);
+        let heads = attend([query, key, value]);
         self.out_proj.forward(parameters, &heads.transpose(1, 2).flatten(2, 3))
     }
 }

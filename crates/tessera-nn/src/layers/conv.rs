@@ -65,10 +65,10 @@ impl ConvConfig {
 /// An axis of L becomes floor((L + padding - dilation (kernel - 1) - 1) / stride) + 1.
 #[derive(Debug)]
 pub struct Conv {
-    config: ConvConfig,
-    weight: Weight,
+    pub(super) config: ConvConfig,
+    pub(super) weight: Weight,
     bias: Option<ParameterId>,
-    reach: Vec<i64>,
+    pub(super) reach: Vec<i64>,
 }
 
 impl Conv {

@@ -25,7 +25,7 @@ pub enum Trim {
 
 impl Trim {
     /// Numbers cut off before and behind.
-    fn ends(self, kernel: i64, stride: i64) -> (i64, i64) {
+    pub(super) fn ends(self, kernel: i64, stride: i64) -> (i64, i64) {
         let whole = kernel - stride;
         let behind = match self {
             Self::Fixed(before, behind) => return (before, behind),
@@ -85,8 +85,8 @@ impl ConvTransposeConfig {
 /// An axis of L becomes (L - 1) stride + dilation (kernel - 1) + 1 + output padding - what is cut.
 #[derive(Debug)]
 pub struct ConvTranspose {
-    config: ConvTransposeConfig,
-    weight: Weight,
+    pub(super) config: ConvTransposeConfig,
+    pub(super) weight: Weight,
     bias: Option<ParameterId>,
 }
 

@@ -15,12 +15,14 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod haar;
 pub mod linear;
+pub mod lstm;
 pub mod norm;
 pub mod padding;
 pub mod pointwise;
 pub mod resample;
 pub mod rotary;
 mod steps;
+pub mod stream;
 mod weight;
 
 pub use self::activation::{Activation, Snake};
@@ -28,10 +30,12 @@ pub use self::attention::{Attention, AttentionConfig, Mask};
 pub use self::conv::{Conv, ConvConfig};
 pub use self::conv_transpose::{ConvTranspose, ConvTransposeConfig, Trim};
 pub use self::linear::{Linear, LinearConfig};
+pub use self::lstm::{Lstm, LstmState};
 pub use self::norm::{FrameNorm, GroupNorm, LayerNorm, RmsNorm};
 pub use self::padding::{Amount, Fill, Pad};
 pub use self::pointwise::Pointwise;
 pub use self::rotary::Rotary;
+pub use self::stream::{ConvStream, ConvTransposeStream};
 use crate::parameters::{Declarations, Init, ParameterId, Role, Stage};
 
 /// Where a layer sits: its stage, and the dotted name in front of its tensors.

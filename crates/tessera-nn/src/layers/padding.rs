@@ -8,6 +8,8 @@
 //!
 //! so that its last values are seen too: the output has ceil(L / stride) positions.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// Padding of one axis.
@@ -31,7 +33,8 @@ pub enum Amount {
 }
 
 /// What padding is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Fill {
     /// Zeros.
     Zeros,
@@ -96,7 +99,7 @@ pub(super) fn pad(
 }
 
 /// Pads each positional axis by these numbers before and behind.
-fn fill_ends(input: &Tensor, ends: &[(i64, i64)], fill: Fill) -> Tensor {
+pub(super) fn fill_ends(input: &Tensor, ends: &[(i64, i64)], fill: Fill) -> Tensor {
     match fill {
         Fill::Zeros => input.constant_pad_nd(libtorch_order(ends)),
         Fill::Replicate => ends.iter().enumerate().fold(input.shallow_clone(), repeat_ends),
