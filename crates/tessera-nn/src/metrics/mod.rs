@@ -1,7 +1,7 @@
 //! Figures of whole sets of samples, in float64: how far reconstructions are from what they
 //! reconstruct, as sets and channel by channel.
 //!
-//! Similarity, PSNR and perplexity are in [`crate::loss`], which trains with some of them.
+//! [`sound`] has figures of single sounds. Similarity, PSNR and perplexity are in [`crate::loss`], which trains with some of them.
 //!
 //! A Frechet distance is called FID only over the features of one network, the Inception of 2015
 //! with its own resizing, and rFID where the sets are pictures and their reconstructions. Over
@@ -9,6 +9,7 @@
 
 pub mod manifold;
 pub mod moments;
+pub mod sound;
 
 use tch::{Kind, Tensor};
 
