@@ -24,6 +24,7 @@ pub mod quantize;
 pub mod random;
 pub mod recompute;
 pub mod signal;
+pub mod spectrogram;
 mod vqvae;
 
 pub use backbone::BackboneConfig;

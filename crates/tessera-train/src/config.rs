@@ -6,6 +6,7 @@
 pub(crate) mod features;
 pub(crate) mod groups;
 pub(crate) mod objective;
+pub(crate) mod spectral;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use tessera_nn::{ModelConfig, Output};
 
 use self::features::FeaturesConfig;
 use self::objective::{AdversarialConfig, LossConfig, PerceptualConfig};
+use self::spectral::SpectralConfig;
 
 use crate::engine::optim::OptimizerConfig;
 use crate::engine::schedule::ScheduleConfig;
@@ -42,6 +44,8 @@ pub struct TrainConfig {
     pub model: ModelConfig,
     /// What an autoencoder's output is trained on.
     pub loss: LossConfig,
+    /// The spectra that `loss.mel` and `loss.stft` compare.
+    pub spectral: SpectralConfig,
     /// The network whose features `loss.perceptual` compares.
     pub perceptual: PerceptualConfig,
     /// The network that `loss.adversarial` trains against the autoencoder.
@@ -232,6 +236,7 @@ impl TrainConfig {
         groups.map_err(TrainError::BadInput)?;
         if self.task == TaskKind::Autoencoder {
             objective::validate(self).map_err(TrainError::BadInput)?;
+            self.spectral.validate().map_err(TrainError::BadInput)?;
             self.eval.features.validate().map_err(TrainError::BadInput)?;
         }
         self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;

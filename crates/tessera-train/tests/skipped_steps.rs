@@ -65,8 +65,8 @@ fn config(file: &Path) -> TrainConfig {
 
 fn new_training(config: &TrainConfig) -> Training {
     let signal = Signal::Image { channels: 1, height: 8, width: 8 };
-    Training::new(config, Samples { signal, num_classes: None, tokens: None }, tch::Device::Cpu)
-        .unwrap()
+    let samples = Samples { signal, sample_rate: 0, num_classes: None, tokens: None };
+    Training::new(config, samples, tch::Device::Cpu).unwrap()
 }
 
 /// Adds to the bias of the encoder's last layer, and so to every latent.

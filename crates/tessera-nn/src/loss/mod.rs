@@ -10,6 +10,7 @@ pub mod adversarial;
 pub mod laplace;
 pub mod pixels;
 pub mod similarity;
+pub mod spectral;
 
 use tch::Tensor;
 
@@ -17,6 +18,7 @@ pub use self::adversarial::{AdversarialLoss, lecam, mean_logit_sum};
 pub use self::laplace::{logit_laplace, logit_laplace_start, logit_laplace_values};
 pub use self::pixels::{absolute_error, frame_difference, gradient_difference, squared_error};
 pub use self::similarity::{ms_ssim_scales, ms_ssim_sum, ms_ssim_sum_in, ssim_sum, ssim_sum_in};
+pub use self::spectral::{MelDistance, MelForm, StftDistance};
 
 /// Zero, a scalar, or NaN where a number of `tensor` is not finite; without graph. Added to a loss
 /// it makes sure that such a number is seen there, whatever was made of it.

@@ -4,7 +4,7 @@
 //! Film is measured by the number of a frame as well: causal networks are often worse after the first
 //! one.
 //!
-//! Similarity, PSNR and perplexity are in [`crate::loss`], which trains with some of them.
+//! [`sound`] has figures of single sounds. Similarity, PSNR and perplexity are in [`crate::loss`], which trains with some of them.
 //!
 //! A Frechet distance is called FID only over the features of one network, the Inception of 2015
 //! with its own resizing, and rFID where the sets are pictures and their reconstructions. Over
@@ -13,6 +13,7 @@
 pub mod film;
 pub mod manifold;
 pub mod moments;
+pub mod sound;
 
 use tch::{Kind, Tensor};
 

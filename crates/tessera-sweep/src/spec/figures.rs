@@ -2,7 +2,7 @@
 
 /// The numbers of an evaluation, and how many numbers make the model. Which of them a trial has hangs on its task, on the size of
 /// its pictures (`ms_ssim`) and on `eval.features`.
-pub const FIGURES: [&str; 22] = [
+pub const FIGURES: [&str; 28] = [
     "mse",
     "psnr",
     "ssim",
@@ -22,6 +22,13 @@ pub const FIGURES: [&str; 22] = [
     "coverage",
     "feature_distance",
     "lpips",
+    // Of sound.
+    "si_sdr",
+    "si_sdr_median",
+    "snr",
+    "mel_distance",
+    "stft_distance",
+    "spectral_convergence",
     // Of a probe.
     "accuracy",
     "cross_entropy",

@@ -29,6 +29,10 @@ pub struct LossConfig {
     pub ssim: f64,
     /// 1 less the structural similarity at several scales, as `ssim`.
     pub ms_ssim: f64,
+    /// Distance of mel spectrograms at several scales, as `[spectral]` says, for sound.
+    pub mel: f64,
+    /// Distance of spectrograms at several resolutions, as `[spectral]` says, for sound.
+    pub stft: f64,
     /// Distance between features of the network that `[perceptual]` names, for pictures.
     pub perceptual: f64,
     /// What a critic finds wrong, for pictures and film: `[critic]` is its network, `[adversarial]` how it is trained.
@@ -46,6 +50,8 @@ impl Default for LossConfig {
             frame_difference: 0.0,
             ssim: 0.0,
             ms_ssim: 0.0,
+            mel: 0.0,
+            stft: 0.0,
             perceptual: 0.0,
             adversarial: 0.0,
         }
@@ -118,7 +124,7 @@ impl Default for AdversarialConfig {
 
 impl LossConfig {
     /// Each key with its weight.
-    fn weights(&self) -> [(&'static str, f64); 10] {
+    fn weights(&self) -> [(&'static str, f64); 12] {
         [
             ("squared", self.squared),
             ("absolute", self.absolute),
@@ -128,6 +134,8 @@ impl LossConfig {
             ("frame_difference", self.frame_difference),
             ("ssim", self.ssim),
             ("ms_ssim", self.ms_ssim),
+            ("mel", self.mel),
+            ("stft", self.stft),
             ("perceptual", self.perceptual),
             ("adversarial", self.adversarial),
         ]

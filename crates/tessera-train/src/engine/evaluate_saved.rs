@@ -144,7 +144,7 @@ fn evaluate_open(
              data.video"
         )));
     }
-    let judge = agree_on(comm, Judge::new(&model.vqvae, config))?;
+    let judge = agree_on(comm, Judge::new(&model.vqvae, config, found.sample_rate))?;
     let named = judge.measure(asked)?.finite(); // before anything is read
     activity.enter(Phase::Evaluate);
     let (device, step) = (model.vqvae.device(), model.file.step);

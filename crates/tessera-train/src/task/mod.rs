@@ -40,6 +40,8 @@ use crate::error::TrainError;
 pub struct Samples {
     /// What a sample is.
     pub signal: Signal,
+    /// Instants a second of sound; 0 of others, and where it is unknown.
+    pub sample_rate: u32,
     /// Number of classes; none where samples have no labels, or nobody asks for them.
     pub num_classes: Option<u64>,
     /// Of a prior's samples, what their codes are.
@@ -66,7 +68,9 @@ impl Samples {
         let counted = if task == TaskKind::Prior { train.histograms()? } else { None };
         let tokens = CodesFile::of(train)?.zip(counted);
         let tokens = tokens.map(|(codes, histograms)| Arc::new(TrainTokens { codes, histograms }));
-        Ok(Self { signal: signal_of(train.shape()), num_classes, tokens })
+        let shape = train.shape();
+        let (signal, sample_rate) = (signal_of(shape), shape.sample_rate);
+        Ok(Self { signal, sample_rate, num_classes, tokens })
     }
 }
 
@@ -352,9 +356,7 @@ pub(crate) fn build(
     device: Device,
 ) -> Result<Box<dyn Task>, TrainError> {
     Ok(match config.task {
-        TaskKind::Autoencoder => {
-            Box::new(autoencoder::Autoencoder::new(config, samples.signal, device)?)
-        }
+        TaskKind::Autoencoder => Box::new(autoencoder::Autoencoder::new(config, &samples, device)?),
         TaskKind::Probe => Box::new(probe::Probe::new(config, samples, device)?),
         TaskKind::Prior => Box::new(prior::TokenPrior::new(config, &samples, device)?),
     })

@@ -6,6 +6,7 @@ use tessera_nn::{Signal, VqVae, from_vectors, loss, to_vectors};
 
 use super::features::{Features, Layout};
 use super::pass::count;
+use super::sound::Sound;
 use super::usage::Usage;
 use crate::engine::figures::Figure;
 use crate::error::TrainError;
@@ -20,8 +21,8 @@ const MS_SSIM: [&str; 4] = ["ms_ssim_2", "ms_ssim_3", "ms_ssim_4", "ms_ssim"];
 
 /// A model whose reconstructions are measured.
 ///
-/// Its sums are: the squared error of each channel; SSIM, MS-SSIM and PSNR of each picture; how often each code was taken;
-/// those of [`Features`].
+/// Its sums are: the squared error of each channel; SSIM, MS-SSIM and PSNR of each picture; those of [`Sound`]; how often each
+/// code was taken; those of [`Features`].
 pub(super) struct Reconstruction<'a> {
     model: &'a VqVae,
     /// Codes of each level.
@@ -31,12 +32,16 @@ pub(super) struct Reconstruction<'a> {
     /// Scales of MS-SSIM; 1: there is none.
     scales: usize,
     features: Option<(&'a Features, Layout)>,
+    sound: Option<&'a Sound>,
 }
+
+/// What outputs and samples are compared by, beside their values.
+pub(super) type ComparedBy<'a> = (Option<&'a Features>, Option<&'a Sound>);
 
 impl<'a> Reconstruction<'a> {
     pub(super) fn new(
         model: &'a VqVae,
-        features: Option<&'a Features>,
+        (features, sound): ComparedBy<'a>,
         asked: Asked,
     ) -> Result<Self, TrainError> {
         let rows = model.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
@@ -55,33 +60,37 @@ impl<'a> Reconstruction<'a> {
         };
         let features = features.map(|features| (features, features.layout(asked.num_samples)));
         let levels = model.num_codes();
-        Ok(Self { model, levels, num_levels: asked.levels, scales, features })
+        Ok(Self { model, levels, num_levels: asked.levels, scales, features, sound })
     }
 
     /// Where each kind of sums begins: those of pictures, counts, features, and the end.
-    fn starts(&self) -> [i64; 4] {
+    fn starts(&self) -> [i64; 5] {
         let pictures = self.model.signal.channels();
-        let counts = pictures + HEAD;
+        let sound = pictures + HEAD;
+        let counts = sound + self.sound.map_or(0, |_| Sound::NUM_SUMS);
         let features = counts + self.levels.iter().sum::<i64>();
         let num = self.features.map_or(0, |(_, layout)| layout.num_sums());
-        [pictures, counts, features, features + num]
+        [pictures, sound, counts, features, features + num]
     }
 }
 
 impl Measure for Reconstruction<'_> {
     fn len(&self) -> i64 {
-        self.starts()[3]
+        self.starts()[4]
     }
 
     fn add(&self, part: &Part, sums: &Tensor) {
         let samples_nc = part.values(self.model.kind());
         let (outputs_nc, indices) = reconstruct(self.model, &samples_nc, self.num_levels);
-        let [pictures, mut start, features, end] = self.starts();
+        let [pictures, sound, mut start, features, end] = self.starts();
         let errors_c = squared_error_by_channel(&outputs_nc, &samples_nc);
         let _ = sums.narrow(0, 0, pictures).g_add_(&errors_c);
         if is_visible(part.signal) {
             let seen = self.similarities(&outputs_nc, &samples_nc, part.signal);
             let _ = sums.narrow(0, pictures, HEAD).g_add_(&seen);
+        }
+        if let Some(compared) = self.sound {
+            compared.add(&outputs_nc, &samples_nc, &sums.narrow(0, sound, Sound::NUM_SUMS));
         }
         for (quantizer, indices_nl) in self.model.quantizers.iter().zip(&indices) {
             let (num_codes, len) = (quantizer.num_codes(), quantizer.lens().counts);
@@ -95,7 +104,7 @@ impl Measure for Reconstruction<'_> {
     }
 
     fn figures(&self, sums: &[f64], num_samples: u64, signal: Signal) -> Vec<Figure> {
-        let [pictures, counts, features, end] = self.starts().map(|start| start as usize);
+        let [pictures, sound, counts, features, end] = self.starts().map(|start| start as usize);
         let samples = num_samples as f64;
         let of_channel = samples * signal.num_values() as f64 / signal.channels() as f64;
         let by_channel: Vec<f64> = sums[..pictures].iter().map(|sum| sum / of_channel).collect();
@@ -114,6 +123,9 @@ impl Measure for Reconstruction<'_> {
             if by_channel.len() > 1 {
                 figures.push(Figure::numbers("mse_by_channel", by_channel));
             }
+        }
+        if let Some(compared) = self.sound {
+            figures.extend(compared.figures(&sums[sound..counts], num_samples));
         }
         figures.extend(Usage::of(&sums[counts..features], &self.levels).in_evaluation());
         if let Some((network, layout)) = self.features {

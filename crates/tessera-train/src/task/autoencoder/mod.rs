@@ -11,6 +11,7 @@ mod levels;
 mod objective;
 mod pass;
 mod shown;
+mod sound;
 pub mod usage;
 
 use std::collections::BTreeMap;
@@ -23,11 +24,12 @@ use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::quantize::{self, Lens, Place};
 use tessera_nn::{Parameters, Signal, VqVae};
 
-use self::evaluate::Reconstruction;
 pub use self::evaluate::reconstruct;
+use self::evaluate::{ComparedBy, Reconstruction};
 use self::features::Features;
 use self::judge::Critic;
 use self::objective::Objective;
+use self::sound::Sound;
 use self::usage::Usage;
 use super::{
     Asked, Half, Loss, Measure, Part, Phase, Samples, Sizes, Task, Totals, Updated, networks,
@@ -53,15 +55,22 @@ pub struct Autoencoder {
     losses: Vec<Loss>,
     /// What an evaluation compares outputs and inputs by.
     judged_by: Option<Features>,
+    /// The same of sound, by what needs no network.
+    sound: Option<Sound>,
 }
 
 impl Autoencoder {
-    /// The model of a configuration, for samples of `signal`, with the initial values that its seed stands for.
+    /// The model of a configuration, for such samples, with the initial values that its seed stands for.
     ///
     /// # Errors
     ///
     /// [`TrainError::BadInput`] if it cannot be trained on them.
-    pub fn new(config: &TrainConfig, signal: Signal, device: Device) -> Result<Self, TrainError> {
+    pub fn new(
+        config: &TrainConfig,
+        samples: &Samples,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let signal = samples.signal;
         let kinds = config.train.precision.kinds();
         let declare_critic = |to: &mut Declarations| {
             config.loss.has_critic().then(|| config.critic.build(&signal, to))
@@ -72,10 +81,11 @@ impl Autoencoder {
         let groups = &config.optimizer.groups;
         model.parameters.freeze(&groups.frozen());
         let like = model.parameters.flat();
-        let objective = Objective::new(config, &signal, like)?;
+        let objective = Objective::new(config, samples, like)?;
         let weight = config.loss.adversarial;
         let critic = critic.map(|chain| Critic::new(chain, &config.adversarial, weight, like));
         let judged_by = Features::open(config, &signal, device)?;
+        let sound = Sound::of(&signal, samples.sample_rate, device);
         let mut losses = objective.losses();
         losses.insert(1, Loss::new("quantizer_loss", "quantiser's loss"));
         losses.extend(critic.iter().flat_map(Critic::losses));
@@ -88,7 +98,12 @@ impl Autoencoder {
             critic,
             losses,
             judged_by,
+            sound,
         })
+    }
+
+    fn compared_by(&self) -> ComparedBy<'_> {
+        (self.judged_by.as_ref(), self.sound.as_ref())
     }
 
     /// Whether two gradients at the last layer are compared in this step.
@@ -126,17 +141,27 @@ impl Autoencoder {
 pub(crate) struct Judge<'a> {
     model: &'a VqVae,
     judged_by: Option<Features>,
+    sound: Option<Sound>,
 }
 
 impl<'a> Judge<'a> {
-    /// With the features that `[eval.features]` names.
+    /// With the features that `[eval.features]` names; `sample_rate` is that of sound, 0 of others.
     ///
     /// # Errors
     ///
     /// [`TrainError::BadInput`] where they cannot be opened.
-    pub(crate) fn new(model: &'a VqVae, config: &TrainConfig) -> Result<Self, TrainError> {
+    pub(crate) fn new(
+        model: &'a VqVae,
+        config: &TrainConfig,
+        sample_rate: u32,
+    ) -> Result<Self, TrainError> {
         let judged_by = Features::open(config, &model.signal, model.device())?;
-        Ok(Self { model, judged_by })
+        let sound = Sound::of(&model.signal, sample_rate, model.device());
+        Ok(Self { model, judged_by, sound })
+    }
+
+    fn compared_by(&self) -> ComparedBy<'_> {
+        (self.judged_by.as_ref(), self.sound.as_ref())
     }
 
     /// How it is measured, as [`Task::measure`] says of one in training.
@@ -145,7 +170,7 @@ impl<'a> Judge<'a> {
     ///
     /// [`TrainError::BadInput`] where it has not what was asked for.
     pub(crate) fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {
-        Ok(Box::new(Reconstruction::new(self.model, self.judged_by.as_ref(), asked)?))
+        Ok(Box::new(Reconstruction::new(self.model, self.compared_by(), asked)?))
     }
 }
 
@@ -275,7 +300,7 @@ impl Task for Autoencoder {
     }
 
     fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {
-        Ok(Box::new(Reconstruction::new(&self.model, self.judged_by.as_ref(), asked)?))
+        Ok(Box::new(Reconstruction::new(&self.model, self.compared_by(), asked)?))
     }
 
     fn show(&self, source: &dyn Source, on_corrupt: OnCorrupt) -> Result<Vec<Exhibit>, TrainError> {
@@ -299,6 +324,23 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
     ] {
         if weight > 0.0 && !is_for_them {
             return Err(format!("loss.{key} is for {words}, these data are {signal}: set it to 0"));
+        }
+    }
+    let (spectral, rate) = (&config.spectral, i64::from(samples.sample_rate));
+    for (key, weight) in [("mel", config.loss.mel), ("stft", config.loss.stft)] {
+        match *signal {
+            _ if weight == 0.0 => {}
+            Signal::Audio { samples, .. } if key == "mel" => {
+                spectral.scales(samples, rate)?;
+            }
+            Signal::Audio { samples, .. } => {
+                spectral.resolutions(samples)?;
+            }
+            _ => {
+                return Err(format!(
+                    "loss.{key} is for sound, these data are {signal}: set it to 0"
+                ));
+            }
         }
     }
     if config.loss.has_critic() {

@@ -2,12 +2,12 @@
 
 use tch::{Kind, Tensor};
 use tessera_nn::features::FeatureNetwork;
-use tessera_nn::{Signal, loss};
+use tessera_nn::loss::{self, MelDistance, StftDistance};
 
 use crate::config::TrainConfig;
 use crate::config::objective::LossConfig;
 use crate::error::TrainError;
-use crate::task::{Loss, Part, networks};
+use crate::task::{Loss, Part, Samples, networks};
 
 /// The losses that compare an output with its input.
 #[derive(Debug)]
@@ -15,6 +15,10 @@ pub(super) struct Objective {
     config: LossConfig,
     /// Whose features are compared, where they are.
     perceptual: Option<FeatureNetwork>,
+    /// Mel spectrograms that are compared, where they are.
+    mel: Option<MelDistance>,
+    /// The same of spectrograms.
+    stft: Option<StftDistance>,
     /// The variance of all values of the first global batch, `[1]`.
     variance: Tensor,
 }
@@ -29,19 +33,20 @@ pub(super) struct Terms {
 }
 
 impl Objective {
-    /// What a configuration says, for samples of `signal` and parameters `like` these.
+    /// What a configuration says, for such samples and parameters `like` these.
     ///
     /// # Errors
     ///
-    /// [`TrainError::BadInput`] where a network cannot be opened.
+    /// [`TrainError::BadInput`] where a network cannot be opened or a loss is not for such samples.
     pub(super) fn new(
         config: &TrainConfig,
-        signal: &Signal,
+        samples: &Samples,
         like: &Tensor,
     ) -> Result<Self, TrainError> {
-        let perceptual = networks::perceptual(config, signal, like.device())?;
+        let perceptual = networks::perceptual(config, &samples.signal, like.device())?;
+        let (mel, stft) = spectral(config, samples, like).map_err(TrainError::BadInput)?;
         let variance = Tensor::ones([1], (like.kind(), like.device()));
-        Ok(Self { config: config.loss.clone(), perceptual, variance })
+        Ok(Self { config: config.loss.clone(), perceptual, mel, stft, variance })
     }
 
     /// The losses that are told, in order. The squared error is always one of them, so that runs can be compared.
@@ -57,6 +62,8 @@ impl Objective {
             ("frame_difference", "frame difference", config.frame_difference),
             ("ssim_loss", "SSIM loss", config.ssim),
             ("ms_ssim_loss", "MS-SSIM loss", config.ms_ssim),
+            ("mel_loss", "mel loss", config.mel),
+            ("stft_loss", "STFT loss", config.stft),
             ("perceptual_loss", "perceptual loss", config.perceptual),
         ] {
             if weight > 0.0 {
@@ -109,6 +116,12 @@ impl Objective {
             let similarity = loss::ms_ssim_sum_in(kind, values_nc, samples_nc, scales);
             each.push(-similarity / num_samples + share);
         }
+        if let Some(distance) = &self.mel {
+            each.push(distance.sum(values_nc, samples_nc) / num_samples);
+        }
+        if let Some(distance) = &self.stft {
+            each.push(distance.sum(values_nc, samples_nc) / num_samples);
+        }
         if let Some(network) = &self.perceptual {
             each.push(network.distance_sum(values_nc, samples_nc) / num_samples);
         }
@@ -142,4 +155,18 @@ impl Objective {
     pub(super) fn needs_variance(&self) -> bool {
         self.config.variance_scaled > 0.0
     }
+}
+
+/// The distances of spectra that have a weight, with filters `like` these parameters.
+fn spectral(
+    config: &TrainConfig,
+    samples: &Samples,
+    like: &Tensor,
+) -> Result<(Option<MelDistance>, Option<StftDistance>), String> {
+    let (form, options) = (config.spectral.form, (like.kind(), like.device()));
+    let (len, rate) = (samples.signal.axes()[0], i64::from(samples.sample_rate));
+    let scales = (config.loss.mel > 0.0).then(|| config.spectral.scales(len, rate)).transpose()?;
+    let resolutions = (config.loss.stft > 0.0).then(|| config.spectral.resolutions(len));
+    let stft = resolutions.transpose()?.map(|resolutions| StftDistance::new(&resolutions));
+    Ok((scales.map(|scales| MelDistance::new(form, &scales, rate, options)), stft))
 }

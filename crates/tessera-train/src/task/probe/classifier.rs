@@ -59,7 +59,7 @@ impl Classifier {
         let num_classes = num_classes
             .ok_or_else(|| refuse("has no head: train it anew with this version".to_owned()))?;
         let num_classes = Some(num_classes as u64);
-        let samples = Samples { signal: *signal, num_classes, tokens: None };
+        let samples = Samples { signal: *signal, sample_rate: 0, num_classes, tokens: None };
         let probe = Probe::new(&config, samples, device)?;
         let wanted = probe.parameters.named_views().map(|(name, tensor)| (name.to_owned(), tensor));
         let wanted: Vec<(String, Tensor)> = wanted.chain(probe.state()).collect();
