@@ -330,11 +330,9 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
     model.validate(signal)?;
     if !matches!(signal, Signal::Image { .. }) {
         let loss = &config.loss;
-        for (key, weight) in [
-            ("ssim", loss.ssim),
-            ("ms_ssim", loss.ms_ssim),
-            ("perceptual", loss.perceptual),
-        ] {
+        for (key, weight) in
+            [("ssim", loss.ssim), ("ms_ssim", loss.ms_ssim), ("perceptual", loss.perceptual)]
+        {
             if weight > 0.0 {
                 return Err(format!(
                     "loss.{key} is for pictures, these data are {signal}: set it to 0"
