@@ -134,7 +134,7 @@ fn a_value_of_the_wrong_type_or_out_of_range_is_told_with_what_it_may_be() {
 #[test]
 fn networks_and_losses_that_cannot_be_are_told_with_the_key_and_what_to_do() {
     let unet2d = |keys: &str| format!("model.backbone={{kind = \"unet2d\", channels = 8, {keys}}}");
-    let cases: [(&[&str], &[&str]); 9] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (
             &[&unet2d("groups = 2, attention_resolutions = [12]")],
             &["model.backbone.attention_resolutions should be among [16, 8, 4]", "found 12"],
@@ -156,6 +156,15 @@ fn networks_and_losses_that_cannot_be_are_told_with_the_key_and_what_to_do() {
         (
             &["loss.adversarial=0.1", "adversarial.critic_start=5"],
             &["adversarial.critic_start is 5, after adversarial.start, 0"],
+        ),
+        (
+            &["loss.adversarial=0.1", "critic.kind=spectral"],
+            &["critic.kind = \"spectral\" takes sound, these data are pictures", "\"patch\""],
+        ),
+        (&["loss.feature_matching=1"], &["loss.feature_matching compares", "set it above 0"]),
+        (
+            &["loss.adversarial=0.1", "loss.balanced=true", "adversarial.adaptive=true"],
+            &["loss.balanced and adversarial.adaptive both", "set one of them to false"],
         ),
         (&["loss.squared=0"], &["set loss.squared = 1"]),
         (

@@ -15,6 +15,7 @@ mod objectives;
 mod priors;
 mod quantizers;
 mod ranks;
+mod sounds;
 
 /// The root of the repository.
 fn root() -> PathBuf {

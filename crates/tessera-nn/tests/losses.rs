@@ -5,7 +5,6 @@
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-use tessera_nn::chain::Block;
 use tessera_nn::loss::{
     AdversarialLoss, absolute_error, gradient_difference, lecam, logit_laplace, ms_ssim_sum,
     ms_ssim_sum_in, squared_error, ssim_sum, ssim_sum_in,
@@ -206,11 +205,12 @@ fn critics() -> Critics {
 impl Critic {
     fn signal(&self) -> Signal {
         match self.shape[..] {
+            [_, channels, samples] => Signal::Audio { channels, samples },
             [_, channels, height, width] => Signal::Image { channels, height, width },
             [_, channels, frames, height, width] => {
                 Signal::Video { channels, frames, height, width }
             }
-            _ => panic!("{}: pictures or film", self.name),
+            _ => panic!("{}: of one to three axes", self.name),
         }
     }
 }
@@ -220,7 +220,7 @@ const EVERY: i64 = 13;
 
 fn check_critic(case: &Critic, kind: Kind, tolerance: f64) {
     let mut to = Declarations::default();
-    let chain = case.config.build(&case.signal(), &mut to);
+    let critic = case.config.build(&case.signal(), &mut to);
     let parameters = to.allocate(0, Kinds::same(kind), Device::Cpu);
     for (k, (name, mut place)) in parameters.named_views().enumerate() {
         let base = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
@@ -229,7 +229,7 @@ fn check_critic(case: &Critic, kind: Kind, tolerance: f64) {
     }
     let input = values(&case.shape, |at| 1.5 * (1.3 * at + 0.2).sin()).to_kind(kind);
     let input = input.set_requires_grad(true);
-    let output = chain.forward(&parameters, &input);
+    let output = critic.judge(&parameters, &input).remove(0).logits;
     assert_eq!(output.size(), case.output_shape, "{}", case.name);
     let what = |end: &str| format!("{}, {kind:?}: {end}", case.name);
     assert_near(&what("output"), &output, &case.output, tolerance);
@@ -259,11 +259,12 @@ fn a_critic_takes_no_samples_and_its_gradients_are_zero() {
     for case in &critics().critics {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut to = Declarations::default();
-            let chain = case.config.build(&case.signal(), &mut to);
+            let critic = case.config.build(&case.signal(), &mut to);
             let parameters =
                 to.allocate(0, Kinds { master: Kind::Float, compute: kind }, Device::Cpu);
             let shape = [&[0], &case.shape[1..]].concat();
-            let logits = chain.forward(&parameters, &Tensor::zeros(shape, (kind, Device::Cpu)));
+            let none = Tensor::zeros(shape, (kind, Device::Cpu));
+            let logits = critic.judge(&parameters, &none).remove(0).logits;
             assert_eq!(logits.size(), [&[0], &case.output_shape[1..]].concat());
             let loss = AdversarialLoss::Hinge.critic(&logits, &logits);
             let leaves = parameters.leaves_of(Stage::Critic);

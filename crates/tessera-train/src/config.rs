@@ -16,6 +16,7 @@ use tessera_control::LimitsConfig;
 use tessera_data::DataConfig;
 use tessera_model::{Precision, Weights};
 use tessera_nn::critic::CriticConfig;
+use tessera_nn::loss::BalancerConfig;
 use tessera_nn::parameters::Stage;
 use tessera_nn::prior::PriorConfig;
 use tessera_nn::{ModelConfig, Output};
@@ -52,6 +53,8 @@ pub struct TrainConfig {
     pub critic: CriticConfig,
     /// How the two are trained against one another.
     pub adversarial: AdversarialConfig,
+    /// How losses of the output are balanced, where `loss.balanced` is true.
+    pub balancer: BalancerConfig,
     /// What a head reads and what it is, with `task = "probe"`.
     pub probe: ProbeConfig,
     /// A model of tokens, with `task = "prior"`.

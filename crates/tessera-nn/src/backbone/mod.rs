@@ -81,9 +81,7 @@ impl BackboneConfig {
             | Self::Conv3d(_)
             | Self::Dense(_)
             | Self::Unet2d(_)
-            | Self::Vit(_) => {
-                1
-            }
+            | Self::Vit(_) => 1,
         }
     }
 

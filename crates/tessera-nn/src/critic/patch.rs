@@ -17,11 +17,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Block, Chain};
-use crate::layers::{Activation, Conv, ConvConfig, GroupNorm, Pad, Scope};
-use crate::parameters::{Declarations, Parameters, Stage};
+use super::network::{Layer, Network, View};
+use crate::layers::{Conv, ConvConfig, GroupNorm, Pad, Scope};
+use crate::parameters::Declarations;
 use crate::signal::Signal;
-use tch::Tensor;
 
 /// Taps of each convolution along an axis, of pictures and of film.
 const TAPS: [i64; 2] = [4, 3];
@@ -33,6 +32,8 @@ const MOST_WIDTHS: i64 = 8;
 const DEVIATION: f64 = 0.02;
 /// PyTorch's default.
 const EPS: f64 = 1e-5;
+/// Slope of LeakyReLU below 0.
+const SLOPE: f64 = 0.2;
 
 /// Width and depth of a PatchGAN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -88,19 +89,15 @@ impl PatchConfig {
         (0..=self.layers).map(|layer| self.channels * (1 << layer).min(MOST_WIDTHS)).collect()
     }
 
-    pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
+    pub(super) fn validate(&self, at: &str, signal: &Signal) -> Result<(), String> {
         let (height, width, is_film) = match *signal {
             Signal::Image { height, width, .. } => (height, width, false),
             Signal::Video { height, width, .. } => (height, width, true),
-            _ => {
-                return Err(format!(
-                    "critic.kind = \"patch\" takes pictures and film, these data are {signal}"
-                ));
-            }
+            _ => return Err(super::takes(at, "patch", "pictures and film", signal)),
         };
         for (key, value, most) in [("channels", self.channels, 1024), ("layers", self.layers, 6)] {
             if !(1..=most).contains(&value) {
-                return Err(format!("critic.{key} should be from 1 to {most}, found {value}"));
+                return Err(format!("{at}.{key} should be from 1 to {most}, found {value}"));
             }
         }
         let (field, side) = (self.field(is_film), height.min(width));
@@ -113,7 +110,7 @@ impl PatchConfig {
                 }
             };
             return Err(format!(
-                "critic.layers is {}, with which a logit sees {field} x {field} pixels, more than \
+                "{at}.layers is {}, with which a logit sees {field} x {field} pixels, more than \
                  the {height} x {width} that these data have: {advice}",
                 self.layers
             ));
@@ -122,7 +119,7 @@ impl PatchConfig {
             let divides = |width: &i64| self.groups >= 1 && width % self.groups == 0;
             if let Some(width) = self.widths()[1..].iter().find(|width| !divides(width)) {
                 return Err(format!(
-                    "critic.groups should divide the {width} channels of each layer with a norm, \
+                    "{at}.groups should divide the {width} channels of each layer with a norm, \
                      found {}: {} does",
                     self.groups, self.channels
                 ));
@@ -131,9 +128,8 @@ impl PatchConfig {
         Ok(())
     }
 
-    pub(super) fn build(&self, signal: &Signal, to: &mut Declarations) -> Chain {
+    pub(super) fn build(&self, scope: &Scope, signal: &Signal, to: &mut Declarations) -> Network {
         let is_film = matches!(signal, Signal::Video { .. });
-        let scope = Scope::new(Stage::Critic, "critic");
         let conv = |to: &mut Declarations, scope: &Scope, inputs, outputs, stride: Vec<i64>| {
             let padding = vec![Pad::zeros(1, 1); stride.len()];
             let kernel = vec![TAPS[usize::from(is_film)]; stride.len()];
@@ -141,45 +137,27 @@ impl PatchConfig {
             let config = ConvConfig { stride, padding, ..config };
             Conv::new(to, scope, ConvConfig { deviation: Some(DEVIATION), ..config })
         };
-        let mut chain = Chain::default();
-        let mut inputs = signal.channels();
+        let (mut layers, mut inputs) = (Vec::new(), signal.channels());
         for (layer, &outputs) in self.widths().iter().enumerate() {
             let scope = scope.child(&format!("layers.{layer}"));
             let stride = self.stride(layer as i64, is_film);
             let conv = conv(to, &scope.child("conv"), inputs, outputs, stride);
             let norm = (layer > 0 && self.norm == PatchNorm::Group)
                 .then(|| GroupNorm::new(to, &scope.child("norm"), outputs, self.groups, EPS));
-            chain.push(Layer { conv, norm });
+            layers.push(Layer { conv, norm, slope: SLOPE });
             inputs = outputs;
         }
         let stride = self.stride(self.layers, is_film);
-        chain.push(conv(to, &scope.child("logits"), inputs, 1, stride));
-        chain
-    }
-}
-
-/// Convolution, norm, LeakyReLU.
-#[derive(Debug)]
-struct Layer {
-    conv: Conv,
-    norm: Option<GroupNorm>,
-}
-
-impl Block for Layer {
-    fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        let mut hidden = self.conv.forward(parameters, input);
-        if let Some(norm) = &self.norm {
-            hidden = norm.forward(parameters, &hidden);
-        }
-        Activation::LeakyRelu.of(&hidden)
+        let logits = conv(to, &scope.child("logits"), inputs, 1, stride);
+        Network { view: View::Samples, layers, logits, logits_are_map: false }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameters::Kinds;
-    use tch::{Device, Kind};
+    use crate::parameters::{Kinds, Stage};
+    use tch::{Device, Kind, Tensor};
 
     fn images(side: i64) -> Signal {
         Signal::Image { channels: 3, height: side, width: side }
@@ -200,11 +178,11 @@ mod tests {
             let config = PatchConfig { channels: 2, layers, norm: PatchNorm::None, groups: 1 };
             let signal = Signal::Video { channels: 1, frames: 65, height: 8, width: 8 };
             let mut to = Declarations::default();
-            let chain = config.build(&signal, &mut to);
+            let network = config.build(&Scope::new(Stage::Critic, "critic"), &signal, &mut to);
             let parameters = to.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
             let input = Tensor::ones(signal.shape(1), (Kind::Double, Device::Cpu));
             let input = input.set_requires_grad(true);
-            let logits = chain.forward(&parameters, &input);
+            let logits = network.judge(&parameters, &input).logits;
             let middle = logits.select(2, logits.size()[2] / 2).sum(Kind::Double);
             let gradient = &Tensor::run_backward(&[middle], &[&input], false, false)[0];
             let of_frame =
@@ -219,7 +197,7 @@ mod tests {
     fn sizes_for_film_are_those_of_the_original() {
         let config = PatchConfig { channels: 16, layers: 2, norm: PatchNorm::Group, groups: 8 };
         let signal = Signal::Video { channels: 3, frames: 17, height: 64, width: 64 };
-        assert_eq!(config.validate(&signal), Ok(()));
+        assert_eq!(config.validate("critic", &signal), Ok(()));
         let mut to = Declarations::default();
         let _ = config.build(&signal, &mut to);
         let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
@@ -231,13 +209,15 @@ mod tests {
     fn sizes_are_those_of_the_original() {
         let config = PatchConfig { channels: 64, layers: 3, norm: PatchNorm::None, groups: 1 };
         let mut to = Declarations::default();
-        let chain = config.build(&images(70), &mut to);
+        let network = config.build(&Scope::new(Stage::Critic, "critic"), &images(70), &mut to);
         let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
         let of = |inputs: i64, outputs: i64| 16 * inputs * outputs + outputs;
         let expected = of(3, 64) + of(64, 128) + of(128, 256) + of(256, 512) + of(512, 1);
         assert_eq!(parameters.num_trainable(), expected);
         let input = Tensor::zeros([2, 3, 70, 72], (Kind::Float, Device::Cpu));
-        assert_eq!(chain.forward(&parameters, &input).size(), [2, 1, 6, 7]);
+        let opinion = network.judge(&parameters, &input);
+        assert_eq!(opinion.logits.size(), [2, 1, 6, 7]);
+        assert_eq!(opinion.maps.len(), 4);
         let names: Vec<_> = parameters.named_views().map(|(name, _)| name.to_owned()).collect();
         assert_eq!(names[..2], ["critic.layers.0.conv.weight", "critic.layers.0.conv.bias"]);
         assert_eq!(names[8..], ["critic.logits.weight", "critic.logits.bias"]);
@@ -252,10 +232,13 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said_in_one_line() {
         let base = PatchConfig::default();
-        assert_eq!(base.validate(&images(32)), Ok(()));
-        assert_eq!(PatchConfig { layers: 2, ..base.clone() }.validate(&images(64)), Ok(()));
+        assert_eq!(base.validate("critic", &images(32)), Ok(()));
+        assert_eq!(
+            PatchConfig { layers: 2, ..base.clone() }.validate("critic", &images(64)),
+            Ok(())
+        );
         let without = PatchConfig { norm: PatchNorm::None, groups: 7, ..base.clone() };
-        assert_eq!(without.validate(&images(16)), Ok(()));
+        assert_eq!(without.validate("critic", &images(16)), Ok(()));
         let deep = PatchConfig { layers: 4, ..base.clone() };
         let sound = Signal::Audio { channels: 1, samples: 64 };
         let film = Signal::Video { channels: 3, frames: 5, height: 32, width: 24 };
@@ -277,7 +260,7 @@ mod tests {
             (PatchConfig { groups: 5, ..base.clone() }, images(64), "divide the 64 channels"),
             (PatchConfig { groups: 0, ..base }, images(64), "divide the 64 channels"),
         ] {
-            let refused = config.validate(&signal).unwrap_err();
+            let refused = config.validate("critic", &signal).unwrap_err();
             assert!(refused.contains(words) && !refused.contains('\n'), "{refused}");
         }
     }

@@ -39,12 +39,15 @@ impl Activation {
             Self::Silu => input.silu(),
             Self::Elu => input.elu(),
             Self::Gelu => input.gelu("none"),
-            // `leaky_relu` of tch has no parameter. `max(x, 0.2 x)` would have a slope of 0.6 at 0.
-            Self::LeakyRelu => {
-                input.prelu(&Tensor::full([1], LEAK, (input.kind(), input.device())))
-            }
+            Self::LeakyRelu => leaky_relu(input, LEAK),
         }
     }
+}
+
+/// x above 0, `slope` x below and at 0.
+pub(crate) fn leaky_relu(input: &Tensor, slope: f64) -> Tensor {
+    // `leaky_relu` of tch has no parameter. `max(x, 0.2 x)` would have a slope of 0.6 at 0.
+    input.prelu(&Tensor::full([1], slope, (input.kind(), input.device())))
 }
 
 impl Block for Activation {

@@ -7,6 +7,7 @@
 //! `docs/losses.md` has each formula beside its paper.
 
 pub mod adversarial;
+pub mod balancer;
 pub mod laplace;
 pub mod pixels;
 pub mod similarity;
@@ -14,7 +15,10 @@ pub mod spectral;
 
 use tch::Tensor;
 
-pub use self::adversarial::{AdversarialLoss, lecam, mean_logit_sum};
+pub use self::adversarial::{
+    AdversarialLoss, OverCritics, feature_matching, lecam, mean_logit_sum,
+};
+pub use self::balancer::{Balancer, BalancerConfig, norm_sum};
 pub use self::laplace::{logit_laplace, logit_laplace_start, logit_laplace_values};
 pub use self::pixels::{absolute_error, frame_difference, gradient_difference, squared_error};
 pub use self::similarity::{ms_ssim_scales, ms_ssim_sum, ms_ssim_sum_in, ssim_sum, ssim_sum_in};

@@ -1,10 +1,11 @@
-//! What an autoencoder's outputs are trained on: the `[loss]`, `[perceptual]` and `[adversarial]` tables.
+//! What an autoencoder's outputs are trained on: the `[loss]`, `[perceptual]` and `[adversarial]` tables; how `[critic]`
+//! and `[balancer]` hang together with them.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tessera_nn::loss::AdversarialLoss;
+use tessera_nn::loss::{AdversarialLoss, OverCritics};
 
 use super::{Output, TrainConfig};
 
@@ -35,8 +36,15 @@ pub struct LossConfig {
     pub stft: f64,
     /// Distance between features of the network that `[perceptual]` names, for pictures.
     pub perceptual: f64,
-    /// What a critic finds wrong, for pictures and film: `[critic]` is its network, `[adversarial]` how it is trained.
+    /// What a critic finds wrong, for pictures, film and sound: `[critic]` is its network, `[adversarial]` how it is trained.
     pub adversarial: f64,
+    /// Distance between what the critic's layers see of outputs and of inputs; counts from `adversarial.start` on, as
+    /// `loss.adversarial` does, which it needs.
+    pub feature_matching: f64,
+    /// Whether the weights above are shares of the gradient at the decoder's output: gradients of the losses are divided by moving
+    /// averages of their norms, as `[balancer]` says. The quantiser's losses take no part. It costs a sum over ranks in
+    /// the middle of each step.
+    pub balanced: bool,
 }
 
 impl Default for LossConfig {
@@ -54,6 +62,8 @@ impl Default for LossConfig {
             stft: 0.0,
             perceptual: 0.0,
             adversarial: 0.0,
+            feature_matching: 0.0,
+            balanced: false,
         }
     }
 }
@@ -88,6 +98,8 @@ pub enum PerceptualNetwork {
 pub struct AdversarialConfig {
     /// How logits become losses.
     pub loss: AdversarialLoss,
+    /// How losses of several networks of a critic, and of several maps in `loss.feature_matching`, become one.
+    pub over_critics: OverCritics,
     /// Steps before the critic is trained.
     pub critic_start: u64,
     /// Steps before it counts for the autoencoder; at least `critic_start`, below `train.steps`. A critic that has not
@@ -111,6 +123,7 @@ impl Default for AdversarialConfig {
     fn default() -> Self {
         Self {
             loss: AdversarialLoss::Hinge,
+            over_critics: OverCritics::Mean,
             critic_start: 0,
             start: 0,
             warmup_steps: 0,
@@ -124,7 +137,7 @@ impl Default for AdversarialConfig {
 
 impl LossConfig {
     /// Each key with its weight.
-    fn weights(&self) -> [(&'static str, f64); 12] {
+    fn weights(&self) -> [(&'static str, f64); 13] {
         [
             ("squared", self.squared),
             ("absolute", self.absolute),
@@ -138,6 +151,7 @@ impl LossConfig {
             ("stft", self.stft),
             ("perceptual", self.perceptual),
             ("adversarial", self.adversarial),
+            ("feature_matching", self.feature_matching),
         ]
     }
 
@@ -149,13 +163,14 @@ impl LossConfig {
 
 /// What is wrong with the tables of this file in a configuration, whatever its data, if anything.
 pub(super) fn validate(config: &TrainConfig) -> Result<(), String> {
-    let TrainConfig { loss, perceptual, adversarial, .. } = config;
+    let TrainConfig { loss, perceptual, adversarial, balancer, .. } = config;
     for (key, weight) in loss.weights() {
         if !(weight >= 0.0 && weight.is_finite()) {
             return Err(format!("loss.{key} should be 0 or more, found {weight}"));
         }
     }
-    if loss.weights().iter().all(|(key, weight)| *key == "adversarial" || *weight == 0.0) {
+    let is_of_critic = |key: &str| matches!(key, "adversarial" | "feature_matching");
+    if loss.weights().iter().all(|(key, weight)| is_of_critic(key) || *weight == 0.0) {
         return Err("an autoencoder learns to give its input back from a loss that compares the two, and the weights of \
                     all those in [loss] are 0: set loss.squared = 1"
             .to_owned());
@@ -178,8 +193,21 @@ pub(super) fn validate(config: &TrainConfig) -> Result<(), String> {
                     perceptual.network = \"random\""
             .to_owned());
     }
+    if loss.balanced {
+        balancer.validate()?;
+    }
     if !loss.has_critic() {
-        return Ok(());
+        return match loss.feature_matching > 0.0 {
+            true => Err("loss.feature_matching compares what the critic of loss.adversarial sees, and loss.adversarial is 0: \
+                         set it above 0, or loss.feature_matching = 0"
+                .to_owned()),
+            false => Ok(()),
+        };
+    }
+    if loss.balanced && adversarial.adaptive {
+        return Err("loss.balanced and adversarial.adaptive both say what the adversarial loss counts: set one of them to \
+                    false"
+            .to_owned());
     }
     if !(adversarial.adaptive_most > 0.0 && adversarial.adaptive_most.is_finite()) {
         return Err(format!(
@@ -258,6 +286,22 @@ mod tests {
             no_file.starts_with("perceptual.network is read from perceptual.path"),
             "{no_file}"
         );
+    }
+
+    #[test]
+    fn what_a_critic_and_a_balancer_need_is_refused_with_its_key() {
+        let no_critic = refusal(|config| {
+            (config.loss.adversarial, config.loss.feature_matching) = (0.0, 1.0);
+        });
+        assert!(no_critic.starts_with("loss.feature_matching compares"), "{no_critic}");
+        let twice = refusal(|config| {
+            (config.loss.balanced, config.adversarial.adaptive) = (true, true);
+        });
+        assert!(twice.starts_with("loss.balanced and adversarial.adaptive both"), "{twice}");
+        let decay = refusal(|config| {
+            (config.loss.balanced, config.balancer.decay) = (true, 1.0);
+        });
+        assert!(decay.starts_with("balancer.decay should be"), "{decay}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A vector-quantised autoencoder: what its step computes, how it begins, what it is measured by.
 
+mod balance;
 mod chains;
 mod decode;
 mod evaluate;
@@ -13,6 +14,7 @@ mod pass;
 mod shown;
 mod sound;
 pub mod usage;
+mod weigh;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,6 +26,7 @@ use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::quantize::{self, Lens, Place};
 use tessera_nn::{Parameters, Signal, VqVae};
 
+use self::balance::Balance;
 pub use self::evaluate::reconstruct;
 use self::evaluate::{ComparedBy, Reconstruction};
 use self::features::Features;
@@ -52,6 +55,8 @@ pub struct Autoencoder {
     recompute: bool,
     objective: Objective,
     critic: Option<Critic>,
+    /// Where losses of the output are balanced.
+    balance: Option<Balance>,
     losses: Vec<Loss>,
     /// What an evaluation compares outputs and inputs by.
     judged_by: Option<Features>,
@@ -82,8 +87,10 @@ impl Autoencoder {
         model.parameters.freeze(&groups.frozen());
         let like = model.parameters.flat();
         let objective = Objective::new(config, samples, like)?;
-        let weight = config.loss.adversarial;
-        let critic = critic.map(|chain| Critic::new(chain, &config.adversarial, weight, like));
+        let critic =
+            critic.map(|networks| Critic::new(networks, &config.adversarial, &config.loss, like));
+        let all = || objective.losses().into_iter().chain(critic.iter().flat_map(Critic::losses));
+        let balance = config.loss.balanced.then(|| Balance::new(&config.balancer, all(), device));
         let judged_by = Features::open(config, &signal, device)?;
         let sound = Sound::of(&signal, samples.sample_rate, device);
         let mut losses = objective.losses();
@@ -96,6 +103,7 @@ impl Autoencoder {
             recompute: config.train.recompute,
             objective,
             critic,
+            balance,
             losses,
             judged_by,
             sound,
@@ -109,6 +117,11 @@ impl Autoencoder {
     /// Whether two gradients at the last layer are compared in this step.
     fn adapts(&self, step: u64) -> bool {
         self.critic.as_ref().is_some_and(|critic| critic.adapts(step))
+    }
+
+    /// Whether what losses of the output count in this step hangs on the global batch.
+    fn weighs(&self, step: u64) -> bool {
+        self.adapts(step) || self.balance.is_some()
     }
 
     /// Whether nothing before the decoder is trained: its inputs are data then.
@@ -206,21 +219,27 @@ impl Task for Autoencoder {
             Piece { name: pass::STATISTICS, len: lens.statistics },
             Piece { name: pass::DISTRIBUTION, len: lens.distribution },
         ];
+        if let Some(balance) = &self.balance {
+            pieces.push(Piece { name: balance::NORMS, len: balance.num_losses() });
+        }
         if let Some(critic) = &self.critic {
             let weight = self.model.parameters.get(self.model.backbone.output_weight());
             let len = if critic.config.adaptive { 2 * weight.numel() as i64 } else { 0 };
             pieces.push(Piece { name: judge::LAST_LAYER, len });
-            pieces.push(Piece { name: judge::LOGITS, len: judge::NUM_LOGITS });
+            pieces.push(Piece { name: judge::LOGITS, len: critic.num_logits() });
         }
         pieces
     }
 
     fn surveyed(&self, step: u64) -> &'static [&'static str] {
-        match (self.lens().distribution > 0, self.adapts(step)) {
-            (true, true) => &[pass::DISTRIBUTION, judge::LAST_LAYER],
-            (true, false) => &[pass::DISTRIBUTION],
-            (false, true) => &[judge::LAST_LAYER],
-            (false, false) => &[],
+        let has_distribution = self.lens().distribution > 0;
+        match (has_distribution, self.balance.is_some(), self.adapts(step)) {
+            (true, true, _) => &[pass::DISTRIBUTION, balance::NORMS],
+            (false, true, _) => &[balance::NORMS],
+            (true, false, true) => &[pass::DISTRIBUTION, judge::LAST_LAYER],
+            (true, false, false) => &[pass::DISTRIBUTION],
+            (false, false, true) => &[judge::LAST_LAYER],
+            (false, false, false) => &[],
         }
     }
 
@@ -257,8 +276,21 @@ impl Task for Autoencoder {
         }
         let quantize::Updated { resets, replaced } = updated;
         let mut numbers = vec![replaced];
+        let device = self.model.device();
+        let step = whole.step;
+        let scales = self.balance.as_mut().map(|balance| {
+            let weights = balance.weights(step, self.critic.as_ref());
+            balance.update(&sums.piece(balance::NORMS), &weights)
+        });
         if let Some(critic) = &mut self.critic {
-            numbers.extend(critic.update(whole.step, sums));
+            let counted = match (&self.balance, &scales) {
+                (Some(balance), Some(scales)) => balance.adversarial(scales),
+                _ => critic.counts(step, device, || sums.piece(judge::LAST_LAYER)),
+            };
+            numbers.extend(critic.update(step, sums, counted));
+        }
+        if let (Some(balance), Some(scales)) = (&self.balance, scales) {
+            numbers.extend(balance.numbers(&scales));
         }
         Updated { resets, numbers, vector: counts }
     }
@@ -282,19 +314,24 @@ impl Task for Autoencoder {
     fn state(&self) -> Vec<(String, Tensor)> {
         let quantizers = self.model.quantizers.iter().flat_map(|quantizer| quantizer.state());
         let critic = self.critic.iter().map(Critic::state);
-        quantizers.chain(self.objective.state()).chain(critic).collect()
+        let balance = self.balance.iter().map(Balance::state);
+        quantizers.chain(self.objective.state()).chain(critic).chain(balance).collect()
     }
 
     fn totals(&self) -> Totals {
         let of_critic = if self.critic.is_some() { judge::NUM_TOTALS } else { 0 };
-        Totals { numbers: 1 + of_critic, vector: self.model.num_codes().iter().sum() }
+        let of_balance = self.balance.as_ref().map_or(0, Balance::num_totals);
+        Totals { numbers: 1 + of_critic + of_balance, vector: self.model.num_codes().iter().sum() }
     }
 
     fn figures(&self, numbers: &[f64], vector: &[f64]) -> Vec<Figure> {
         let mut figures = Usage::of(vector, &self.model.num_codes()).in_training();
         figures.push(Figure::count("codes_replaced", numbers[0] as u64).charted("train"));
         if let Some(critic) = &self.critic {
-            figures.extend(critic.figures(&numbers[1..]));
+            figures.extend(critic.figures(&numbers[1..1 + judge::NUM_TOTALS]));
+        }
+        if let Some(balance) = &self.balance {
+            figures.extend(balance.figures(&numbers[numbers.len() - balance.num_totals()..]));
         }
         figures
     }
@@ -319,7 +356,6 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
         ("ssim", loss.ssim, "pictures and film", is_picture || is_film),
         ("ms_ssim", loss.ms_ssim, "pictures and film", is_picture || is_film),
         ("perceptual", loss.perceptual, "pictures", is_picture),
-        ("adversarial", loss.adversarial, "pictures and film", is_picture || is_film),
         ("frame_difference", loss.frame_difference, "film", is_film),
     ] {
         if weight > 0.0 && !is_for_them {

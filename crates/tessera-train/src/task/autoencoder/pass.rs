@@ -3,7 +3,8 @@
 //! 1. encoder and quantisers forward, statistics and offers to dead codes, which are ready to be summed then
 //! 2. decoder forward on leaves made from the codes: the estimators cut the graph
 //! 3. losses of the outputs; where there is a critic, what it says of them, and its own gradients; where its weight is
-//!    adaptive, two gradients at the last layer have to be whole
+//!    adaptive, two gradients at the last layer have to be whole, and where losses are balanced, their gradients' norms
+//!    (`weigh.rs`)
 //! 4. decoder backward: decoder gradients, ready to be summed then, and the gradients at the cuts
 //! 5. where a loss is of the whole batch (entropies of the distribution over codes), what it is made of has to be whole
 //! 6. quantisers and encoder backward, from the gradients at the cuts and the quantisers' losses
@@ -14,9 +15,7 @@
 use tch::Tensor;
 use tessera_nn::parameters::Stage;
 
-use super::decode::Decoded;
-use super::judge::{Critic, LAST_LAYER, LOGITS};
-use super::objective::Terms;
+use super::weigh::Output;
 use super::{Autoencoder, BACKWARD, FORWARD, Part, Phase};
 use crate::engine::step::Sums;
 use crate::error::TrainError;
@@ -30,10 +29,10 @@ pub(super) const DISTRIBUTION: &str = "distribution";
 
 pub(super) const ENCODE: usize = 0;
 const QUANTIZE: usize = 1;
-const DECODE: usize = 2;
+pub(super) const DECODE: usize = 2;
 const DECODER_BACKWARD: usize = 3;
 const ENCODER_BACKWARD: usize = 4;
-const JUDGE: usize = 5;
+pub(super) const JUDGE: usize = 5;
 
 /// What is timed by itself, in the order of the numbers above; the last only where there is a critic.
 pub(super) const PHASES: [Phase; 6] = [
@@ -46,27 +45,6 @@ pub(super) const PHASES: [Phase; 6] = [
 ];
 
 impl Autoencoder {
-    /// Adds a part's share to what has to be whole before a pass can end.
-    pub(super) fn survey_part(&self, part: &Part, sums: &mut Sums<'_>) -> Result<(), TrainError> {
-        let samples_nc = part.values(self.model.kind());
-        let levels = self.go_down(&samples_nc, part, sums);
-        let Some(critic) = self.critic.as_ref().filter(|critic| critic.adapts(part.step)) else {
-            return Ok(());
-        };
-        let decoded = self.decode_for_last(&levels);
-        let last_layer = tch::with_grad(|| {
-            let (leaf, values_nc) = self.leaf_of(&decoded);
-            let terms = self.objective.terms(&leaf, &values_nc, &samples_nc, part);
-            let others = at_leaf(&terms, &leaf)?;
-            let made = (&leaf, &values_nc);
-            let (.., adversarial) = critic.judge(&self.model.parameters, made, part)?;
-            let adversarial = adversarial.expect("it counts where it adapts");
-            self.at_last_layer(&decoded, [&others, &adversarial])
-        })?;
-        let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
-        Ok(())
-    }
-
     pub(super) fn forward_and_backward(
         &self,
         part: &Part,
@@ -75,22 +53,23 @@ impl Autoencoder {
         let parameters = &self.model.parameters;
         let samples_nc = part.values(self.model.kind());
         let mut levels = self.go_down(&samples_nc, part, sums);
-        match self.adapts(part.step) {
-            // The distribution leaves with the last layer's gradients.
+        match self.weighs(part.step) {
+            // The distribution leaves with what the losses' weights hang on.
             true => sums.ready(&[COUNTS, STATISTICS])?,
             false => sums.ready(&[COUNTS, STATISTICS, DISTRIBUTION])?,
         }
         sums.lap(QUANTIZE);
 
         let decoded = self.decode(&levels);
-        let Output { root, mut losses, critics } = match &self.critic {
-            None => {
+        let is_weighed = self.critic.is_some() || self.balance.is_some();
+        let Output { root, mut losses, critics } = match is_weighed {
+            true => self.weighed(&decoded, &samples_nc, part, sums)?,
+            false => {
                 let values_nc = self.model.values(decoded.output());
                 let terms = self.objective.terms(decoded.output(), &values_nc, &samples_nc, part);
                 sums.lap(DECODE);
                 Output { root: terms.sum, losses: terms.each, critics: Vec::new() }
             }
-            Some(critic) => self.judged(critic, &decoded, &samples_nc, part, sums)?,
         };
         let (decoders, at_cuts) = self.decoder_backward(decoded, &root, &levels)?;
         levels.add_to_cuts(&at_cuts);
@@ -119,61 +98,6 @@ impl Autoencoder {
         sums.lap(ENCODER_BACKWARD);
         Ok(losses)
     }
-
-    /// What outputs are trained on where a critic judges them; adds the critic's gradients.
-    fn judged(
-        &self,
-        critic: &Critic,
-        decoded: &Decoded,
-        samples_nc: &Tensor,
-        part: &Part,
-        sums: &mut Sums<'_>,
-    ) -> Result<Output, TrainError> {
-        let parameters = &self.model.parameters;
-        let (leaf, values_nc) = self.leaf_of(decoded);
-        let terms = self.objective.terms(&leaf, &values_nc, samples_nc, part);
-        let mut at_output = at_leaf(&terms, &leaf)?;
-        sums.lap(DECODE);
-        let verdict = critic.verdict(parameters, (&leaf, &values_nc), samples_nc, part)?;
-        let _ = sums.piece(LOGITS).g_add_(&verdict.logits);
-        sums.add_gradients(parameters, Stage::Critic, &verdict.at_critic);
-        sums.ready_gradients(parameters, Stage::Critic)?;
-        if let Some(adversarial) = &verdict.at_leaf {
-            if critic.adapts(part.step) && !sums.is_surveyed() {
-                let last_layer = self.at_last_layer(decoded, [&at_output, adversarial])?;
-                let _ = sums.piece(LAST_LAYER).g_add_(&last_layer);
-                sums.complete()?;
-            }
-            let weight = critic.counts(part.step, leaf.device(), || sums.whole(LAST_LAYER));
-            at_output += adversarial * weight.to_kind(adversarial.kind());
-        }
-        sums.lap(JUDGE);
-        let root = decoded.root(&at_output);
-        let critics = vec![verdict.generator_loss, verdict.critic_loss];
-        Ok(Output { root, losses: terms.each, critics })
-    }
-
-    /// The decoder's output as a leaf, and the values that it stands for.
-    fn leaf_of(&self, decoded: &Decoded) -> (Tensor, Tensor) {
-        let leaf = decoded.output().detach().set_requires_grad(true);
-        let values_nc = self.model.values(&leaf);
-        (leaf, values_nc)
-    }
-}
-
-/// What the decoder is trained on.
-struct Output {
-    /// What its backward pass begins from.
-    root: Tensor,
-    /// Of the outputs, against samples.
-    losses: Vec<Tensor>,
-    /// The adversarial ones.
-    critics: Vec<Tensor>,
-}
-
-/// The gradient of losses at the leaf that they were made of; the graph stays.
-fn at_leaf(terms: &Terms, leaf: &Tensor) -> Result<Tensor, TrainError> {
-    Ok(Tensor::f_run_backward(&[&terms.sum], &[leaf], true, false)?.remove(0))
 }
 
 /// Adds to `counts` how often each code of each level was taken.
