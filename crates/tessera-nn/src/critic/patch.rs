@@ -199,7 +199,7 @@ mod tests {
         let signal = Signal::Video { channels: 3, frames: 17, height: 64, width: 64 };
         assert_eq!(config.validate("critic", &signal), Ok(()));
         let mut to = Declarations::default();
-        let _ = config.build(&signal, &mut to);
+        let _ = config.build(&Scope::new(Stage::Critic, "critic"), &signal, &mut to);
         let parameters = to.allocate(0, Kinds::same(Kind::Float), Device::Cpu);
         assert_eq!(parameters.num_trainable(), 72_353 + 32 + 64);
     }
