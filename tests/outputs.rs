@@ -136,6 +136,9 @@ fn rows_and_logs_and_status_are_as_documented(run_dir: &Path) {
     // Pictures of 16 x 16 have one scale; `figures.rs` has what features give.
     names.extend(["ms_ssim", "ms_ssim_2", "ms_ssim_3", "ms_ssim_4", "lpips", "feature_distance"]);
     names.extend(["frechet", "precision", "recall", "density", "coverage"]);
+    // Sound alone has these.
+    names.extend(["si_sdr", "si_sdr_median", "snr"]);
+    names.extend(["mel_distance", "stft_distance", "spectral_convergence"]);
     assert_eq!(names, BTreeSet::from(tessera_sweep::FIGURES));
 
     for rank in 0..2 {
