@@ -90,9 +90,10 @@ fn ours(theirs: &str, config: &CriticConfig) -> String {
 /// The critic of a case, with the weights of the rule.
 fn build(case: &Case) -> (Critic, Parameters) {
     let [_, channels, samples] = case.shape[..] else { panic!("sound") };
-    case.config.validate(&Signal::Audio { channels, samples }).unwrap();
+    let signal = Signal::Audio { channels, samples };
+    case.config.validate(&signal).unwrap();
     let mut to = Declarations::default();
-    let critic = case.config.build(channels, &mut to);
+    let critic = case.config.build(&signal, &mut to);
     let parameters = to.allocate(0, Kinds::same(Kind::Double), Device::Cpu);
     let mut places: BTreeMap<String, Tensor> =
         parameters.named_views().map(|(name, place)| (name.to_owned(), place)).collect();
