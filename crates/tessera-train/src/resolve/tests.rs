@@ -285,8 +285,8 @@ fn the_kind_of_a_table_in_a_table_is_changed_alike() {
     let told = refusal(file, &["model.backbone.kind=conv9d"]);
     assert!(
         told.contains(
-            "model.backbone.kind should be one of \"conv1d\", \"conv2d\", \"dense\", \"hierarchy\", \"unet2d\", \
-             \"vit\", found \"conv9d\""
+            "model.backbone.kind should be one of \"conv1d\", \"conv2d\", \"conv3d\", \"dense\", \"hierarchy\", \
+             \"unet2d\", \"vit\", found \"conv9d\""
         ),
         "{told}"
     );
