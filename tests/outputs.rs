@@ -139,6 +139,8 @@ fn rows_and_logs_and_status_are_as_documented(run_dir: &Path) {
     // Sound alone has these.
     names.extend(["si_sdr", "si_sdr_median", "snr"]);
     names.extend(["mel_distance", "stft_distance", "spectral_convergence"]);
+    // And film.
+    names.extend(["difference_psnr", "flicker"]);
     assert_eq!(names, BTreeSet::from(tessera_sweep::FIGURES));
 
     for rank in 0..2 {

@@ -59,6 +59,10 @@ pub struct FilmFigures {
     /// Flicker: the mean of |y(t + 1) - y(t)| over that of |x(t + 1) - x(t)|. Above 1 where outputs move more than they
     /// should, below where they are dulled; not finite where targets do not move at all.
     pub flicker: Vec<f64>,
+    /// PSNR of all differences together; none of film of one frame.
+    pub whole_difference_psnr: Option<f64>,
+    /// Flicker of all frames together; none of film that does not move.
+    pub whole_flicker: Option<f64>,
 }
 
 impl FilmFigures {
@@ -69,11 +73,15 @@ impl FilmFigures {
         let mean = |sum: &f64| sum / num_samples as f64;
         let steps = num_frames.saturating_sub(1);
         let moved = row(3, steps).iter().zip(row(4, steps));
+        let total = |of: usize| row(of, steps).iter().sum::<f64>();
+        let difference = total(2) / (num_samples as f64 * steps.max(1) as f64);
         Self {
             psnr: row(0, num_frames).iter().map(|sum| psnr(mean(sum))).collect(),
             ssim: row(1, num_frames).iter().map(mean).collect(),
             difference_psnr: row(2, steps).iter().map(|sum| psnr(mean(sum))).collect(),
             flicker: moved.map(|(output, target)| output / target).collect(),
+            whole_difference_psnr: (steps > 0).then(|| psnr(difference)),
+            whole_flicker: (total(4) > 0.0).then(|| total(3) / total(4)),
         }
     }
 }
@@ -115,6 +123,8 @@ mod tests {
         near(&found.difference_psnr, &[psnr(0.01), psnr(0.025)]);
         // |d y|: (0.1, 0.3, 0.1, 0.1), (0.1, 0.1, 0.2, 0.2).
         near(&found.flicker, &[0.6 / 0.4, 0.6 / 0.8]);
+        near(&[found.whole_difference_psnr.unwrap()], &[psnr(0.0175)]);
+        near(&[found.whole_flicker.unwrap()], &[1.2 / 1.2]);
         assert_eq!(found.ssim.len(), 3);
         near(&found.ssim[2..], &[1.0]);
     }
@@ -144,5 +154,6 @@ mod tests {
         let found = FilmFigures::of(&sums(&[(&picture + 0.125, picture)]), 2);
         near(&found.psnr, &[psnr(1.0 / 64.0)]);
         assert_eq!((found.difference_psnr.len(), found.flicker.len()), (0, 0));
+        assert_eq!((found.whole_difference_psnr, found.whole_flicker), (None, None));
     }
 }

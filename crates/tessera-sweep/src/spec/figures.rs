@@ -2,7 +2,7 @@
 
 /// The numbers of an evaluation, and how many numbers make the model. Which of them a trial has hangs on its task, on the size of
 /// its pictures (`ms_ssim`) and on `eval.features`.
-pub const FIGURES: [&str; 28] = [
+pub const FIGURES: [&str; 30] = [
     "mse",
     "psnr",
     "ssim",
@@ -29,6 +29,9 @@ pub const FIGURES: [&str; 28] = [
     "mel_distance",
     "stft_distance",
     "spectral_convergence",
+    // Of film.
+    "difference_psnr",
+    "flicker",
     // Of a probe.
     "accuracy",
     "cross_entropy",

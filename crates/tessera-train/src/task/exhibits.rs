@@ -1,4 +1,5 @@
-//! What people look at and listen to: pictures on a sheet, sound in a file, film that moves and as a sheet by time.
+//! What people look at and listen to: pictures on a sheet, sound in a file and as spectrograms, film that moves and as a
+//! sheet by time.
 //!
 //! Knows raw samples only, as [`Signal::to_raw`] gives them, and what they are.
 
@@ -7,6 +8,7 @@ use std::io;
 use tch::Tensor;
 use tessera_model::media;
 use tessera_nn::Signal;
+use tessera_nn::spectrogram::{Rows, Spectrogram};
 
 use super::grid::{lay_out_parts, reconstruction_png, sample_png};
 use crate::engine::metrics::picture::{
@@ -23,6 +25,9 @@ const MOMENTS: usize = 8;
 const FRAMES_PER_SECOND: u16 = 12;
 /// Silence between two sounds, in seconds.
 const PAUSE: f64 = 0.25;
+/// Columns of a spectrogram, about, and instants of the shortest window and of the longest.
+const INSTANTS: i64 = 128;
+const WINDOWS: (i64, i64) = (32, 1024);
 
 /// What raw samples are, beyond their signal.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +79,10 @@ pub(super) fn reconstructions(
         }
         (Signal::Audio { .. }, _) => {
             let both = Tensor::stack(&[inputs, outputs], 1).flatten(0, 1);
-            Ok(vec![sound(kind, &both, RECONSTRUCTIONS)?])
+            let (inputs, shape) = spectrograms(kind, inputs)?;
+            let (outputs, _) = spectrograms(kind, outputs)?;
+            let sheet = reconstruction_png(&inputs, &outputs, shape, COLUMNS);
+            Ok(vec![Exhibit::Picture(encoded(sheet)), sound(kind, &both, RECONSTRUCTIONS)?])
         }
         _ => Ok(Vec::new()),
     }
@@ -95,13 +103,33 @@ pub(super) fn samples(kind: Kind, raw: &Tensor) -> Result<Vec<Exhibit>, TrainErr
             let sheet = sample_png(&bytes(&still)?, shape, still.size()[1] as usize);
             Ok(vec![Exhibit::Picture(encoded(sheet)), film(shape, &[raw], SAMPLES)?])
         }
-        (Signal::Audio { .. }, _) => Ok(vec![sound(kind, raw, SAMPLES)?]),
+        (Signal::Audio { .. }, _) => {
+            let (levels, shape) = spectrograms(kind, raw)?;
+            let sheet = sample_png(&levels, shape, COLUMNS);
+            Ok(vec![Exhibit::Picture(encoded(sheet)), sound(kind, raw, SAMPLES)?])
+        }
         _ => Ok(Vec::new()),
     }
 }
 
 fn encoded<T>(picture: io::Result<T>) -> T {
     picture.expect("samples are of one size, which fits a picture")
+}
+
+/// Spectrograms of sounds `[N, T, C]` int16, one after the other, and the size of one.
+fn spectrograms(kind: Kind, raw_ntc: &Tensor) -> Result<(Vec<u8>, ImageShape), TrainError> {
+    let waves_nct = kind.signal.from_raw(raw_ntc, tch::Kind::Double);
+    let instants = waves_nct.size()[2];
+    let mut window = WINDOWS.0;
+    while window < WINDOWS.1 && window * INSTANTS < 4 * instants {
+        window *= 2;
+    }
+    let drawn = Spectrogram { window, hop: window / 4, rows: Rows::Bins };
+    let pictures: Vec<Tensor> =
+        waves_nct.unbind(0).iter().map(|waves_ct| drawn.draw(waves_ct)).collect();
+    let size = pictures[0].size();
+    let shape = ImageShape { height: size[0] as usize, width: size[1] as usize, channels: 1 };
+    Ok((bytes(&Tensor::stack(&pictures, 0))?, shape))
 }
 
 /// Sounds `[N, T, C]` int16 one after the other, with a pause behind each.
@@ -170,7 +198,14 @@ mod tests {
         let kind = Kind { signal, sample_rate: 8 };
         let inputs = numbers(&[2, 100, 1], tch::Kind::Int16);
         let shown = reconstructions(kind, &inputs, &(&inputs + 1)).unwrap();
-        let [Exhibit::Sound(sound)] = shown.as_slice() else { panic!("{shown:?}") };
+        let [Exhibit::Picture(sheet), Exhibit::Sound(sound)] = shown.as_slice() else {
+            panic!("{shown:?}")
+        };
+        // A window of 32 has 17 bins, and 100 instants are 13 steps of 8: six times as large, so that a side has 96.
+        assert_eq!(
+            (sheet.shape.width, sheet.shape.height),
+            (2 * (13 * 6 + 2) + 2, 3 * (17 * 6 + 2) + 2)
+        );
         assert_eq!((sound.len, sound.wav.len()), (408, 44 + 816));
         let word =
             |at: usize| i16::from_le_bytes(sound.wav[44 + 2 * at..][..2].try_into().unwrap());

@@ -1,6 +1,7 @@
 //! Reconstruction and codebook figures over a split.
 
 use tch::{Kind, Tensor};
+use tessera_nn::metrics::film::{FilmFigures, add_film, film_len};
 use tessera_nn::metrics::squared_error_by_channel;
 use tessera_nn::{Signal, VqVae, from_vectors, loss, to_vectors};
 
@@ -21,8 +22,8 @@ const MS_SSIM: [&str; 4] = ["ms_ssim_2", "ms_ssim_3", "ms_ssim_4", "ms_ssim"];
 
 /// A model whose reconstructions are measured.
 ///
-/// Its sums are: the squared error of each channel; SSIM, MS-SSIM and PSNR of each picture; those of [`Sound`]; how often each
-/// code was taken; those of [`Features`].
+/// Its sums are: the squared error of each channel; SSIM, MS-SSIM and PSNR of each picture; those of [`Sound`]; those of film by
+/// frame; how often each code was taken; those of [`Features`].
 pub(super) struct Reconstruction<'a> {
     model: &'a VqVae,
     /// Codes of each level.
@@ -63,26 +64,32 @@ impl<'a> Reconstruction<'a> {
         Ok(Self { model, levels, num_levels: asked.levels, scales, features, sound })
     }
 
-    /// Where each kind of sums begins: those of pictures, counts, features, and the end.
-    fn starts(&self) -> [i64; 5] {
+    /// Where each kind of sums begins: those of pictures, sound, film, counts, features, and the end.
+    fn starts(&self) -> [i64; 6] {
         let pictures = self.model.signal.channels();
         let sound = pictures + HEAD;
-        let counts = sound + self.sound.map_or(0, |_| Sound::NUM_SUMS);
+        let film = sound + self.sound.map_or(0, |_| Sound::NUM_SUMS);
+        let counts = film
+            + match self.model.signal {
+                Signal::Video { frames, .. } => film_len(frames),
+                _ => 0,
+            };
         let features = counts + self.levels.iter().sum::<i64>();
         let num = self.features.map_or(0, |(_, layout)| layout.num_sums());
-        [pictures, sound, counts, features, features + num]
+        [pictures, sound, film, counts, features, features + num]
     }
 }
 
 impl Measure for Reconstruction<'_> {
     fn len(&self) -> i64 {
-        self.starts()[4]
+        self.starts()[5]
     }
 
     fn add(&self, part: &Part, sums: &Tensor) {
         let samples_nc = part.values(self.model.kind());
         let (outputs_nc, indices) = reconstruct(self.model, &samples_nc, self.num_levels);
-        let [pictures, sound, mut start, features, end] = self.starts();
+        let [pictures, sound, film, counts, features, end] = self.starts();
+        let mut start = counts;
         let errors_c = squared_error_by_channel(&outputs_nc, &samples_nc);
         let _ = sums.narrow(0, 0, pictures).g_add_(&errors_c);
         if is_visible(part.signal) {
@@ -91,6 +98,9 @@ impl Measure for Reconstruction<'_> {
         }
         if let Some(compared) = self.sound {
             compared.add(&outputs_nc, &samples_nc, &sums.narrow(0, sound, Sound::NUM_SUMS));
+        }
+        if counts > film {
+            add_film(&outputs_nc, &samples_nc, &mut sums.narrow(0, film, counts - film));
         }
         for (quantizer, indices_nl) in self.model.quantizers.iter().zip(&indices) {
             let (num_codes, len) = (quantizer.num_codes(), quantizer.lens().counts);
@@ -104,7 +114,8 @@ impl Measure for Reconstruction<'_> {
     }
 
     fn figures(&self, sums: &[f64], num_samples: u64, signal: Signal) -> Vec<Figure> {
-        let [pictures, sound, counts, features, end] = self.starts().map(|start| start as usize);
+        let [pictures, sound, film, counts, features, end] =
+            self.starts().map(|start| start as usize);
         let samples = num_samples as f64;
         let of_channel = samples * signal.num_values() as f64 / signal.channels() as f64;
         let by_channel: Vec<f64> = sums[..pictures].iter().map(|sum| sum / of_channel).collect();
@@ -125,7 +136,10 @@ impl Measure for Reconstruction<'_> {
             }
         }
         if let Some(compared) = self.sound {
-            figures.extend(compared.figures(&sums[sound..counts], num_samples));
+            figures.extend(compared.figures(&sums[sound..film], num_samples));
+        }
+        if counts > film {
+            figures.extend(of_film(&sums[film..counts], num_samples));
         }
         figures.extend(Usage::of(&sums[counts..features], &self.levels).in_evaluation());
         if let Some((network, layout)) = self.features {
@@ -157,6 +171,23 @@ impl Reconstruction<'_> {
         let psnr = errors_n.clamp_min(LEAST_ERROR).log10().sum(Kind::Double) * -10.0;
         Tensor::stack(&[ssim, ms_ssim, psnr], 0) / frames as f64
     }
+}
+
+/// Figures by the number of a frame, and of what changes from frame to frame.
+fn of_film(sums: &[f64], num_samples: u64) -> Vec<Figure> {
+    let film = FilmFigures::of(sums, num_samples);
+    let mut figures = Vec::new();
+    if let Some(psnr) = film.whole_difference_psnr {
+        let psnr = Figure::number("difference_psnr", psnr).in_unit("dB");
+        figures.push(psnr.charted("eval").shown(2));
+    }
+    if let Some(flicker) = film.whole_flicker {
+        figures.push(Figure::number("flicker", flicker).charted("eval").shown(3));
+    }
+    figures.push(Figure::numbers("psnr_by_frame", film.psnr));
+    figures.push(Figure::numbers("ssim_by_frame", film.ssim));
+    figures.push(Figure::numbers("difference_psnr_by_frame", film.difference_psnr));
+    figures
 }
 
 /// Whether people look at such samples: what is measured on pixels is said of them alone.
