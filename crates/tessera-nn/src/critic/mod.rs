@@ -2,7 +2,7 @@
 //!
 //! A [`Critic`] is one network or several, which judge the same samples in different views: as they
 //! are, as spectra, folded by periods. Each gives logits and, of every layer, a map of features. Its
-//! parameters are of stage [`Stage::Critic`](crate::parameters::Stage::Critic), with names that begin
+//! parameters are of stage [`Stage::Critic`], with names that begin
 //! with `critic.`; what is learned from logits and maps is in [`crate::loss::adversarial`].
 //!
 //! There is no batch norm, though the original PatchGAN has it. Its statistics are those of the part

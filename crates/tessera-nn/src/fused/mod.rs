@@ -4,7 +4,7 @@
 //! Except for the last two, the C++ beside this file makes functions of libtorch's autograd. There is no second derivative,
 //! and asking for one is an error. Numbers of bfloat16 are computed in float32. A row's or a sample's output and its
 //! gradient are bit for bit the same in every batch and with any number of threads. Other devices and kinds are the
-//! caller's affair ([`takes`]).
+//! caller's affair (`takes`).
 #![allow(unsafe_code)] // libtorch's C++; each block says what must hold
 
 pub(crate) mod group_norm;
