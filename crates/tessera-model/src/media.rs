@@ -4,6 +4,9 @@
 
 use std::io::{self, Cursor};
 
+/// Pictures a second of film that people look at, whose own rate samples do not keep.
+pub const FRAMES_PER_SECOND: u16 = 12;
+
 /// Size of one picture, laid out as rows of pixels with the channels side by side (HWC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageShape {

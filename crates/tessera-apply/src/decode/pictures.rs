@@ -14,8 +14,6 @@ use crate::error::ApplyError;
 /// Pixels between pictures of a sheet, and their gray.
 const GAP: i64 = 2;
 const BACKGROUND: i64 = 128;
-/// Pictures a second of a film.
-const FRAMES_PER_SECOND: u16 = 12;
 
 /// Refuses samples that no picture shows.
 pub(crate) fn check(signal: Signal) -> Result<(), String> {
@@ -68,7 +66,7 @@ fn encoded_alone(raw: &Tensor, signal: Signal, sample_rate: u32) -> io::Result<V
         }
         Signal::Video { .. } => {
             let shape = shape_of(&raw.get(0));
-            media::animated_png(&bytes_of(raw)?, shape, FRAMES_PER_SECOND)
+            media::animated_png(&bytes_of(raw)?, shape, media::FRAMES_PER_SECOND)
         }
         Signal::Image { .. } | Signal::Tokens { .. } => media::png(&bytes_of(raw)?, shape_of(raw)),
     }

@@ -21,8 +21,6 @@ const COLUMNS: usize = 8;
 /// Samples of a film, and moments of each on the sheet.
 const FILMS: usize = 4;
 const MOMENTS: usize = 8;
-/// Pictures a second of a film.
-const FRAMES_PER_SECOND: u16 = 12;
 /// Silence between two sounds, in seconds.
 const PAUSE: f64 = 0.25;
 /// Columns of a spectrogram, about, and instants of the shortest window and of the longest.
@@ -154,7 +152,7 @@ fn film(shape: ImageShape, parts: &[&Tensor], shows: &'static str) -> Result<Exh
         size = grid;
         pixels.extend(of_moment);
     }
-    let png = encoded(media::animated_png(&pixels, size, FRAMES_PER_SECOND));
+    let png = encoded(media::animated_png(&pixels, size, media::FRAMES_PER_SECOND));
     Ok(Exhibit::Film(EncodedFilm { png, shows }))
 }
 
