@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 mod configurations;
 mod experiments;
 mod figures;
+mod films;
+mod media;
 mod objectives;
 mod priors;
 mod quantizers;

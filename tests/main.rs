@@ -16,6 +16,7 @@ mod image;
 mod inpaint;
 mod judging;
 mod matrix;
+mod media;
 mod nccl;
 mod outputs;
 mod pages;

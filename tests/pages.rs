@@ -196,6 +196,42 @@ fn the_commands_of_generation_work() {
     }
 }
 
+#[test]
+fn the_commands_of_sound_and_film_work() {
+    let place = Place::new();
+    for (file, hertz) in [("train/en/a", 440), ("train/fr/b", 330), ("test/en/hello", 220)] {
+        let source = format!("sine=frequency={hertz}:sample_rate=8000");
+        place.made_by_ffmpeg(&source, 4, &format!("prompts/{file}.wav"));
+    }
+    for (file, pattern) in [("train/hills", "testsrc"), ("test/sea", "testsrc2")] {
+        place.made_by_ffmpeg(
+            &format!("{pattern}=size=64x64:rate=17"),
+            2,
+            &format!("films/{file}.mkv"),
+        );
+    }
+    let short = [
+        ("TESSERA__SCHEDULE__WARMUP_STEPS", "0"),
+        ("TESSERA__TRAIN__GLOBAL_BATCH", "2"),
+        ("TESSERA__PRIOR__NETWORK__LAYERS", "1"),
+    ];
+    place.follow("sound-and-film.md", &[&SHORT[..], &short].concat());
+    let shown = ["reconstructions.png", "reconstructions.wav"];
+    assert!(shown.iter().all(|name| place.path("shown").join(name).is_file()));
+    let files = |folder: &str| fs::read_dir(place.path(folder)).unwrap().count();
+    assert_eq!([files("spoken/sounds"), files("continued/sounds")], [8, 4]);
+    assert_eq!([files("moving/films"), files("continued_film/films")], [8, 2]);
+    // Two seconds at 8 kHz, 16 bits; all begin with the same second, as the decoder sees it alone.
+    let sounds = [0, 1]
+        .map(|number| fs::read(place.path(&format!("continued/sounds/{number:08}.wav"))).unwrap());
+    assert_eq!(sounds[0].len(), 44 + 2 * 16_000);
+    let second = 44 + 2 * (8000 - 64);
+    assert!(sounds[0][..second] == sounds[1][..second] && sounds[0] != sounds[1]);
+    let about = fs::read_to_string(place.path("spoken/samples.json")).unwrap();
+    let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+    assert!(about["classes"].as_array().unwrap().iter().all(|class| class == 1), "{about}");
+}
+
 mod full {
     use super::*;
 
@@ -286,8 +322,17 @@ fn every_block_that_shows_a_command_is_run() {
         }
     }
     followed.dedup();
-    let tested = ["data", "fine-tuning", "generation", "running", "sweeps", "tutorial", "use"]
-        .map(|page| format!("docs/{page}.md"));
+    let tested = [
+        "data",
+        "fine-tuning",
+        "generation",
+        "running",
+        "sound-and-film",
+        "sweeps",
+        "tutorial",
+        "use",
+    ]
+    .map(|page| format!("docs/{page}.md"));
     assert_eq!(followed, tested, "a page with blocks marked `sh` needs its test");
     for (_, word, by) in elsewhere {
         let what = word.split_whitespace().last().unwrap();

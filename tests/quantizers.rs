@@ -10,12 +10,10 @@ use tessera_train::task::TaskKind;
 use tessera_train::{Precision, TrainConfig, Training, resolve};
 
 use crate::experiments::{SMALL, file};
-use crate::ranks::{Outcome, assert_bitwise_equal, distance, resume_world, train_world_from};
+use crate::ranks::{Outcome, STOP, assert_bitwise_equal, distance, resume_world, train_world_from};
 use crate::root;
 
 const STEPS: u64 = 20;
-/// Where a resumed run was stopped: no multiple of the steps between two replacements.
-const STOP: u64 = 13;
 
 /// The experiments, in parts that take about as long.
 const AVERAGES: [&str; 8] = [
@@ -96,8 +94,7 @@ fn train_world(world_size: usize, config: &TrainConfig, steps: u64) -> Vec<Outco
 
 /// What a checkpoint of `STOP` holds is all that the steps after it hang on.
 fn assert_resumes(name: &str, world_size: usize, config: &TrainConfig, whole: &Outcome) {
-    let stopped = train_world(world_size, config, STOP).remove(0);
-    let resumed = resume_world(stopped.state, world_size, config, STOP..STEPS).remove(0);
+    let resumed = resume_world(&whole.state_at_stop, world_size, config, STOP..STEPS).remove(0);
     for ((tensor, ours), (_, theirs)) in resumed.state.iter().zip(&whole.state) {
         assert_eq!(ours, theirs, "{name}: {tensor} differs after a resume");
     }
@@ -108,11 +105,10 @@ fn assert_resumes(name: &str, world_size: usize, config: &TrainConfig, whole: &O
 
 /// On one rank, with all samples at once, a checkpoint of `STOP` by a larger world in micro-batches goes on with the same samples,
 /// to the same figures.
-fn assert_resumes_elsewhere(name: &str, world_size: usize, config: &TrainConfig, whole: &Outcome) {
-    let stopped = train_world(world_size, config, STOP).remove(0);
+fn assert_resumes_elsewhere(name: &str, world: &Outcome, config: &TrainConfig, whole: &Outcome) {
     let mut config = config.clone();
     (config.train.micro_batch, config.train.recompute) = (0, false);
-    let resumed = resume_world(stopped.state, 1, &config, STOP..STEPS).remove(0);
+    let resumed = resume_world(&world.state_at_stop, 1, &config, STOP..STEPS).remove(0);
     for ((tensor, ours), (_, theirs)) in resumed.state.iter().zip(&whole.state) {
         let distance = distance(ours, theirs);
         assert!(distance < 1e-9, "{name}, resumed elsewhere: {tensor} differs by {distance:e}");
@@ -153,7 +149,7 @@ pub(crate) fn exact_over_ranks(
             assert_close(&what, &one, &ranks[0]);
             if world_size == world_sizes[0] {
                 assert_resumes(name, world_size, &config, &ranks[0]);
-                assert_resumes_elsewhere(name, world_size, &config, &one);
+                assert_resumes_elsewhere(name, &ranks[0], &config, &one);
             }
         }
     }

@@ -22,10 +22,15 @@ use crate::root;
 const STEPS: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(100);
 
+/// The step that a resume begins with: no multiple of the steps between two replacements.
+pub(crate) const STOP: u64 = 13;
+
 /// What a rank ends with.
 pub(crate) struct Outcome {
     /// Names and values of all state.
     pub(crate) state: Vec<(String, Tensor)>,
+    /// The same before step [`STOP`], as a checkpoint of it has them; of a run that begins before it and ends behind it.
+    pub(crate) state_at_stop: Vec<(String, Tensor)>,
     /// Codes of the whole global batch of each step, seen with the parameters after it; on rank 0, whose
     /// state is every rank's.
     pub(crate) indices: Vec<Vec<i64>>,
@@ -74,6 +79,7 @@ fn train_rank(
     prepare(&training);
     let mut clock = Clock::start(Arc::default(), &*training.task);
     let (mut indices, mut metrics, mut codes_replaced) = (Vec::new(), Vec::new(), 0);
+    let mut state_at_stop = Vec::new();
     let num_steps = (steps.end - steps.start) as usize;
     for batch in mine.take(num_steps) {
         let mut batch = batch?;
@@ -81,6 +87,9 @@ fn train_rank(
             training.begin(comm, &batch)?;
         }
         disturb(rank, batch.step, &training);
+        if batch.step == STOP && rank == 0 {
+            state_at_stop = copy_of_state(&training);
+        }
         let step = batch.step;
         let input = StepInput {
             step,
@@ -117,12 +126,13 @@ fn train_rank(
         let flat: Vec<Tensor> = of_levels.iter().map(|level_nl| level_nl.flatten(0, 1)).collect();
         indices.push(Vec::try_from(Tensor::cat(&flat, 0))?);
     }
-    let state = checkpoint::state(&training)
-        .into_iter()
-        .map(|(name, tensor)| (name, tensor.detach().contiguous().copy()))
-        .collect();
-    let num_collectives = comm.num_collectives();
-    Ok(Outcome { state, indices, metrics, codes_replaced, num_collectives })
+    let (state, num_collectives) = (copy_of_state(&training), comm.num_collectives());
+    Ok(Outcome { state, state_at_stop, indices, metrics, codes_replaced, num_collectives })
+}
+
+fn copy_of_state(training: &Training) -> Vec<(String, Tensor)> {
+    let copy = |(name, tensor): (String, Tensor)| (name, tensor.detach().contiguous().copy());
+    checkpoint::state(training).into_iter().map(copy).collect()
 }
 
 /// Trains a world for so many steps, every rank from a state that `prepare` may have changed; the
@@ -142,12 +152,13 @@ pub(crate) fn train_world_from(
 
 /// Trains on, in new trainings, from the tensors that a checkpoint of step `steps.start` holds.
 pub(crate) fn resume_world(
-    state: Vec<(String, Tensor)>,
+    state: &[(String, Tensor)],
     world_size: usize,
     config: &TrainConfig,
     steps: Range<u64>,
 ) -> Vec<Outcome> {
-    let state = Mutex::new(state); // a tensor may be sent to another thread, and not be shared
+    let copies = state.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+    let state = Mutex::new(copies.collect::<Vec<_>>()); // a tensor may be sent to another thread, and not be shared
     let restore = |training: &Training| {
         let _no_grad = tch::no_grad_guard();
         let saved = state.lock().expect("no rank panics");

@@ -4,34 +4,17 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::media::{write_film, write_wav};
 use crate::support::{errors, rows, run, tessera, train};
 
-/// Sound of one channel and 16 bits: a header by hand, and a tone.
-fn write_wav(path: &Path, instants: u32, period: u32) {
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((36 + 2 * instants).to_le_bytes());
-    bytes.extend(b"WAVEfmt ");
-    bytes.extend(16u32.to_le_bytes());
-    bytes.extend([1u16, 1].map(u16::to_le_bytes).concat());
-    bytes.extend([8000u32, 16_000].map(u32::to_le_bytes).concat());
-    bytes.extend([2u16, 16].map(u16::to_le_bytes).concat());
-    bytes.extend(b"data");
-    bytes.extend((2 * instants).to_le_bytes());
-    for at in 0..instants {
-        let sample = if at % period < period / 2 { 8000i16 } else { -8000 };
-        bytes.extend(sample.to_le_bytes());
-    }
-    std::fs::write(path, bytes).unwrap();
+/// A tone of square waves.
+fn write_tone(path: &Path, instants: u32, period: u32) {
+    write_wav(path, instants, |at| if at % period < period / 2 { 8000 } else { -8000 });
 }
 
-/// A film of so many pictures, 8 by 8: a folder of them.
-fn write_film(folder: &Path, frames: u8) {
-    std::fs::create_dir_all(folder).unwrap();
-    for frame in 0..frames {
-        let mut bytes = b"P6 8 8 255\n".to_vec();
-        bytes.extend((0..192u8).map(|at| at ^ (16 * frame)));
-        std::fs::write(folder.join(format!("{frame:03}.ppm")), bytes).unwrap();
-    }
+/// A film of so many pictures, 8 by 8.
+fn write_small_film(folder: &Path, frames: u32) {
+    write_film(folder, frames, 8, |frame, at| (at as u8) ^ (16 * frame) as u8);
 }
 
 /// What is there to look at or to listen to, from the training and from codes.
@@ -64,8 +47,8 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
     for split in ["train", "test"] {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
-            write_wav(&sounds.join(split).join(format!("{period}.wav")), 400, period);
-            write_film(&films.join(split).join(format!("film-{period}")), 6);
+            write_tone(&sounds.join(split).join(format!("{period}.wav")), 400, period);
+            write_small_film(&films.join(split).join(format!("film-{period}")), 6);
         }
     }
     let short = ["train.steps=6", "eval.every=6", "checkpoint.every=0", "metrics.images_every=3"];
@@ -117,8 +100,8 @@ fn networks_for_sound_and_for_film_are_trained_shown_and_used() {
     for split in ["train", "test"] {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
-            write_wav(&sounds.join(split).join(format!("{period}.wav")), 1920, period);
-            write_film(&films.join(split).join(format!("film-{period}")), 10);
+            write_tone(&sounds.join(split).join(format!("{period}.wav")), 1920, period);
+            write_small_film(&films.join(split).join(format!("film-{period}")), 10);
         }
     }
     let common = [
@@ -194,7 +177,7 @@ fn sound_is_trained_on_spectra_and_measured_by_them() {
     for split in ["train", "test"] {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
-            write_wav(&sounds.join(split).join(format!("{period}.wav")), 1200, period);
+            write_tone(&sounds.join(split).join(format!("{period}.wav")), 1200, period);
         }
     }
     let path = format!("data.path={}", sounds.display());

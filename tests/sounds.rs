@@ -1,11 +1,11 @@
-//! Sound with critics of it, feature matching and balanced losses: exact over ranks and micro-batches, resumed bit for bit, as
-//! threads.
+//! Sound and its network with critics of it, feature matching and balanced losses: exact over ranks and micro-batches, resumed
+//! bit for bit, as threads.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 use tessera_nn::BackboneConfig;
-use tessera_nn::backbone::DenseConfig;
+use tessera_nn::backbone::Conv1dConfig;
 use tessera_nn::critic::{
     CriticConfig, PeriodConfig, PeriodPadding, SeveralConfig, SpectralConfig,
 };
@@ -14,35 +14,24 @@ use tessera_nn::quantize::VectorConfig;
 use tessera_train::{TrainConfig, resolve};
 
 use crate::experiments::file;
+use crate::media::write_wav;
 use crate::quantizers::{each_vector, exact_in_parts};
 
-/// Instants of a sample.
-const LENGTH: u32 = 100;
+/// Instants of a sample, which are 16 latents.
+const LENGTH: u32 = 96;
 
-/// A sound of one channel and 16 bits: a header by hand, a tone that swells, and noise of a linear congruence.
+/// A tone that swells, and noise of a linear congruence.
 fn write(path: &Path, number: u32) {
-    let instants = 40 * LENGTH;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((36 + 2 * instants).to_le_bytes());
-    bytes.extend(b"WAVEfmt ");
-    bytes.extend(16u32.to_le_bytes());
-    bytes.extend([1u16, 1].map(u16::to_le_bytes).concat());
-    bytes.extend([8000u32, 16_000].map(u32::to_le_bytes).concat());
-    bytes.extend([2u16, 16].map(u16::to_le_bytes).concat());
-    bytes.extend(b"data");
-    bytes.extend((2 * instants).to_le_bytes());
-    let mut noise = number;
-    for at in 0..instants {
+    let (instants, mut noise) = (40 * LENGTH, number);
+    write_wav(path, instants, |at| {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let phase = f64::from(at * (number + 1)) * 0.05;
         let swell = 0.2 + 0.8 * f64::from(at) / f64::from(instants);
-        let value = 9000.0 * swell * phase.sin() + f64::from(noise >> 16) / 4.0 - 8192.0;
-        bytes.extend((value as i16).to_le_bytes());
-    }
-    std::fs::write(path, bytes).unwrap();
+        (9000.0 * swell * phase.sin() + f64::from(noise >> 16) / 4.0 - 8192.0) as i16
+    });
 }
 
-/// A training on such sounds, by the smallest network, with dead codes that are replaced.
+/// A training on such sounds, by a causal network with an LSTM and normalised weights, with dead codes that are replaced.
 fn config(folder: &TempDir) -> TrainConfig {
     for split in ["train", "test"] {
         let path = folder.path().join(split);
@@ -55,14 +44,19 @@ fn config(folder: &TempDir) -> TrainConfig {
         "data.modality=audio".to_owned(),
         "data.audio.sample_rate=8000".to_owned(),
         format!("data.audio.length={LENGTH}"),
-        "model.backbone.kind=dense".to_owned(),
+        "model.backbone.kind=conv1d".to_owned(),
+        "model.backbone.ratios=[3,2]".to_owned(),
         "model.quantizer.code_dim=8".to_owned(),
         "train.precision=fp64".to_owned(),
         "eval.every=0".to_owned(),
     ];
     let mut config = resolve(Some(&file("ema")), [], &sets, None).unwrap().config;
-    let dense = DenseConfig { hidden: 32, positions: 8 };
-    config.model.backbone = BackboneConfig::Dense(dense);
+    config.model.backbone = BackboneConfig::Conv1d(Conv1dConfig {
+        channels: 4,
+        ratios: vec![3, 2],
+        lstm_layers: 1,
+        ..Conv1dConfig::default()
+    });
     each_vector(&mut config.model.quantizer, &|vector: &mut VectorConfig| {
         (vector.num_codes, vector.decay) = (64, 0.5);
         (vector.replace_every, vector.replace_below) = (2, 0.5);

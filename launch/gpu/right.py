@@ -115,6 +115,63 @@ def network(name: str, m: Machine, table: Table):
               OK if judged["frechet"] == judged["frechet"] else BAD)
 
 
+SIGNALS = {
+    "sound": {
+        "data__modality": "audio", "data__audio__length": 512, "data__audio__sample_rate": 8000,
+        "model__backbone": '{kind = "conv1d", channels = 4, ratios = [4, 4], lstm_layers = 1}',
+        "loss__absolute": 0.5, "loss__mel": 1.0, "loss__balanced": "true", "loss__feature_matching": 1.0,
+        "spectral__windows": "[64, 256]", "spectral__mels": "[10, 40]",
+        "critic": '{kind = "several", critics = [{kind = "spectral", channels = 2, windows = [128, 64]}, '
+                  '{kind = "period", channels = 1, periods = [2, 3], most_channels = 8}]}'},
+    "film": {
+        "data__modality": "video", "data__video__frames": 5, "data__video__height": 16, "data__video__width": 16,
+        "model__backbone": '{kind = "conv3d", channels = 8, patch = 2, spatial = 4, temporal = 2, attention = "axial"}',
+        "loss__frame_difference": 0.5, "loss__ssim": 0.1, "adversarial__adaptive": "true",
+        "critic": '{kind = "patch", channels = 4, groups = 2}'},
+}
+
+
+def signals(kind: str, m: Machine, table: Table):
+    """The network of sound or film with its losses and critics: two ranks on the device against one of the CPU, and in bfloat16."""
+    folder = m.work / f"{kind}-files"
+    {"sound": tones, "film": patterns}[kind](folder)
+    given = SHORT | SIGNALS[kind] | {
+        "data__kind": "folder", "data__path": folder, "loss__adversarial": 0.5, "adversarial__start": 5, "eval__every": 20,
+        "optimizer__clip_grad_norm": 1.0, "optimizer__learning_rate": 1e-4}
+    cpu = rows(m.train(f"{kind}-cpu", 1, device="cpu", **given))
+    run = m.train(kind, 2, **given)
+    half = rows(m.train(f"{kind}-bf16", 1, train__precision="bf16", **given))
+    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
+        off = worst(found, cpu)
+        table.add(f"{kind} with its losses and critics, {what}",
+                  f"losses of 20 steps differ by at most {off:.2e} (limit {limit})", OK if off <= limit else BAD, worst=off)
+    figure = {"sound": "mel_distance", "film": "difference_psnr"}[kind]
+    judged = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])[figure]
+    table.add(f"{kind}, an evaluation", f"{figure} {judged:.3f}, a number", OK if judged == judged else BAD)
+
+
+def tones(folder: pathlib.Path):
+    """Two sounds of each split, 8 kHz: square waves that swell."""
+    for split in ["train", "test"]:
+        (folder / split).mkdir(parents=True)
+        for period in [20, 33]:
+            value = lambda at: (1 if at % period < period / 2 else -1) * (2000 + at)
+            body = struct.pack("<8192h", *(value(at) for at in range(8192)))
+            head = struct.pack("<4sI8sI2H2I2H4sI", b"RIFF", 36 + len(body), b"WAVEfmt ", 16, 1, 1, 8000, 16000, 2, 16, b"data",
+                               len(body))
+            (folder / split / f"{period}.wav").write_bytes(head + body)
+
+
+def patterns(folder: pathlib.Path):
+    """A film of each split, a folder of pictures of 16 x 16: stripes that drift."""
+    for split, speed in [("train", 1), ("test", 2)]:
+        (folder / split / "film").mkdir(parents=True)
+        for frame in range(40):
+            pixels = bytes((16 * ((row + column + speed * frame) % 16) + channel) % 256
+                           for row in range(16) for column in range(16) for channel in range(3))
+            (folder / split / "film" / f"{frame:03}.ppm").write_bytes(b"P6 16 16 255\n" + pixels)
+
+
 def prior(kind: str, m: Machine, table: Table):
     """From codes to samples: encoded on the device, a prior on it against the CPU, drawn by one rank and by two."""
     halves(m.work / f"{kind}-pictures")
@@ -261,6 +318,7 @@ def asked_nccl(log: pathlib.Path, table: Table):
 SECTIONS = {
     "versions": [versions], "all-reduce": [all_reduce], "losses": [losses], "trainings": [trainings],
     "networks": [functools.partial(network, name) for name in NETWORKS],
+    "signals": [functools.partial(signals, kind) for kind in SIGNALS],
     "priors": [functools.partial(prior, kind) for kind in ["autoregressive", "masked"]],
     "resume": [resume],
     "faults": [functools.partial(fault, *what) for what in [("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)]],

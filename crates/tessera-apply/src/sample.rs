@@ -175,6 +175,7 @@ pub fn sample(
             split: String::new(),
             ids: Vec::new(),
             limit: None,
+            levels: None,
             form: Form::Files(folder.join(pictures::names(tokenizer.signal()).0)),
         };
         decode(comm, tokenizer, &all, watch)?;

@@ -2,6 +2,11 @@
 //! makes.
 #![allow(clippy::unwrap_used)] // a test may
 
+#[path = "../../../tests/media.rs"]
+mod media;
+#[path = "encode/networks.rs"]
+mod networks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,58 +22,30 @@ use tessera_apply::{
 use tessera_checkpoint::Storage;
 use tessera_comm::{CommError, Communicator, Threads};
 use tessera_control::{Activity, ExitCode};
-use tessera_data::{DataConfig, DataKind, Draw, SampleShape, Source, SyntheticConfig};
+use tessera_data::{DataConfig, DataKind, Draw, Source};
 use tessera_model::{
     AutoencoderFile, FORMAT, Level, ModelFile, ModelKind, OpenModel, Precision, Preprocessing,
     VERSION, Weights, open, raw_samples, write,
 };
-use tessera_nn::{Kinds, ModelConfig, VqVae};
+use tessera_nn::{Kinds, ModelConfig, Signal, VqVae};
+
+use self::networks::{NUM_TEST, NUM_TRAIN, SIDE, all_networks, data, networks};
 
 const DEADLINE: Duration = Duration::from_secs(100);
-const SIDE: u32 = 16;
 /// Samples of a tile, as they are small.
 const TILE: u64 = 64;
-/// No multiple of a tile, nor of a shard of two.
-const NUM_TRAIN: u64 = 300;
-const NUM_TEST: u64 = 85;
-
-fn data() -> DataConfig {
-    let synthetic = SyntheticConfig {
-        channels: 3,
-        height: SIDE,
-        width: SIDE,
-        num_train: NUM_TRAIN,
-        num_test: NUM_TEST,
-        seed: 3,
-    };
-    DataConfig { kind: DataKind::Synthetic, synthetic, ..DataConfig::default() }
-}
-
-fn vector(num_codes: i64, code_dim: i64) -> Value {
-    json!({ "kind": "vector", "num_codes": num_codes, "code_dim": code_dim })
-}
-
-/// The networks that the promise is made of, by name.
-fn networks() -> Vec<(&'static str, Value)> {
-    let conv2d = json!({ "kind": "conv2d", "channels": 8, "residual_layers": 1 });
-    let unet2d = json!({ "kind": "unet2d", "channels": 32, "multipliers": [1, 2] });
-    let hierarchy = json!({ "kind": "hierarchy", "channels": 8, "residual_layers": 1 });
-    let residual = json!({ "kind": "residual", "num_quantizers": 3, "quantizer": vector(32, 8) });
-    vec![
-        ("conv2d", json!({ "backbone": conv2d, "quantizer": vector(64, 8) })),
-        ("residual", json!({ "backbone": conv2d, "quantizer": residual })),
-        ("unet2d", json!({ "backbone": unet2d, "quantizer": vector(300, 8) })),
-        ("hierarchy", json!({ "backbone": hierarchy, "quantizer": vector(64, 8) })),
-    ]
-}
 
 /// Writes a model folder with initial values whose codes lie where latents do.
 fn write_model(folder: &Path, model: &Value, seed: u64) {
-    let shape = SampleShape::image(3, SIDE, SIDE);
+    write_model_for(folder, model, seed, &data());
+}
+
+fn write_model_for(folder: &Path, model: &Value, seed: u64, data: &DataConfig) {
+    let shape = tessera_data::source::open(data, "train").unwrap().shape();
     let signal = tessera_model::signal_of(shape);
     let config: ModelConfig = serde_json::from_value(model.clone()).unwrap();
     let vqvae = VqVae::new(&config, &signal, seed, Kinds::same(Kind::Float), Device::Cpu);
-    spread_codes(&vqvae);
+    spread_codes(&vqvae, data);
     let preprocessing = Preprocessing { range: [0.0, 1.0], decoding: None };
     let levels = Level::of(&vqvae);
     let autoencoder =
@@ -82,16 +59,16 @@ fn write_model(folder: &Path, model: &Value, seed: u64) {
         weights: Weights::Trained,
         precision: Precision::Fp32,
         kind: ModelKind::Autoencoder(autoencoder),
-        trained_on: serde_json::to_value(data()).unwrap(),
+        trained_on: serde_json::to_value(data).unwrap(),
     };
     let model = OpenModel { file, vqvae }.hashed();
     write(&Storage::new(), folder, &model).unwrap();
 }
 
 /// First codes are zeros before a training begins; latents of some samples are better ones.
-fn spread_codes(vqvae: &VqVae) {
+fn spread_codes(vqvae: &VqVae, data: &DataConfig) {
     let _no_grad = tch::no_grad_guard();
-    let source = tessera_data::source::open(&data(), "train").unwrap();
+    let source = tessera_data::source::open(data, "train").unwrap();
     let samples = samples(&*source, 0..64);
     let latents = vqvae.latents(&samples);
     for (level, quantizer) in vqvae.quantizers.iter().enumerate() {
@@ -168,19 +145,23 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn bytes_of_a_token_set_hang_neither_on_ranks_nor_on_batches() {
-    for (name, model) in networks() {
+    let files = tempfile::tempdir().unwrap();
+    for (name, model, data) in all_networks(files.path()) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        write_model(&path("model"), &model, 5);
-        let one = encoded(&path("model"), 1, &data(), &options(&path("one")), false).unwrap();
+        write_model_for(&path("model"), &model, 5, &data);
+        let one = encoded(&path("model"), 1, &data, &options(&path("one")), false).unwrap();
         assert_eq!(one.splits["train"].num_samples, NUM_TRAIN);
         assert_eq!(one.splits["test"].num_samples, NUM_TEST);
-        let expected = files(&path("one"));
+        let expected = self::files(&path("one"));
         for (world_size, batch) in [(1, 1), (1, 16), (2, 64), (3, 5)] {
             let out = path(&format!("{world_size}-{batch}"));
             let options = EncodeOptions { batch, ..options(&out) };
-            encoded(&path("model"), world_size, &data(), &options, false).unwrap();
-            assert!(expected == files(&out), "{name}, {world_size} ranks, batches of {batch}");
+            encoded(&path("model"), world_size, &data, &options, false).unwrap();
+            assert!(
+                expected == self::files(&out),
+                "{name}, {world_size} ranks, batches of {batch}"
+            );
         }
         let manifest: Value =
             serde_json::from_slice(&expected[Path::new("manifest.json")]).unwrap();
@@ -254,23 +235,34 @@ fn an_encoding_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
 /// rounded), so the corner at the bottom on the right begins at 2.
 #[test]
 fn variants_are_encoded_from_changed_samples() {
-    assert_eq!(Augment::None.names(), ["plain"]);
-    assert_eq!(Augment::Flip.names(), ["plain", "flip"]);
-    let names = Augment::Crops.names();
+    assert_eq!(Augment::None.names(1), ["plain"]);
+    assert_eq!(Augment::Flip.names(1), ["plain", "flip"]);
+    let names = Augment::Crops.names(1);
     assert_eq!(
         (names.len(), &*names[1], &*names[10]),
         (11, "crop-1.1-top-left", "crop-1.1-center-flip")
     );
     let source = tessera_data::source::open(&data(), "train").unwrap();
     let samples = samples(&*source, 0..TILE);
-    let flipped = Augment::Flip.apply(&samples);
+    let flipped = Augment::Flip.apply(&samples, 1);
     assert_eq!(flipped[1].select(3, 0), samples.select(3, i64::from(SIDE) - 1));
-    let crops = Augment::Crops.apply(&samples);
+    let crops = Augment::Crops.apply(&samples, 1);
     assert!(crops.iter().all(|crop| crop.size() == samples.size()));
     assert_eq!(crops[1].narrow(2, 2, 14), crops[3].narrow(2, 0, 14), "two rows further down");
     assert_eq!(crops[6], crops[1].flip([-1]));
     let range = |tensor: &Tensor| (tensor.min().double_value(&[]), tensor.max().double_value(&[]));
     assert!(crops.iter().map(range).all(|(least, most)| least >= 0.0 && most <= 1.0));
+
+    // Of 16 instants a code a delay of an eighth is two.
+    let names = Augment::Shifts.names(16);
+    assert_eq!((names.len(), &*names[1], &*names[7]), (8, "shift-2", "shift-14"));
+    let sound = Tensor::arange(32, (Kind::Float, Device::Cpu)).view([1, 1, 32]);
+    let shifted = Vec::<f32>::try_from(Augment::Shifts.apply(&sound, 16)[1].view([-1])).unwrap();
+    assert_eq!((&shifted[..5], shifted[31]), ([2., 1., 0., 1., 2.].as_slice(), 29.));
+    let signal = Signal::Audio { channels: 1, samples: 32 };
+    assert!(Augment::Shifts.validate(&signal, 8).is_ok());
+    assert!(Augment::Shifts.validate(&signal, 4).unwrap_err().contains("the 4 instants"));
+    assert!(Augment::Flip.validate(&signal, 8).is_err());
 
     let (_, model) = networks().swap_remove(0);
     let folder = tempfile::tempdir().unwrap();
@@ -287,21 +279,31 @@ fn variants_are_encoded_from_changed_samples() {
     assert_eq!(both[0], both[1]);
 }
 
-/// The array of `samples.npy` behind its header of 128 bytes.
-fn decoded(model: &Path, set: &Path, out: &Path, world_size: usize, ids: &[u64]) -> Vec<u8> {
-    tch::set_num_threads(1);
-    let options = DecodeOptions {
+/// All of split `test` as an array.
+fn as_array(set: &Path, out: &Path) -> DecodeOptions {
+    DecodeOptions {
         tokens: set.to_owned(),
         split: "test".to_owned(),
-        ids: ids.to_vec(),
+        ids: Vec::new(),
         limit: None,
+        levels: None,
         form: Form::Array(out.to_owned()),
-    };
+    }
+}
+
+/// The array of `samples.npy` behind its header of 128 bytes.
+fn decoded(model: &Path, set: &Path, out: &Path, world_size: usize, ids: &[u64]) -> Vec<u8> {
+    let options = DecodeOptions { ids: ids.to_vec(), ..as_array(set, out) };
+    decoded_as(model, &options, out, world_size)
+}
+
+fn decoded_as(model: &Path, options: &DecodeOptions, out: &Path, world_size: usize) -> Vec<u8> {
+    tch::set_num_threads(1);
     let ranks = Threads::run(world_size, DEADLINE, |comm| {
         let model = open(model, Device::Cpu).unwrap();
         let activity = Activity::default();
         let watch = Watch { activity: &activity, stop: Arc::default(), say: &|_| () };
-        let decoded = decode(&comm, &model, &options, &watch).unwrap();
+        let decoded = decode(&comm, &model, options, &watch).unwrap();
         assert_eq!(comm.world_size(), world_size);
         Ok::<_, CommError>(decoded.num_samples)
     });
@@ -311,15 +313,16 @@ fn decoded(model: &Path, set: &Path, out: &Path, world_size: usize, ids: &[u64])
 
 #[test]
 fn what_is_decoded_is_bit_for_bit_what_the_model_makes_of_the_samples() {
-    for (name, model) in networks() {
+    let files = tempfile::tempdir().unwrap();
+    for (name, model, data) in all_networks(files.path()) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        write_model(&path("model"), &model, 5);
-        encoded(&path("model"), 2, &data(), &options(&path("set")), false).unwrap();
+        write_model_for(&path("model"), &model, 5, &data);
+        encoded(&path("model"), 2, &data, &options(&path("set")), false).unwrap();
         let all = decoded(&path("model"), &path("set"), &path("all"), 2, &[]);
 
         let model = open(&path("model"), Device::Cpu).unwrap();
-        let source = tessera_data::source::open(&data(), "test").unwrap();
+        let source = tessera_data::source::open(&data, "test").unwrap();
         let mut expected = Vec::new();
         for start in (0..NUM_TEST).step_by(TILE as usize) {
             let ids = start..NUM_TEST.min(start + TILE);
@@ -327,7 +330,12 @@ fn what_is_decoded_is_bit_for_bit_what_the_model_makes_of_the_samples() {
             let codes = tile::encode(&model.vqvae, &tile_of(&*source, 0, ids)).unwrap();
             let outputs = tile::decode(&model.vqvae, &codes).narrow(0, 0, num);
             let raw = model.signal().to_raw(&outputs).view([-1]);
-            expected.extend(Vec::<u8>::try_from(&raw).unwrap());
+            if raw.kind() == Kind::Int16 {
+                let numbers = Vec::<i16>::try_from(&raw).unwrap();
+                expected.extend(numbers.into_iter().flat_map(i16::to_le_bytes));
+            } else {
+                expected.extend(Vec::<u8>::try_from(&raw).unwrap());
+            }
         }
         assert!(all == expected, "{name}");
         let sample = expected.len() / NUM_TEST as usize;
@@ -335,6 +343,39 @@ fn what_is_decoded_is_bit_for_bit_what_the_model_makes_of_the_samples() {
         let [third, nineteenth] = [3, 19].map(|id| &expected[id * sample..][..sample]);
         assert!(two == [third, nineteenth].concat(), "{name}");
     }
+}
+
+/// Of three levels two: the third is left out of the sum of codes.
+#[test]
+fn so_many_levels_are_decoded_as_are_asked_for() {
+    let (_, model) = networks().swap_remove(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write_model(&path("model"), &model, 5);
+    encoded(&path("model"), 1, &data(), &options(&path("set")), false).unwrap();
+    let with = |levels: usize| {
+        let out = path(&levels.to_string());
+        let options = DecodeOptions { levels: Some(levels), ..as_array(&path("set"), &out) };
+        decoded_as(&path("model"), &options, &out, 1)
+    };
+    let all = decoded(&path("model"), &path("set"), &path("all"), 1, &[]);
+    assert!(with(3) == all && with(2) != all && with(1) != with(2));
+
+    let model = open(&path("model"), Device::Cpu).unwrap();
+    let source = tessera_data::source::open(&data(), "test").unwrap();
+    let codes = tile::encode(&model.vqvae, &tile_of(&*source, 0, 0..TILE)).unwrap();
+    let without_third = codes[0].copy();
+    let _ = without_third.narrow(2, 2, 1).fill_(-1);
+    let raw = model.signal().to_raw(&tile::decode(&model.vqvae, &[without_third])).view([-1]);
+    let expected = Vec::<u8>::try_from(&raw).unwrap();
+    assert!(with(2)[..expected.len()] == expected);
+
+    let activity = Activity::default();
+    let watch = Watch { activity: &activity, stop: Arc::default(), say: &|_| () };
+    let options = DecodeOptions { levels: Some(4), ..as_array(&path("set"), &path("none")) };
+    let comm = tessera_comm::Solo::default();
+    let refused = decode(&comm, &model, &options, &watch).unwrap_err();
+    assert!(refused.to_string().contains("--levels should be from 1 to 3"), "{refused}");
 }
 
 #[test]
@@ -349,7 +390,7 @@ fn what_does_not_fit_the_model_is_refused() {
         let model = open(&path("other"), Device::Cpu).unwrap();
         let form = Form::Files(path("out"));
         let (tokens, split, ids) = (tokens.to_owned(), "test".to_owned(), ids.to_vec());
-        let options = DecodeOptions { tokens, split, ids, limit: None, form };
+        let options = DecodeOptions { tokens, split, ids, limit: None, levels: None, form };
         let activity = Activity::default();
         let watch = Watch { activity: &activity, stop: Arc::default(), say: &|_| () };
         let comm = tessera_comm::Solo::default();

@@ -181,7 +181,7 @@ fn what_a_network_cannot_take_is_told_in_a_line() {
     let told = |backbone: BackboneConfig, signal| backbone.validate(&signal).unwrap_err();
     assert_eq!(
         told(conv2d(), SOUND),
-        "model.backbone.kind = \"conv2d\" takes pictures, these data are sound: set it to \"dense\""
+        "model.backbone.kind = \"conv2d\" takes pictures, these data are sound: set it to \"conv1d\""
     );
     assert!(told(conv2d(), FILM).contains("these data are film"));
     assert!(
@@ -256,7 +256,7 @@ fn what_unet2d_cannot_be_is_told_in_a_line() {
     BackboneConfig::Unet2d(small()).validate(&square).unwrap();
     assert_eq!(
         told(small(), SOUND),
-        "model.backbone.kind = \"unet2d\" takes pictures, these data are sound: set it to \"dense\""
+        "model.backbone.kind = \"unet2d\" takes pictures, these data are sound: set it to \"conv1d\""
     );
     let uneven = Signal::Image { channels: 3, height: 30, width: 32 };
     assert_eq!(
@@ -301,7 +301,7 @@ fn what_vit_cannot_be_is_told_in_a_line() {
     let small = VitConfig::default;
     assert_eq!(
         told(small(), FILM),
-        "model.backbone.kind = \"vit\" takes pictures, these data are film: set it to \"dense\""
+        "model.backbone.kind = \"vit\" takes pictures, these data are film: set it to \"conv3d\""
     );
     assert_eq!(
         told(small(), IMAGE),

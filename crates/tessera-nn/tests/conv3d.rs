@@ -190,7 +190,7 @@ fn what_conv3d_cannot_be_is_told_in_a_line() {
     BackboneConfig::Conv3d(small()).validate(&film(17, 64, 64)).unwrap();
     assert_eq!(
         told(small(), SOUND),
-        "model.backbone.kind = \"conv3d\" takes film, these data are sound: set it to \"dense\""
+        "model.backbone.kind = \"conv3d\" takes film, these data are sound: set it to \"conv1d\""
     );
     assert_eq!(
         told(small(), film(16, 64, 60)),

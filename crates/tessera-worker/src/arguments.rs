@@ -139,6 +139,10 @@ pub(crate) struct EvalArguments {
     /// folder on other data, such as data.path=photos; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+    /// Write samples and what the model makes of them here: a sheet (of sound its spectrograms), and sound and film themselves.
+    /// Of a prior its draws.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) show: Option<PathBuf>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -230,9 +230,9 @@ fn run_eval(arguments: &EvalArguments, stop: Arc<std::sync::atomic::AtomicBool>)
         Err(code) => return code,
     };
     logging::to_stderr();
-    let EvalArguments { model, levels, part, sets, .. } = arguments;
+    let EvalArguments { model, levels, part, sets, show, .. } = arguments;
     let asked = Asked { levels: *levels, ..Asked::default() };
-    let request = Request { part: *part, asked, sets };
+    let request = Request { part: *part, asked, sets, show: show.as_deref() };
     let (comm, device, activity) = (session.comm(), session.device(), &session.worker().activity);
     let figures = match model.path() {
         ModelPath::Run { folder, which, weights } => {

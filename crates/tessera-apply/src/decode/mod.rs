@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 use tessera_comm::Communicator;
 use tessera_control::Phase;
 use tessera_model::{Level, OpenModel};
-use tessera_nn::to_device;
+use tessera_nn::{VqVae, to_device};
 
 use self::array::Array;
 pub use self::tokens::TokenFile;
@@ -44,6 +44,8 @@ pub struct DecodeOptions {
     pub ids: Vec<u64>,
     /// Samples at most.
     pub limit: Option<u64>,
+    /// Levels in a row of residual quantisers that take part, from 1 on; none: all. Fewer are a lower rate.
+    pub levels: Option<usize>,
     /// Where samples go, and in which form.
     pub form: Form,
 }
@@ -86,7 +88,7 @@ pub fn decode(
     });
     let (tokens, rows) = agree_on(comm, chosen)?;
     watch.activity.enter(Phase::Evaluate);
-    let work = Work { model, tokens: &tokens, watch };
+    let work = Work { model, tokens: &tokens, levels: options.levels, watch };
     let (rank, world_size) = (comm.rank(), comm.world_size());
     let done = match &options.form {
         Form::Files(folder) => work.files(&rows, folder, (rank, world_size)),
@@ -108,13 +110,26 @@ fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyEr
         Form::Array(_) => Ok(()),
     }
     .map_err(ApplyError::BadInput)?;
+    let most = most_levels(&model.vqvae);
+    if let Some(levels) = options.levels.filter(|levels| !(1..=most).contains(levels)) {
+        return Err(ApplyError::BadInput(format!(
+            "--levels should be from 1 to {most}, the levels in a row that the model's quantiser has, found {levels}"
+        )));
+    }
     Ok(tokens)
+}
+
+/// Most levels in a row of the quantisers of a model.
+fn most_levels(vqvae: &VqVae) -> usize {
+    let of_each = vqvae.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
+    of_each.max().unwrap_or(1)
 }
 
 /// A process's work.
 struct Work<'a> {
     model: &'a OpenModel,
     tokens: &'a TokenFile,
+    levels: Option<usize>,
     watch: &'a Watch<'a>,
 }
 
@@ -144,7 +159,7 @@ impl Work<'_> {
 
     /// The raw samples `[tile, ..]` of the tile that begins with a row.
     fn tile(&self, first: u64) -> Result<Tensor, ApplyError> {
-        Ok(shown_of(self.model, &self.tokens.tile(first, self.tile_size())?))
+        Ok(shown_with(self.model, &self.tokens.tile(first, self.tile_size())?, self.levels))
     }
 
     fn files(
@@ -184,12 +199,26 @@ impl Work<'_> {
 /// The raw samples `[tile, ..]`, on the CPU, that a model makes of the codes of up to a tile of samples: of each those of all
 /// levels, one after another.
 pub(crate) fn shown_of(model: &OpenModel, samples: &[Vec<u32>]) -> Tensor {
+    shown_with(model, samples, None)
+}
+
+/// As [`shown_of`], with the first so many levels in a row of residual quantisers.
+fn shown_with(model: &OpenModel, samples: &[Vec<u32>], num_levels: Option<usize>) -> Tensor {
     let vqvae = &model.vqvae;
     let flat: Vec<i64> = samples.iter().flatten().map(|&code| i64::from(code)).collect();
     let codes_nt = Tensor::from_slice(&flat).view([samples.len() as i64, -1]);
     let levels = Level::split(&model.file.autoencoder().levels, &codes_nt);
     let size = tile::size(&vqvae.signal);
-    let codes: Vec<Tensor> =
-        levels.iter().map(|codes| to_device(tile::padded(codes, size), vqvae.device())).collect();
+    let codes = levels.iter().zip(&vqvae.quantizers).map(|(codes, quantizer)| {
+        let all = to_device(tile::padded(codes, size), vqvae.device());
+        match num_levels {
+            None => all,
+            Some(num) => {
+                let (num, flat_nl) = (num.min(quantizer.num_residual_levels()), all.flatten(0, 1));
+                quantizer.leave_out(&flat_nl, num).view_as(&all)
+            }
+        }
+    });
+    let codes: Vec<Tensor> = codes.collect();
     vqvae.signal.to_raw(&tile::decode(vqvae, &codes)).to_device(Device::Cpu)
 }

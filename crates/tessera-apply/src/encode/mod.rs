@@ -23,6 +23,7 @@ use tessera_data::tokens::{
 };
 use tessera_data::{DataConfig, DataError, LoadOptions, Source};
 use tessera_model::{Level, OpenModel, TOKENIZER};
+use tessera_nn::VqVae;
 
 pub use self::data::{check_data, usual_data};
 use self::reading::Tiles;
@@ -146,7 +147,7 @@ fn prepare(
         let problem = format!("--shard-samples should be a multiple of {size}, found {found}");
         return Err(ApplyError::BadInput(problem));
     }
-    options.augment.validate(&model.signal()).map_err(ApplyError::BadInput)?;
+    options.augment.validate(&model.signal(), hop(&model.vqvae)).map_err(ApplyError::BadInput)?;
     let names = options.splits.iter().map(String::as_str).collect::<Vec<_>>();
     let names = if names.is_empty() { USUAL_SPLITS.to_vec() } else { names };
     let mut splits = Vec::new();
@@ -160,10 +161,16 @@ fn prepare(
         check_data(&model.file, source.shape())?;
     }
     let tokenizer = Tokenizer { hash: model.file.hash.clone(), levels: levels_of(model)? };
-    let names = options.augment.names();
+    let names = options.augment.names(hop(&model.vqvae));
     let plan = TokenPlan::new(&tokenizer, &names, data, &splits, options.shard_samples)?;
     let sources = splits.into_iter().map(|(_, source)| source).collect();
     Ok(Prepared { plan, sources, load: data.load_options() })
+}
+
+/// Places of a sample along its first axis that a code of the finest level stands for: instants of a sound.
+fn hop(vqvae: &VqVae) -> i64 {
+    let finest = vqvae.latent_axes()[0][0];
+    (vqvae.signal.axes()[0] / finest).max(1)
 }
 
 /// The levels of a token set: one for each code that a position has, the finest level of the model first.

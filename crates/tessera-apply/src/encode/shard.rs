@@ -60,7 +60,7 @@ impl Work<'_> {
         let raw = to_device(raw.shallow_clone(), vqvae.device());
         let samples_nc = vqvae.signal.from_raw(&raw, vqvae.kind());
         let mut all = Vec::new();
-        for samples_nc in self.options.augment.apply(&samples_nc) {
+        for samples_nc in self.options.augment.apply(&samples_nc, super::hop(vqvae)) {
             let codes = tile::encode(vqvae, &samples_nc);
             let codes = codes.ok_or(ApplyError::NotFinite { sample: first })?;
             let mut levels = Vec::new();

@@ -28,7 +28,7 @@ const SEGMENT_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VideoConfig {
-    /// Frames of a clip.
+    /// Frames of a clip. The network `"conv3d"` takes 1 and some of its `temporal` more, such as 17.
     pub frames: u32,
     /// Every so many frames of the film are one of the clip.
     pub stride: u32,
@@ -51,7 +51,7 @@ pub struct VideoConfig {
 impl Default for VideoConfig {
     fn default() -> Self {
         Self {
-            frames: 16,
+            frames: 17,
             stride: 1,
             height: 64,
             width: 64,

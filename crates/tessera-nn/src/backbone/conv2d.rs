@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::residual::{Relu, Residuals, doubling, halving, square};
-use super::{Backbone, Ends, check_sides};
+use super::{Backbone, Ends, check_sides, other_signal};
 use crate::chain::Chain;
 use crate::layers::{Conv, ConvTranspose, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
@@ -41,10 +41,7 @@ impl Default for Conv2dConfig {
 impl Conv2dConfig {
     pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Image { height, width, .. } = *signal else {
-            return Err(format!(
-                "model.backbone.kind = \"conv2d\" takes pictures, these data are {signal}: set it \
-                 to \"dense\""
-            ));
+            return Err(other_signal("conv2d", "pictures", signal));
         };
         if self.channels < 2 || self.channels % 2 != 0 {
             return Err(format!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::residual::{Relu, Residuals, doubling, halving, square};
-use super::{Above, Backbone, Ends, check_sides};
+use super::{Above, Backbone, Ends, check_sides, other_signal};
 use crate::chain::Chain;
 use crate::layers::{Conv, ConvTranspose, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
@@ -44,10 +44,7 @@ impl Default for HierarchyConfig {
 impl HierarchyConfig {
     pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Image { height, width, .. } = *signal else {
-            return Err(format!(
-                "model.backbone.kind = \"hierarchy\" takes pictures, these data are {signal}: set it to \
-                 \"dense\""
-            ));
+            return Err(other_signal("hierarchy", "pictures", signal));
         };
         for (key, value, least, most) in [
             ("levels", self.levels, 2, 6),

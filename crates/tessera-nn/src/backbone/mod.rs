@@ -165,6 +165,18 @@ pub struct Above {
     pub up: Chain,
 }
 
+/// What is wrong with samples that a kind of network does not take, and which kind takes them.
+fn other_signal(kind: &str, takes: &str, signal: &Signal) -> String {
+    let other = match signal {
+        Signal::Audio { .. } => "conv1d",
+        Signal::Video { .. } => "conv3d",
+        Signal::Image { .. } | Signal::Tokens { .. } => "conv2d",
+    };
+    format!(
+        "model.backbone.kind = \"{kind}\" takes {takes}, these data are {signal}: set it to \"{other}\""
+    )
+}
+
 /// Refuses a value of `model.backbone` outside of 1 to `most`.
 fn check_range(key: &str, value: i64, most: i64) -> Result<(), String> {
     if (1..=most).contains(&value) {

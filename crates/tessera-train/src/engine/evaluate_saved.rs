@@ -4,6 +4,7 @@
 //! restored as a training.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::batch::load_options;
 use super::checkpoint;
 use super::evaluate::{Split, all_finite, check_finite, evaluate, measure_split};
 use super::figures::Row;
+use super::metrics::picture::Exhibit;
 use super::setup::open_test;
 use super::training::Training;
 use crate::config::TrainConfig;
@@ -36,6 +38,8 @@ pub struct Request<'a> {
     pub asked: Asked,
     /// Settings in the place of those of the run, `key=value` each: of `eval`, and for a model folder of `data`.
     pub sets: &'a [String],
+    /// A folder for samples and what the model makes of them.
+    pub show: Option<&'a Path>,
 }
 
 /// What of a run's configuration an evaluation may change: nothing of the model or the data.
@@ -78,10 +82,11 @@ pub fn evaluate_run(
         Weights::Average if has_average => Weights::Average,
         _ => Weights::Trained,
     };
+    let show = Show::new(comm, request.show)?;
     if config.task == TaskKind::Autoencoder {
         let model = open_checkpoint(&checkpoint, Some(weights), device);
         let model = agree_on(comm, model.map_err(TrainError::from))?;
-        return evaluate_open(comm, &model, config, &split, request.asked, activity);
+        return evaluate_open(comm, &model, (config, &split), (request.asked, show), activity);
     }
     let samples = agree_on(comm, samples_of(config, &*split.source))?;
     let training = agree_on(comm, Training::new(config, samples, device))?;
@@ -91,6 +96,9 @@ pub fn evaluate_run(
     let figures = training
         .with(weights, |task| evaluate(comm, task, &split, step, request.asked, activity))?;
     check_finite(&*training.task, &figures)?;
+    show.write(comm, || {
+        training.with(weights, |task| task.show(&*split.source, config.data.on_corrupt))
+    })?;
     Ok(figures)
 }
 
@@ -116,7 +124,8 @@ pub fn evaluate_model(
     let config = config.and_then(|data| resolve_over(&data, request.sets));
     let config = agree_on(comm, config)?;
     let split = agree_on(comm, split_of(&config, request.part))?;
-    evaluate_open(comm, &model, &config, &split, request.asked, activity)
+    let show = Show::new(comm, request.show)?;
+    evaluate_open(comm, &model, (&config, &split), (request.asked, show), activity)
 }
 
 fn check_sets(sets: &[String], may: &[&str], names: &str) -> Result<(), TrainError> {
@@ -132,9 +141,8 @@ fn check_sets(sets: &[String], may: &[&str], names: &str) -> Result<(), TrainErr
 fn evaluate_open(
     comm: &dyn Communicator,
     model: &OpenModel,
-    config: &TrainConfig,
-    split: &Split,
-    asked: Asked,
+    (config, split): (&TrainConfig, &Split),
+    (asked, show): (Asked, Show<'_>),
     activity: &Activity,
 ) -> Result<Row, TrainError> {
     let (wanted, found) = (model.file.autoencoder().shape, split.source.shape());
@@ -151,7 +159,46 @@ fn evaluate_open(
     let measuring = |asked| judge.measure(asked);
     let figures = measure_split(comm, &measuring, device, split, step, asked, activity)?;
     all_finite(named, &figures)?;
+    show.write(comm, || judge.show(&*split.source, config.data.on_corrupt, asked.levels))?;
     Ok(figures)
+}
+
+/// Where samples and what was made of them go, where anybody wants them.
+#[derive(Debug, Clone, Copy)]
+struct Show<'a>(Option<&'a Path>);
+
+impl<'a> Show<'a> {
+    /// Makes the folder, before anything is measured. Collective.
+    fn new(comm: &dyn Communicator, folder: Option<&'a Path>) -> Result<Self, TrainError> {
+        let made = match folder {
+            Some(folder) if comm.rank() == 0 => {
+                fs::create_dir_all(folder).map_err(TrainError::file("make the folder", folder))
+            }
+            _ => Ok(()),
+        };
+        agree_on(comm, made)?;
+        Ok(Self(folder))
+    }
+
+    /// Writes what there is to look at and to listen to, by rank 0. Collective.
+    fn write(
+        self,
+        comm: &dyn Communicator,
+        exhibits: impl FnOnce() -> Result<Vec<Exhibit>, TrainError>,
+    ) -> Result<(), TrainError> {
+        let Some(folder) = self.0 else { return Ok(()) };
+        let written = match comm.rank() {
+            0 => exhibits().and_then(|exhibits| {
+                exhibits.iter().try_for_each(|exhibit| {
+                    let name = format!("{}.{}", exhibit.shows(), exhibit.extension());
+                    let path = folder.join(name);
+                    fs::write(&path, exhibit.bytes()).map_err(TrainError::file("write", &path))
+                })
+            }),
+            _ => Ok(()),
+        };
+        agree_on(comm, written)
+    }
 }
 
 /// The split test, or that of a part of a mixture, as it is read.

@@ -118,9 +118,9 @@ pub(crate) struct EncodeArguments {
     /// Split to encode, as often as wanted [default: train, and test where there is one]
     #[arg(long, value_name = "NAME")]
     split: Vec<String>,
-    /// What is encoded of each sample: none (the sample), flip (and its mirror image), or crops (and ten crops of it
-    /// enlarged 1.1 times).
-    #[arg(long, value_name = "none|flip|crops", default_value = "none")]
+    /// What is encoded of each sample: none (the sample), flip (and its mirror image), crops (and ten crops of it
+    /// enlarged 1.1 times), or shifts (and a sound delayed by eighths of what a code stands for).
+    #[arg(long, value_name = "none|flip|crops|shifts", default_value = "none")]
     augment: Augment,
     /// What becomes of a sample that cannot be read: fail or skip [default: as data.on_corrupt says]
     #[arg(long, value_name = "fail|skip", value_parser = ["fail", "skip"])]
@@ -170,6 +170,9 @@ pub(crate) struct DecodeArguments {
     /// Samples at most.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Decode so many levels of a residual quantiser, a lower rate [default: all]
+    #[arg(long, value_name = "N")]
+    levels: Option<usize>,
     /// Numbers of samples in the data set that was encoded, as in 3,5 [default: all]
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     ids: Vec<u64>,
@@ -199,6 +202,7 @@ impl DecodeArguments {
             split: self.split.clone(),
             ids: self.ids.clone(),
             limit: self.limit,
+            levels: self.levels,
             form,
         }
     }

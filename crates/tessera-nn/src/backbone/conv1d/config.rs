@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::check_range;
+use crate::backbone::{check_range, other_signal};
 use crate::layers::Fill;
 use crate::signal::Signal;
 
@@ -131,10 +131,7 @@ impl Default for Conv1dConfig {
 impl Conv1dConfig {
     pub(in crate::backbone) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Audio { samples, .. } = *signal else {
-            let kind = if matches!(signal, Signal::Image { .. }) { "conv2d" } else { "dense" };
-            return Err(format!(
-                "model.backbone.kind = \"conv1d\" takes sound, these data are {signal}: set it to \"{kind}\""
-            ));
+            return Err(other_signal("conv1d", "sound", signal));
         };
         check_range("channels", self.channels, 4096)?;
         check_from_zero("decoder_channels", self.decoder_channels, 4096)?;

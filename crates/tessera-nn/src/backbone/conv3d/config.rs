@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Scaled;
-use crate::backbone::check_range;
+use crate::backbone::{check_range, other_signal};
 use crate::signal::Signal;
 
 /// Most levels.
@@ -79,10 +79,7 @@ impl Default for Conv3dConfig {
 impl Conv3dConfig {
     pub(in crate::backbone) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Video { frames, height, width, .. } = *signal else {
-            return Err(format!(
-                "model.backbone.kind = \"conv3d\" takes film, these data are {signal}: set it to \
-                 \"dense\""
-            ));
+            return Err(other_signal("conv3d", "film", signal));
         };
         check_range("channels", self.channels, 4096)?;
         check_range("residual_blocks", self.residual_blocks, 64)?;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use self::blocks::{Attention, NormSwish, Residual, Up, down};
-use super::{Backbone, Ends, check_range, check_sides};
+use super::{Backbone, Ends, check_range, check_sides, other_signal};
 use crate::chain::Chain;
 use crate::layers::{Conv, ConvConfig, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
@@ -70,10 +70,7 @@ impl Default for UNet2dConfig {
 impl UNet2dConfig {
     pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Image { height, width, .. } = *signal else {
-            return Err(format!(
-                "model.backbone.kind = \"unet2d\" takes pictures, these data are {signal}: set it \
-                 to \"dense\""
-            ));
+            return Err(other_signal("unet2d", "pictures", signal));
         };
         check_range("channels", self.channels, 4096)?;
         check_range("residual_blocks", self.residual_blocks, 64)?;

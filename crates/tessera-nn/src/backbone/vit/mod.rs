@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use self::blocks::{FromLatents, Layer, Patches, ToLatents, ToPixels, Tokens};
-use super::{Backbone, Ends, check_range, check_sides};
+use super::{Backbone, Ends, check_range, check_sides, other_signal};
 use crate::chain::Chain;
 use crate::layers::{Conv, ConvConfig, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
@@ -60,10 +60,7 @@ impl Default for VitConfig {
 impl VitConfig {
     pub(super) fn validate(&self, signal: &Signal) -> Result<(), String> {
         let Signal::Image { height, width, .. } = *signal else {
-            return Err(format!(
-                "model.backbone.kind = \"vit\" takes pictures, these data are {signal}: set it to \
-                 \"dense\""
-            ));
+            return Err(other_signal("vit", "pictures", signal));
         };
         check_range("patch", self.patch, 256)?;
         check_range("width", self.width, 8192)?;

@@ -185,6 +185,20 @@ impl<'a> Judge<'a> {
     pub(crate) fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {
         Ok(Box::new(Reconstruction::new(self.model, self.compared_by(), asked)?))
     }
+
+    /// Samples of a split and what is made of them with so many levels, to look at and to listen to.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`] where one cannot be read.
+    pub(crate) fn show(
+        &self,
+        source: &dyn Source,
+        on_corrupt: OnCorrupt,
+        num_levels: Option<usize>,
+    ) -> Result<Vec<Exhibit>, TrainError> {
+        shown::reconstructions(self.model, source, on_corrupt, num_levels)
+    }
 }
 
 impl Task for Autoencoder {
@@ -341,7 +355,7 @@ impl Task for Autoencoder {
     }
 
     fn show(&self, source: &dyn Source, on_corrupt: OnCorrupt) -> Result<Vec<Exhibit>, TrainError> {
-        shown::reconstructions(&self.model, source, on_corrupt)
+        shown::reconstructions(&self.model, source, on_corrupt, None)
     }
 }
 

@@ -18,11 +18,12 @@ const SOUNDS: u64 = 5;
 const FILMS: u64 = 4;
 
 /// Reconstructs samples of a split; rank 0's business. Nothing where there is no way to show them. Samples that cannot be
-/// read are passed over where `on_corrupt` says so.
+/// read are passed over where `on_corrupt` says so. Of residual quantisers the first `num_levels` levels take part, or all.
 pub(crate) fn reconstructions(
     model: &VqVae,
     source: &dyn Source,
     on_corrupt: OnCorrupt,
+    num_levels: Option<usize>,
 ) -> Result<Vec<Exhibit>, TrainError> {
     let (signal, shape) = (model.signal, source.shape());
     let most = match signal {
@@ -54,7 +55,7 @@ pub(crate) fn reconstructions(
     let _no_grad = tch::no_grad_guard();
     let raw = to_device(raw_samples(&bytes, shape), model.device());
     let samples_nc = signal.from_raw(&raw, model.kind());
-    let (outputs_nc, _) = reconstruct(model, &samples_nc, None);
+    let (outputs_nc, _) = reconstruct(model, &samples_nc, num_levels);
     let [inputs, outputs] = [&samples_nc, &outputs_nc]
         .map(|values: &Tensor| signal.to_raw(values).to_device(tch::Device::Cpu));
     exhibits::reconstructions(Kind { signal, sample_rate: shape.sample_rate }, &inputs, &outputs)

@@ -1,0 +1,88 @@
+//! The networks that the promises of encoding are made of, and data for each.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tessera_data::{DataConfig, DataKind, Modality, SyntheticConfig};
+
+use crate::media::{write_film, write_wav};
+
+pub(crate) const SIDE: u32 = 16;
+/// No multiple of a tile, nor of a shard of two.
+pub(crate) const NUM_TRAIN: u64 = 300;
+pub(crate) const NUM_TEST: u64 = 85;
+/// Of a sound.
+const INSTANTS: u32 = 64;
+
+/// Pictures.
+pub(crate) fn data() -> DataConfig {
+    let synthetic = SyntheticConfig {
+        channels: 3,
+        height: SIDE,
+        width: SIDE,
+        num_train: NUM_TRAIN,
+        num_test: NUM_TEST,
+        seed: 3,
+    };
+    DataConfig { kind: DataKind::Synthetic, synthetic, ..DataConfig::default() }
+}
+
+fn vector(num_codes: i64, code_dim: i64) -> Value {
+    json!({ "kind": "vector", "num_codes": num_codes, "code_dim": code_dim })
+}
+
+/// The networks that the promise is made of, by name.
+pub(crate) fn networks() -> Vec<(&'static str, Value)> {
+    let conv2d = json!({ "kind": "conv2d", "channels": 8, "residual_layers": 1 });
+    let unet2d = json!({ "kind": "unet2d", "channels": 32, "multipliers": [1, 2] });
+    let hierarchy = json!({ "kind": "hierarchy", "channels": 8, "residual_layers": 1 });
+    let residual = json!({ "kind": "residual", "num_quantizers": 3, "quantizer": vector(32, 8) });
+    vec![
+        ("conv2d", json!({ "backbone": conv2d, "quantizer": vector(64, 8) })),
+        ("residual", json!({ "backbone": conv2d, "quantizer": residual })),
+        ("unet2d", json!({ "backbone": unet2d, "quantizer": vector(300, 8) })),
+        ("hierarchy", json!({ "backbone": hierarchy, "quantizer": vector(64, 8) })),
+    ]
+}
+
+/// Sound and film, as files in a folder, and a network for each.
+fn signals(folder: &Path) -> Vec<(&'static str, Value, DataConfig)> {
+    let mut noise = 7u32;
+    let mut next = move || {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        noise >> 16
+    };
+    let (sounds, films) = (folder.join("sounds"), folder.join("films"));
+    for (split, num) in [("train", NUM_TRAIN), ("test", NUM_TEST)] {
+        fs::create_dir_all(sounds.join(split)).unwrap();
+        let instants = INSTANTS * num as u32;
+        write_wav(&sounds.join(split).join("a.wav"), instants, |_| next() as i16);
+        write_film(&films.join(split).join("a"), 3 * num as u32, SIDE, |frame, at| {
+            ((at * (frame % 7 + 1)).wrapping_mul(2_654_435_761) >> 24) as u8
+        });
+    }
+    let of = |path, modality| {
+        let path: &Path = path;
+        let (kind, path) = (DataKind::Folder, path.to_owned());
+        DataConfig { kind, path, modality, ..DataConfig::default() }
+    };
+    let mut sound = of(&sounds, Modality::Audio);
+    (sound.audio.sample_rate, sound.audio.length) = (8000, INSTANTS);
+    let mut film = of(&films, Modality::Video);
+    (film.video.frames, film.video.height, film.video.width) = (3, SIDE, SIDE);
+    let conv1d = json!({ "kind": "conv1d", "channels": 4, "ratios": [4, 2], "lstm_layers": 1, "attention_layers": 1 });
+    let conv3d =
+        json!({ "kind": "conv3d", "channels": 8, "patch": 2, "spatial": 4, "temporal": 2 });
+    let residual = json!({ "kind": "residual", "num_quantizers": 3, "quantizer": vector(32, 8) });
+    vec![
+        ("conv1d", json!({ "backbone": conv1d, "quantizer": residual }), sound),
+        ("conv3d", json!({ "backbone": conv3d, "quantizer": vector(64, 8) }), film),
+    ]
+}
+
+/// Networks of all signals, each with its data.
+pub(crate) fn all_networks(folder: &Path) -> Vec<(&'static str, Value, DataConfig)> {
+    let of_pictures = networks().into_iter().map(|(name, model)| (name, model, data()));
+    of_pictures.chain(signals(folder)).collect()
+}

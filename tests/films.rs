@@ -1,0 +1,95 @@
+//! Film and its network with a critic in three dimensions and every loss of film: exact over ranks and micro-batches, resumed bit
+//! for bit, as threads.
+
+use tempfile::TempDir;
+use tessera_nn::BackboneConfig;
+use tessera_nn::backbone::Conv3dConfig;
+use tessera_nn::critic::{CriticConfig, PatchConfig};
+use tessera_nn::quantize::VectorConfig;
+use tessera_train::{TrainConfig, resolve};
+
+use crate::experiments::file;
+use crate::media::write_film;
+use crate::quantizers::{each_vector, exact_in_parts};
+
+/// Pixels of a side, and frames of a clip.
+const SIDE: u32 = 16;
+const FRAMES: u32 = 3;
+
+/// A training on patterns that drift, each over noise of its own; 32 latents a clip.
+fn config(folder: &TempDir) -> TrainConfig {
+    for split in ["train", "test"] {
+        for number in 0..4 {
+            let film = folder.path().join(split).join(number.to_string());
+            write_film(&film, 10 * FRAMES, SIDE, |frame, at| {
+                let noise = (at * (number + 3) + frame).wrapping_mul(2_654_435_761) >> 26;
+                let (row, column) = (at / (3 * SIDE), at / 3 % SIDE);
+                let drifts = (row * (number + 1) + column + 2 * frame) % SIDE;
+                (10 * drifts + noise) as u8
+            });
+        }
+    }
+    let sets = [
+        format!("data.path={}", folder.path().display()),
+        "data.kind=folder".to_owned(),
+        "data.modality=video".to_owned(),
+        format!("data.video.frames={FRAMES}"),
+        format!("data.video.height={SIDE}"),
+        format!("data.video.width={SIDE}"),
+        "model.backbone.kind=conv3d".to_owned(),
+        "model.backbone.patch=2".to_owned(),
+        "model.backbone.spatial=4".to_owned(),
+        "model.backbone.temporal=2".to_owned(),
+        "model.quantizer.code_dim=8".to_owned(),
+        "train.precision=fp64".to_owned(),
+        "eval.every=0".to_owned(),
+    ];
+    let mut config = resolve(Some(&file("ema")), [], &sets, None).unwrap().config;
+    config.model.backbone = BackboneConfig::Conv3d(Conv3dConfig {
+        channels: 4,
+        patch: 2,
+        spatial: 4,
+        temporal: 2,
+        latent_channels: 8,
+        ..Conv3dConfig::default()
+    });
+    each_vector(&mut config.model.quantizer, &|vector: &mut VectorConfig| {
+        (vector.num_codes, vector.decay) = (64, 0.5);
+        (vector.replace_every, vector.replace_below) = (2, 0.5);
+    });
+    let loss = &mut config.loss;
+    (loss.squared, loss.absolute, loss.gradient_difference) = (0.5, 0.3, 0.2);
+    (loss.ssim, loss.frame_difference) = (0.1, 0.5);
+    loss.adversarial = 0.2;
+    let adversarial = &mut config.adversarial;
+    (adversarial.critic_start, adversarial.start, adversarial.warmup_steps) = (2, 4, 5);
+    (adversarial.adaptive, adversarial.lecam, adversarial.lecam_decay) = (true, 0.1, 0.9);
+    config.critic =
+        CriticConfig::Patch(PatchConfig { channels: 4, groups: 2, ..PatchConfig::default() });
+    config.optimizer.clip_grad_norm = 0.5;
+    // So many norms one behind the other make 3e-9 of rounding in 20 steps at 1e-3.
+    config.optimizer.learning_rate = 2e-4;
+    config.train.ema_decay = 0.9;
+    // Five samples and twice four on three ranks, in parts of three and less.
+    config.train.global_batch = 13;
+    config
+}
+
+#[test]
+fn film_with_a_critic_is_exact_over_ranks() {
+    let folder = TempDir::new().unwrap();
+    exact_in_parts("film", config(&folder));
+}
+
+mod full {
+    use super::*;
+    use crate::quantizers::exact_over_ranks;
+
+    #[test]
+    fn film_is_exact_over_one_to_four_ranks() {
+        let folder = TempDir::new().unwrap();
+        let mut config = config(&folder);
+        config.train.global_batch = 25;
+        exact_over_ranks("film", config, &[2, 3, 4], &[1, 5, 7]);
+    }
+}
