@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::support::{errors, rows, run, tessera, train};
 
 /// Sound of one channel and 16 bits: a header by hand, and a tone.
-fn write_wav(path: &Path, instants: u32, period: u32) {
+pub(crate) fn write_wav(path: &Path, instants: u32, period: u32) {
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + 2 * instants).to_le_bytes());
     bytes.extend(b"WAVEfmt ");
@@ -24,12 +24,12 @@ fn write_wav(path: &Path, instants: u32, period: u32) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A film of so many pictures, 8 by 8: a folder of them.
-fn write_film(folder: &Path, frames: u8) {
+/// A film of so many pictures, 8 by 8, each pixel at least this bright: a folder of them.
+pub(crate) fn write_film(folder: &Path, frames: u8, least: u8) {
     std::fs::create_dir_all(folder).unwrap();
     for frame in 0..frames {
         let mut bytes = b"P6 8 8 255\n".to_vec();
-        bytes.extend((0..192u8).map(|at| at ^ (16 * frame)));
+        bytes.extend((0..192u8).map(|at| (at ^ (16 * frame)).max(least)));
         std::fs::write(folder.join(format!("{frame:03}.ppm")), bytes).unwrap();
     }
 }
@@ -65,7 +65,7 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
             write_wav(&sounds.join(split).join(format!("{period}.wav")), 400, period);
-            write_film(&films.join(split).join(format!("film-{period}")), 6);
+            write_film(&films.join(split).join(format!("film-{period}")), 6, 0);
         }
     }
     let short = ["train.steps=6", "eval.every=6", "checkpoint.every=0", "metrics.images_every=3"];
@@ -118,7 +118,7 @@ fn networks_for_sound_and_for_film_are_trained_shown_and_used() {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
             write_wav(&sounds.join(split).join(format!("{period}.wav")), 1920, period);
-            write_film(&films.join(split).join(format!("film-{period}")), 10);
+            write_film(&films.join(split).join(format!("film-{period}")), 10, 0);
         }
     }
     let common = [
