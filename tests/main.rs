@@ -14,6 +14,7 @@ mod faults;
 mod hosts;
 mod image;
 mod inpaint;
+mod judged_signals;
 mod judging;
 mod matrix;
 mod media;

@@ -8,13 +8,13 @@ use crate::media::{write_film, write_wav};
 use crate::support::{errors, rows, run, tessera, train};
 
 /// A tone of square waves.
-fn write_tone(path: &Path, instants: u32, period: u32) {
+pub(crate) fn write_tone(path: &Path, instants: u32, period: u32) {
     write_wav(path, instants, |at| if at % period < period / 2 { 8000 } else { -8000 });
 }
 
-/// A film of so many pictures, 8 by 8.
-fn write_small_film(folder: &Path, frames: u32) {
-    write_film(folder, frames, 8, |frame, at| (at as u8) ^ (16 * frame) as u8);
+/// A film of so many pictures, 8 by 8, each pixel at least this bright.
+pub(crate) fn write_small_film(folder: &Path, frames: u32, least: u8) {
+    write_film(folder, frames, 8, |frame, at| ((at as u8) ^ (16 * frame) as u8).max(least));
 }
 
 /// What is there to look at or to listen to, from the training and from codes.
@@ -48,7 +48,7 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
             write_tone(&sounds.join(split).join(format!("{period}.wav")), 400, period);
-            write_small_film(&films.join(split).join(format!("film-{period}")), 6);
+            write_small_film(&films.join(split).join(format!("film-{period}")), 6, 0);
         }
     }
     let short = ["train.steps=6", "eval.every=6", "checkpoint.every=0", "metrics.images_every=3"];
@@ -101,7 +101,7 @@ fn networks_for_sound_and_for_film_are_trained_shown_and_used() {
         std::fs::create_dir_all(sounds.join(split)).unwrap();
         for period in [10, 20, 40] {
             write_tone(&sounds.join(split).join(format!("{period}.wav")), 1920, period);
-            write_small_film(&films.join(split).join(format!("film-{period}")), 10);
+            write_small_film(&films.join(split).join(format!("film-{period}")), 10, 0);
         }
     }
     let common = [

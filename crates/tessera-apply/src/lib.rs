@@ -32,6 +32,6 @@ pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, j
 pub use open::{open, open_prior};
 pub use prompt::{PromptLength, PromptOptions};
 pub use sample::{SampleOptions, Sampled, sample, usual_tokenizer};
-pub use tessera_nn::features::FeatureNetwork;
+pub use tessera_nn::features::Seen;
 pub use tessera_nn::prior::sample::{Filter, Guidance, GuidanceSchedule, Sampling};
 pub use watch::Watch;

@@ -242,7 +242,7 @@ fn check_rejection(
         return Err(format!("--reject-below should be above 0 and below 1, found {below}"));
     }
     let Some(Classifier { num_classes, .. }) = classifier.filter(|_| !options.tokens_only) else {
-        return Err("--reject-below needs pictures and who judges them: name a probe's run by --classifier, and \
+        return Err("--reject-below needs samples that are decoded and who judges them: name a probe's run by --classifier, and \
                     leave out --tokens-only"
             .to_owned());
     };

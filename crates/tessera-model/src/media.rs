@@ -6,6 +6,16 @@ use std::io::{self, Cursor};
 
 /// Pictures a second of film that people look at, whose own rate samples do not keep.
 pub const FRAMES_PER_SECOND: u16 = 12;
+/// Moments of a film on a sheet, at most.
+const MOMENTS: i64 = 8;
+
+/// The numbers of up to eight of so many frames, evenly over their time, the first and the last among them: what a sheet
+/// shows of a film.
+pub fn moments(num_frames: i64) -> Vec<i64> {
+    let num = num_frames.min(MOMENTS);
+    let at = |moment: i64| if num == 1 { 0 } else { moment * (num_frames - 1) / (num - 1) };
+    (0..num).map(at).collect()
+}
 
 /// Size of one picture, laid out as rows of pixels with the channels side by side (HWC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +132,12 @@ mod tests {
     use super::*;
 
     const SHAPE: ImageShape = ImageShape { height: 2, width: 3, channels: 1 };
+
+    #[test]
+    fn moments_are_spread_over_all_of_a_film() {
+        assert_eq!(moments(17), [0, 2, 4, 6, 9, 11, 13, 16]);
+        assert_eq!((moments(3), moments(1)), (vec![0, 1, 2], vec![0]));
+    }
 
     #[test]
     fn a_film_has_all_its_pictures_and_its_rate() {

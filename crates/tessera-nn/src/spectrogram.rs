@@ -1,4 +1,4 @@
-//! A waveform as a picture, for people to look at.
+//! A waveform as a picture, for people to look at and for networks that know pictures alone.
 //!
 //! Levels are in decibels against a sine that fills the range of sound, from -1 to 1, and the range is
 //! fixed: the same sound is equally bright in every picture, whatever stands beside it. Nothing is
@@ -6,12 +6,18 @@
 
 use tch::{Kind, Tensor};
 
-use crate::loss::spectral::{MelBank, MelScale, Stft};
+use crate::loss::spectral::{MelBank, MelScale, Stft, spectral_kind};
 
 /// Decibels below a full sine that are black; a full sine is white.
 pub const RANGE_DECIBELS: f64 = 80.0;
 /// What is added to powers, so that silence has a logarithm: far below black.
 const LEAST_POWER: f64 = 1e-20;
+/// Columns of a spectrogram that people look at, about, and instants of its shortest window and its longest.
+const COLUMNS: i64 = 128;
+const WINDOWS: (i64, i64) = (32, 1024);
+/// What networks see: mels, and a window's milliseconds before it is lengthened to a power of two.
+const NUM_MELS: i64 = 64;
+const MILLISECONDS: i64 = 32;
 
 /// How a spectrogram is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +45,54 @@ pub enum Rows {
 }
 
 impl Spectrogram {
-    /// The gray levels of a sound `[C, T]`, of which the channels' powers are averaged: `[H, W]`, uint8 on the
-    /// CPU. High frequencies are at the top, time runs to the right, T / `hop` + 1 columns. A full
-    /// sine is 255, 80 dB below it and less are 0, and decibels lie evenly between.
+    /// What people look at of a sound of so many instants: bins, and about 128 columns.
+    pub fn of_length(instants: i64) -> Self {
+        let mut window = WINDOWS.0;
+        while window < WINDOWS.1 && window * COLUMNS < 4 * instants {
+            window *= 2;
+        }
+        Self { window, hop: window / 4, rows: Rows::Bins }
+    }
+
+    /// What networks see of a sound with so many instants a second: 64 mels, and windows of 32 ms, lengthened to the
+    /// next power of two, of which each covers three quarters of the one before.
+    pub fn of_rate(sample_rate: i64) -> Self {
+        let least = (sample_rate * MILLISECONDS + 999) / 1000;
+        let window = (least.max(WINDOWS.0) as u64).next_power_of_two() as i64;
+        Self { window, hop: window / 4, rows: Rows::Mels { num: NUM_MELS, sample_rate } }
+    }
+
+    /// Rows and columns of the picture of a sound of so many instants.
+    pub fn size(&self, instants: i64) -> [i64; 2] {
+        let rows = match self.rows {
+            Rows::Bins => self.window / 2 + 1,
+            Rows::Mels { num, .. } => num,
+        };
+        [rows, instants.max(self.window) / self.hop + 1]
+    }
+
+    /// The levels of sounds `[N, C, T]`, of which the channels' powers are averaged: `[N, 1, H, W]` in [0, 1], float64 of
+    /// float64 and else float32, without graph. Low frequencies are in the first rows, time runs to the right, and
+    /// [`Self::size`] says how many of both. A full sine is 1, 80 dB below it and less are 0, and decibels lie evenly
+    /// between.
     ///
     /// Frames are centered; a sound shorter than the window is lengthened by silence.
-    pub fn draw(&self, waves_ct: &Tensor) -> Tensor {
+    pub fn levels(&self, waves_nct: &Tensor) -> Tensor {
+        let (num, _, instants) = waves_nct.size3().expect("waveforms are [N, C, T]");
+        let (kind, device) = (spectral_kind(waves_nct), waves_nct.device());
+        if num == 0 {
+            let [height, width] = self.size(instants);
+            return Tensor::zeros([0, 1, height, width], (kind, device));
+        }
         let stft = Stft { hop: self.hop, ..Stft::centered(self.window) };
-        let waves = waves_ct.detach().to_kind(Kind::Double).unsqueeze(0);
-        let missing = self.window - waves.size()[2];
+        let waves = waves_nct.detach().to_kind(kind);
+        let missing = self.window - instants;
         let waves = if missing > 0 { waves.constant_pad_nd([0, missing]) } else { waves };
-        let powers_ft = stft.powers(&waves).squeeze_dim(0);
-        let powers_ft = powers_ft.mean_dim([0i64].as_slice(), false, Kind::Double);
+        let powers_nft = stft.powers(&waves).mean_dim([1i64].as_slice(), false, kind);
         // A full sine at a bin has half of the window's sum there, which is window / 4 of a Hann window.
-        let powers_ft = powers_ft / (self.window as f64 / 4.0).powi(2);
-        let rows_ht = match self.rows {
-            Rows::Bins => powers_ft,
+        let powers_nft = powers_nft / (self.window as f64 / 4.0).powi(2);
+        let rows_nht = match self.rows {
+            Rows::Bins => powers_nft,
             Rows::Mels { num, sample_rate } => {
                 let bank = MelBank {
                     scale: MelScale::Htk,
@@ -63,12 +101,19 @@ impl Spectrogram {
                     sample_rate,
                     lowest_hertz: 0.0,
                 };
-                bank.matrix(Kind::Double, powers_ft.device()).matmul(&powers_ft)
+                bank.matrix(kind, device).matmul(&powers_nft)
             }
         };
-        let decibels = (rows_ht + LEAST_POWER).log10() * 10.0;
-        let levels = (decibels / RANGE_DECIBELS + 1.0).clamp(0.0, 1.0) * 255.0;
-        levels.round().to_kind(Kind::Uint8).flip([0]).to_device(tch::Device::Cpu)
+        let decibels = (rows_nht + LEAST_POWER).log10() * 10.0;
+        (decibels / RANGE_DECIBELS + 1.0).clamp(0.0, 1.0).unsqueeze(1)
+    }
+
+    /// The gray levels of a sound `[C, T]`: [`Self::levels`] times 255, `[H, W]`, uint8 on the CPU, with high frequencies
+    /// at the top.
+    pub fn draw(&self, waves_ct: &Tensor) -> Tensor {
+        let levels = self.levels(&waves_ct.to_kind(Kind::Double).unsqueeze(0)) * 255.0;
+        let rows_ht = levels.round().to_kind(Kind::Uint8).squeeze_dim(0).squeeze_dim(0);
+        rows_ht.flip([0]).to_device(tch::Device::Cpu)
     }
 }
 
@@ -122,5 +167,20 @@ mod tests {
         assert_eq!(brightest, 5, "{column:?}");
         assert_eq!(column[0], 0);
         assert_eq!(mels.draw(&sine(1.0).narrow(1, 0, 20)).size(), [10, 5]);
+    }
+    /// By hand: 8 and 16 kHz have windows of 256 and 512 instants, 44.1 kHz needs 1412 and has 2048. 8000 instants are 125
+    /// steps of 64; what people look at of them has windows of 256 too: 128 of them with a hop of a quarter are 8192.
+    #[test]
+    fn windows_follow_from_rate_or_length() {
+        let windows = [8000, 16_000, 44_100, 8].map(|rate| Spectrogram::of_rate(rate).window);
+        assert_eq!(windows, [256, 512, 2048, 32]);
+        let mels = Spectrogram::of_rate(8000);
+        assert_eq!([mels.size(8000), mels.size(100)], [[64, 126], [64, 5]]);
+        let bins = Spectrogram::of_length(8000);
+        assert_eq!((bins.window, bins.size(8000)), (256, [129, 126]));
+        for sounds in [2, 0] {
+            let waves_nct = Tensor::zeros([sounds, 2, 100], (Kind::Float, Device::Cpu));
+            assert_eq!(mels.levels(&waves_nct).size(), [sounds, 1, 64, 5]);
+        }
     }
 }

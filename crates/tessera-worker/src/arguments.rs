@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Draw new samples from a prior.
     #[command(after_help = EXIT_CODES)]
     Sample(SampleArguments),
-    /// Say how good samples are: beside held-out pictures, and beside what needs no prior.
+    /// Say how good samples are: beside held-out ones, and beside what needs no prior.
     #[command(after_help = EXIT_CODES)]
     Judge(JudgeArguments),
     /// Fill holes in pictures by a prior: those of a mask, or what the prior finds damaged.

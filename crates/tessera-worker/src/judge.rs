@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tch::{Device, Tensor};
-use tessera_apply::{ApplyError, Copies, FeatureNetwork, Judged, Judging, SetFigures, agree_on};
+use tessera_apply::{ApplyError, Copies, Judged, Judging, Seen, SetFigures, agree_on};
 use tessera_control::ExitCode;
 use tessera_model::OpenModel;
 use tessera_train::{Classifier, TrainError, open_features};
@@ -34,9 +34,10 @@ fn open(
     arguments: &JudgeArguments,
     model: &OpenModel,
     device: Device,
-) -> Result<(FeatureNetwork, String, Option<Opened>), ApplyError> {
+) -> Result<(Seen, String, Option<Opened>), ApplyError> {
     let classifier = open_classifier(arguments.classifier.as_deref(), model, device)?;
-    let features = open_features(&arguments.features(), "features", &model.signal(), device);
+    let (signal, sample_rate) = (model.signal(), model.file.autoencoder().shape.sample_rate);
+    let features = open_features(&arguments.features(), "features", (&signal, sample_rate), device);
     let (network, name) = features.map_err(as_applied)?;
     Ok((network, name, classifier))
 }
@@ -64,7 +65,8 @@ pub(crate) fn open_classifier(
     device: Device,
 ) -> Result<Option<Opened>, ApplyError> {
     let Some(run) = run else { return Ok(None) };
-    let opened = Classifier::open(run, "--classifier", &model.signal(), device);
+    let (signal, sample_rate) = (model.signal(), model.file.autoencoder().shape.sample_rate);
+    let opened = Classifier::open(run, "--classifier", (&signal, sample_rate), device);
     let classifier = opened.map_err(as_applied)?;
     Ok(Some(Opened {
         name: run.display().to_string(),
@@ -81,7 +83,7 @@ fn as_applied(error: TrainError) -> ApplyError {
 fn in_words(judged: &Judged) -> String {
     let Judged { path, features, num_samples, num_manifold, sets, copies, .. } = judged;
     let mut text = format!(
-        "{}  {num_samples} of each set against as many held-out pictures; features: {features}; precision, recall, density and coverage of {num_manifold}\n",
+        "{}  {num_samples} of each set against as many held-out samples; features: {features}; precision, recall, density and coverage of {num_manifold}\n",
         path.display()
     );
     text.push_str(&format!(
@@ -106,9 +108,9 @@ fn in_words(judged: &Judged) -> String {
         ..
     } = copies;
     text.push_str(&format!(
-        "copies: {exact} samples have the codes of one of {num_training} training pictures; {:.1} % are nearer to one than 95 % of \
-         held-out pictures are by features, {:.1} % by codes (5 % is chance); {codes_apart:.1} codes differ from the nearest, of \
-         held-out pictures {codes_apart_held_out:.1}\n",
+        "copies: {exact} samples have the codes of one of {num_training} training samples; {:.1} % are nearer to one than 95 % of \
+         held-out samples are by features, {:.1} % by codes (5 % is chance); {codes_apart:.1} codes differ from the nearest, of \
+         held-out samples {codes_apart_held_out:.1}\n",
         100.0 * near_by_features,
         100.0 * near_by_codes
     ));

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use tessera_model::OpenModel;
 use tessera_model::media::{self, ImageShape};
 use tessera_nn::Signal;
+use tessera_nn::spectrogram::Spectrogram;
 
 use crate::error::ApplyError;
 
@@ -27,7 +28,7 @@ pub(crate) fn check(signal: Signal) -> Result<(), String> {
     }
 }
 
-/// Refuses samples that have no file of their own.
+/// Refuses samples that nothing shows: they have no file of their own.
 pub(crate) fn check_alone(signal: Signal) -> Result<(), String> {
     match signal {
         Signal::Audio { .. } => Ok(()),
@@ -100,6 +101,32 @@ pub(crate) fn write_rows(
     encode(path, &sheet_hwc).map_err(ApplyError::file("write", path))
 }
 
+/// Writes raw samples to one file in rows of so many: pictures as they are, of sound (or its bytes) the spectrogram, of film
+/// moments side by side.
+pub(crate) fn write_looks(
+    path: &Path,
+    raw: &[Tensor],
+    columns: i64,
+    signal: Signal,
+) -> Result<(), ApplyError> {
+    let pictures: Vec<Tensor> = raw.iter().map(|raw| look(raw, signal)).collect();
+    encode(path, &sheet(&pictures, columns)).map_err(ApplyError::file("write", path))
+}
+
+/// One sample as a picture `[H, W, C]` that shows what people can see of it.
+fn look(raw: &Tensor, signal: Signal) -> Tensor {
+    match signal {
+        Signal::Audio { samples, .. } => {
+            let waves_nct = signal.from_raw(&raw.unsqueeze(0), Kind::Double);
+            Spectrogram::of_length(samples).draw(&waves_nct.get(0)).unsqueeze(-1)
+        }
+        Signal::Video { frames, .. } => {
+            strip(&raw.index_select(0, &Tensor::from_slice(&media::moments(frames))), signal)
+        }
+        Signal::Image { .. } | Signal::Tokens { .. } => raw.shallow_clone(),
+    }
+}
+
 /// One sample as a picture `[H, W, C]`.
 fn strip(raw: &Tensor, signal: Signal) -> Tensor {
     match signal {
@@ -158,5 +185,19 @@ mod tests {
             ["wav", "apng", "png"]
         );
         assert!(check_alone(sound).is_ok() && check(sound).is_err());
+    }
+    /// By hand: a window of 32 instants has 17 bins, 100 instants are 13 columns; of 17 frames of 5 pixels 8 are shown.
+    #[test]
+    fn sound_looks_like_its_spectrogram_and_film_like_its_moments() {
+        let sound = Signal::Audio { channels: 2, samples: 100 };
+        let words = count(&[100, 2], Kind::Int16) * 100;
+        let drawn = look(&words, sound);
+        assert_eq!((drawn.size(), drawn.kind()), (vec![17, 13, 1], Kind::Uint8));
+        assert_eq!(look(&words.view([-1]).view_dtype(Kind::Uint8), sound), drawn, "or its bytes");
+        let film = Signal::Video { channels: 3, frames: 17, height: 2, width: 5 };
+        let raw = count(&[17, 2, 5, 3], Kind::Uint8);
+        let drawn = look(&raw, film);
+        assert_eq!(drawn.size(), [2, 40, 3]);
+        assert_eq!(drawn.narrow(1, 20, 5), raw.get(9), "0, 2, 4, 6, 9");
     }
 }

@@ -1,8 +1,8 @@
 //! How many samples are copies of what was trained on.
 //!
-//! Every sample has a nearest training picture. It is called near where it is nearer than that of all but a twentieth of the
-//! held-out pictures, which no training could copy: a twentieth of the samples is what chance gives, and more means that
-//! training pictures come back.
+//! Every sample has a nearest training sample. It is called near where it is nearer than that of all but a twentieth of the
+//! held-out samples, which no training could copy: a twentieth of the samples is what chance gives, and more means that
+//! training samples come back.
 
 use std::collections::HashSet;
 
@@ -12,32 +12,32 @@ use tch::{Kind, Tensor};
 use super::look::Set;
 use crate::watch::Watch;
 
-/// What part of the held-out pictures counts as near.
+/// What part of the held-out samples counts as near.
 const PART: f64 = 0.05;
-/// Rows whose distances to all training pictures are in memory at once.
+/// Rows whose distances to all training samples are in memory at once.
 const ROWS: i64 = 256;
 
-/// How many samples are copies of training pictures.
+/// How many samples are copies of training samples.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Copies {
-    /// Training pictures among which they were looked for.
+    /// Training samples among which they were looked for.
     pub num_training: u64,
-    /// Samples whose codes are those of a training picture, all of them.
+    /// Samples whose codes are those of a training sample, all of them.
     pub exact: u64,
-    /// The same of held-out pictures: what is alike without being copied.
+    /// The same of held-out samples: what is alike without being copied.
     pub exact_held_out: u64,
-    /// Share of samples that are nearer to a training picture than all but a twentieth of the held-out pictures, in features.
+    /// Share of samples that are nearer to a training sample than all but a twentieth of the held-out samples, in features.
     pub near_by_features: f64,
     /// The same by the number of codes that differ.
     pub near_by_codes: f64,
-    /// Mean number of codes in which a sample differs from the training picture that is nearest by codes.
+    /// Mean number of codes in which a sample differs from the training sample that is nearest by codes.
     pub codes_apart: f64,
-    /// The same of held-out pictures.
+    /// The same of held-out samples.
     pub codes_apart_held_out: f64,
 }
 
 impl Copies {
-    /// Counts them; the training picture that is nearest to each sample in features.
+    /// Counts them; the training sample that is nearest to each sample in features.
     pub(super) fn count(
         samples: &Set,
         held_out: &Set,
@@ -64,7 +64,7 @@ impl Copies {
     }
 }
 
-/// The distance of each picture's features to the nearest training picture's, and which that is.
+/// The distance of each sample's features to the nearest training sample's, and which that is.
 fn nearest(set: &Set, training: &Set, watch: &Watch<'_>) -> (Vec<f64>, Vec<usize>) {
     let (mut distances, mut places) = (Vec::new(), Vec::new());
     let training = training.vectors_nf.to_kind(Kind::Double);
@@ -78,15 +78,15 @@ fn nearest(set: &Set, training: &Set, watch: &Watch<'_>) -> (Vec<f64>, Vec<usize
     (distances, places.into_iter().map(|place| place as usize).collect())
 }
 
-/// In how many codes each picture differs from the training picture that is nearest by codes.
+/// In how many codes each sample differs from the training sample that is nearest by codes.
 fn codes_apart(set: &Set, training: &Set, watch: &Watch<'_>) -> Vec<f64> {
     let apart =
         |codes: &[u32], others: &[u32]| codes.iter().zip(others).filter(|(a, b)| a != b).count();
-    let of_picture = |codes: &Vec<u32>| {
+    let of_sample = |codes: &Vec<u32>| {
         watch.activity.part_done();
         training.codes.iter().map(|others| apart(codes, others)).min().unwrap_or(0) as f64
     };
-    set.codes.iter().map(of_picture).collect()
+    set.codes.iter().map(of_sample).collect()
 }
 
 /// Share of distances that are below all but [`PART`] of others.

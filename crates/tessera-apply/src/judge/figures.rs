@@ -1,4 +1,4 @@
-//! The figures of a set of pictures against those that no training saw.
+//! The figures of a set of samples against those that no training saw.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use tessera_nn::metrics::{Manifold, add_moments, frechet, manifold, moments_len}
 
 use super::look::Set;
 
-/// Most pictures of a set that precision, recall, density and coverage are computed of: their time grows with the square.
+/// Most samples of a set that precision, recall, density and coverage are computed of: their time grows with the square.
 const MOST_IN_MANIFOLD: i64 = 2000;
 
-/// A set against held-out pictures.
+/// A set against held-out samples.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SetFigures {
     /// What the set is.
     pub name: String,
     /// Frechet distance of features (Heusel et al. 2017, <https://arxiv.org/abs/1706.08500>), over the whole set.
     pub frechet: f64,
-    /// Share of pictures in which the classifier finds the class that they should have; none without classifier or classes.
+    /// Share of samples in which the classifier finds the class that they should have; none without classifier or classes.
     pub accuracy: Option<f64>,
-    /// Share of the set within some held-out picture's ball.
+    /// Share of the set within some held-out sample's ball.
     pub precision: f64,
-    /// Share of held-out pictures within some ball of the set.
+    /// Share of held-out samples within some ball of the set.
     pub recall: f64,
-    /// Balls of held-out pictures that one of the set is in, over their expected number.
+    /// Balls of held-out samples that one of the set is in, over their expected number.
     pub density: f64,
-    /// Share of held-out pictures with one of the set in their ball.
+    /// Share of held-out samples with one of the set in their ball.
     pub coverage: f64,
-    /// Mean square distance of two of the set that have one class, by that of two held-out pictures: 1 is as varied.
+    /// Mean square distance of two of the set that have one class, by that of two held-out samples: 1 is as varied.
     pub diversity: f64,
 }
 
@@ -36,7 +36,7 @@ impl SetFigures {
     pub(super) fn of(name: &str, set: &Set, held_out: &Set, neighbors: i64) -> Self {
         let most = num_manifold(set) as i64;
         let some = |set: &Set| set.vectors_nf.narrow(0, 0, most);
-        // Pictures of a source can lie class by class; a part of them should not be of a few classes.
+        // Samples of a source can lie class by class; a part of them should not be of a few classes.
         let [set_some, held_some] = [set, held_out].map(|set| some(&set.every(most as u64)));
         let Manifold { precision, recall, density, coverage } =
             manifold(&held_some, &set_some, neighbors);
@@ -53,7 +53,7 @@ impl SetFigures {
     }
 }
 
-/// Pictures of a set that precision, recall, density and coverage are of.
+/// Samples of a set that precision, recall, density and coverage are of.
 pub(super) fn num_manifold(set: &Set) -> usize {
     set.len().min(MOST_IN_MANIFOLD as usize)
 }
@@ -65,7 +65,7 @@ fn moments(set: &Set) -> Tensor {
     sums
 }
 
-/// Share of pictures whose class was found, of those that have one.
+/// Share of samples whose class was found, of those that have one.
 fn accuracy(set: &Set) -> Option<f64> {
     let pairs =
         set.classes.iter().zip(&set.found).filter(|(class, found)| **class >= 0 && **found >= 0);
@@ -77,7 +77,7 @@ fn accuracy(set: &Set) -> Option<f64> {
     (all > 0).then(|| hits as f64 / all as f64)
 }
 
-/// Mean square distance of two pictures of one class; the mean over classes with two pictures.
+/// Mean square distance of two samples of one class; the mean over classes with two samples.
 fn spread(set: &Set) -> f64 {
     let mut rows: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
     for (row, &class) in set.classes.iter().enumerate() {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_is_of_pictures_that_have_a_class() {
+    fn accuracy_is_of_samples_that_have_a_class() {
         let numbers = [0.; 4];
         assert_eq!(accuracy(&set(&numbers, &[0, 1, -1, 2], &[0, 2, 2, 2])), Some(2.0 / 3.0));
         assert_eq!(accuracy(&set(&numbers, &[0, 1, -1, 2], &[-1; 4])), None);

@@ -2,10 +2,10 @@
 //!
 //! | | |
 //! |---|---|
-//! | by position and class | each code from some training picture of the class, at its position |
-//! | by position | each code from some training picture, at its position |
+//! | by position and class | each code from some training sample of the class, at its position |
+//! | by position | each code from some training sample, at its position |
 //! | random | any code; an untrained prior, whose head begins at zero, draws the same |
-//! | shuffled | the codes of a held-out picture, in another order |
+//! | shuffled | the codes of a held-out sample, in another order |
 //!
 //! All are keyed by the number of the sample, so they are the same each time.
 
@@ -26,7 +26,7 @@ pub(super) struct Floors<'a> {
 }
 
 impl Floors<'_> {
-    /// Each by name; the first only where training pictures have classes.
+    /// Each by name; the first only where training samples have classes.
     pub(super) fn all(&self) -> Vec<(&'static str, Vec<Coded>)> {
         let by_class = self.rows_by_class();
         let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Pictures as whoever judges sees them: features, class and codes, of each set in the order of its samples.
+//! Samples as whoever judges sees them: features, class and codes, of each set in the order of its samples.
 
 use tch::{Device, Kind, Tensor};
 use tessera_comm::{Communicator, all_gather_bytes};
@@ -17,14 +17,14 @@ use crate::watch::Watch;
 /// Codes of a sample, those of all levels one after another, and its class; -1: none.
 pub(super) type Coded = (Vec<u32>, i64);
 
-/// What was seen of a set of pictures.
+/// What was seen of a set of samples.
 #[derive(Debug)]
 pub(super) struct Set {
-    /// Number of each picture in its source.
+    /// Number of each in its source.
     pub(super) ids: Vec<u64>,
     /// Features, `[N, F]` float32 on the CPU.
     pub(super) vectors_nf: Tensor,
-    /// The class that a picture should have; -1: none.
+    /// The class that a sample should have; -1: none.
     pub(super) classes: Vec<i64>,
     /// The class that the classifier finds; -1: there is no classifier.
     pub(super) found: Vec<i64>,
@@ -42,7 +42,7 @@ impl Set {
         self.codes.iter().cloned().zip(self.classes.iter().copied()).collect()
     }
 
-    /// `num` pictures evenly out of all.
+    /// `num` samples evenly out of all.
     pub(super) fn every(&self, num: u64) -> Self {
         let rows: Vec<usize> = (0..num).map(|at| (at * self.len() as u64 / num) as usize).collect();
         let index = Tensor::from_slice(&rows.iter().map(|row| *row as i64).collect::<Vec<_>>());
@@ -56,7 +56,7 @@ impl Set {
     }
 }
 
-/// One picture: the class that it should have, the one that is found, its features and its codes.
+/// One sample: the class that it should have, the one that is found, its features and its codes.
 type Seen = (i64, i64, Vec<f32>, Vec<u32>);
 
 /// Whoever looks.
@@ -67,17 +67,17 @@ pub(super) struct Look<'a> {
     pub(super) watch: &'a Watch<'a>,
 }
 
-/// A tile of pictures.
+/// A tile of samples.
 struct Tile {
-    /// `[tile, C, H, W]`, rounded as a picture is kept.
+    /// `[tile, C, ..]`, rounded as a sample is kept.
     values: Tensor,
     codes: Vec<Vec<u32>>,
     classes: Vec<i64>,
 }
 
 impl Look<'_> {
-    /// `num` pictures evenly out of a source. Collective.
-    pub(super) fn pictures(&self, source: &dyn Source, num: u64) -> Result<Set, ApplyError> {
+    /// `num` samples evenly out of a source. Collective.
+    pub(super) fn real(&self, source: &dyn Source, num: u64) -> Result<Set, ApplyError> {
         let total = source.num_samples();
         let ids: Vec<u64> = (0..num)
             .map(|at| (u128::from(at) * u128::from(total) / u128::from(num)) as u64)
@@ -108,7 +108,7 @@ impl Look<'_> {
         })
     }
 
-    /// The raw picture `[H, W, C]` that codes stand for.
+    /// The raw sample that codes stand for.
     pub(super) fn decoded(&self, codes: &[u32]) -> Result<Tensor, ApplyError> {
         Ok(shown_of(self.model, &[codes.to_vec()]).get(0))
     }
@@ -196,7 +196,7 @@ impl Look<'_> {
     }
 }
 
-/// A picture of a source as it is kept, `[H, W, C]`.
-pub(super) fn picture(source: &dyn Source, id: u64) -> Result<Tensor, ApplyError> {
+/// A raw sample of a source as it is kept; of sound its bytes.
+pub(super) fn sample(source: &dyn Source, id: u64) -> Result<Tensor, ApplyError> {
     Ok(raw_samples(&read(source, id)?, source.shape()).get(0))
 }

@@ -1,8 +1,9 @@
-//! Samples judged: how near they are to pictures that no training saw, how varied they are, and how many of them are copies.
+//! Samples judged: how near they are to real ones that no training saw, how varied they are, and how many of them are copies.
 //!
-//! No figure stands alone. Beside the samples are judged, in the same number: training pictures, which nothing can be nearer
-//! than; the model's reconstructions of held-out pictures, which a prior can hardly be nearer than; and what needs no prior
-//! (see [`floors`]).
+//! No figure stands alone. Beside the samples are judged, in the same number: training samples, which nothing can be nearer
+//! than; the model's reconstructions of held-out samples, which a prior can hardly be nearer than; and what needs no prior
+//! (see [`floors`]). Pictures, sound and film are judged alike: of sound a network sees spectrograms, of film frames and what
+//! changes between them ([`Seen`]).
 
 mod copies;
 mod figures;
@@ -19,7 +20,8 @@ use tessera_comm::Communicator;
 use tessera_control::Phase;
 use tessera_data::{DataConfig, Source};
 use tessera_model::OpenModel;
-use tessera_nn::features::FeatureNetwork;
+use tessera_nn::Signal;
+use tessera_nn::features::Seen;
 
 pub use self::copies::Copies;
 pub use self::figures::SetFigures;
@@ -35,21 +37,22 @@ use crate::watch::Watch;
 
 /// Name of the file with all figures.
 const FIGURES_FILE: &str = "judge.json";
-/// Name of the sheet of samples, each beside the training picture that is nearest to it.
+/// Name of the sheet of samples, each beside the training sample that is nearest to it.
 const NEAREST_FILE: &str = "nearest.png";
-/// Most samples on that sheet: with their neighbours a square of eight.
+/// Most samples on that sheet: with their neighbours a square of eight; films, of which each has a row, are fewer.
 const ON_SHEET: usize = 32;
+const FILMS_ON_SHEET: usize = 16;
 
 /// What is judged, and by how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgeOptions {
-    /// A folder of `tessera sample`, a file of codes, or a folder of pictures.
+    /// A folder of `tessera sample`, a file of codes, a token set, or a folder of files.
     pub samples: PathBuf,
-    /// Split with the pictures that no training saw.
+    /// Split with the samples that no training saw.
     pub split: String,
     /// Samples at most, and as many of everything else.
     pub num: u64,
-    /// Training pictures at most, among which copies are looked for.
+    /// Training samples at most, among which copies are looked for.
     pub num_train: u64,
     /// Which neighbour's distance is the size of a ball; 5 is usual.
     pub neighbors: i64,
@@ -57,14 +60,14 @@ pub struct JudgeOptions {
     pub out: PathBuf,
 }
 
-/// What judges pictures.
+/// What judges samples.
 #[derive(Clone, Copy)]
 pub struct Judging<'a> {
     /// Makes the features that are compared.
-    pub network: &'a FeatureNetwork,
+    pub network: &'a Seen,
     /// Kind of the network and, where its weights came from somewhere, their hash.
     pub name: &'a str,
-    /// Finds the class of a picture.
+    /// Finds the class of a sample.
     pub classifier: Option<Classifier<'a>>,
 }
 
@@ -74,10 +77,10 @@ impl std::fmt::Debug for Judging<'_> {
     }
 }
 
-/// Finds the class of a picture.
+/// Finds the class of a sample.
 #[derive(Clone, Copy)]
 pub struct Classifier<'a> {
-    /// The probability of each class, `[N, classes]`, for pictures `[N, C, H, W]`.
+    /// The probability of each class, `[N, classes]`, for samples `[N, C, ..]`.
     pub probabilities: &'a dyn Fn(&Tensor) -> Tensor,
     /// Classes.
     pub num_classes: i64,
@@ -106,11 +109,11 @@ pub struct Judged {
     pub num_manifold: u64,
     /// The samples first, then what they are beside.
     pub sets: Vec<SetFigures>,
-    /// How many samples are copies of training pictures.
+    /// How many samples are copies of training samples.
     pub copies: Copies,
 }
 
-/// Judges samples. Collective: ranks share the pictures; figures are rank 0's, the same for every number of ranks.
+/// Judges samples. Collective: ranks share the samples; figures are rank 0's, the same for every number of ranks.
 ///
 /// # Errors
 ///
@@ -128,12 +131,12 @@ pub fn judge(
     watch.activity.enter(Phase::Evaluate);
     let look = Look { comm, model, judging, watch };
     (watch.say)(format!("{num} samples, and as many of everything they are beside"));
-    let held_out = look.pictures(&*opened.held_out, num)?;
+    let held_out = look.real(&*opened.held_out, num)?;
     let num_train = options.num_train.min(opened.train.num_samples());
-    let training = look.pictures(&*opened.train, num_train)?;
+    let training = look.real(&*opened.train, num_train)?;
     let samples = match &opened.samples {
         Samples::Codes(codes) => look.codes(&codes.first(num)?)?,
-        Samples::Pictures(source) => look.pictures(&**source, num)?,
+        Samples::Real(source) => look.real(&**source, num)?,
     };
     let reconstructed = look.codes(&held_out.coded())?;
     let floors = Floors {
@@ -142,12 +145,14 @@ pub fn judge(
         like: &samples,
         levels: &model.file.autoencoder().levels,
     };
-    let mut beside = vec![("reconstructions of held-out pictures", reconstructed)];
+    let signal = model.signal();
+    let mut beside = vec![(format!("reconstructions of held-out {signal}"), reconstructed)];
     for (name, codes) in floors.all() {
-        beside.push((name, look.codes(&codes)?));
+        beside.push((name.to_owned(), look.codes(&codes)?));
     }
-    let sets = [("samples", &samples), ("training pictures", &training.every(num))];
-    let sets = sets.into_iter().chain(beside.iter().map(|(name, set)| (*name, set)));
+    let (real, training_some) = (format!("training {signal}"), training.every(num));
+    let sets = [("samples", &samples), (real.as_str(), &training_some)];
+    let sets = sets.into_iter().chain(beside.iter().map(|(name, set)| (name.as_str(), set)));
     let told = match comm.rank() {
         0 => tell(&opened, &look, (&held_out, &training, &samples), sets, options).map(Some),
         _ => Ok(None),
@@ -191,15 +196,18 @@ fn tell<'a>(
     fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
     let text = serde_json::to_string_pretty(&judged).expect("figures are plain data") + "\n";
     fs::write(&judged.path, text).map_err(ApplyError::file("write", &judged.path))?;
+    let is_film = matches!(look.model.signal(), Signal::Video { .. });
+    let most = if is_film { FILMS_ON_SHEET } else { ON_SHEET };
     let mut pairs = Vec::new();
-    for (row, &near) in nearest.iter().enumerate().take(ON_SHEET) {
+    for (row, &near) in nearest.iter().enumerate().take(most) {
         pairs.push(match &opened.samples {
             Samples::Codes(_) => look.decoded(&samples.codes[row])?,
-            Samples::Pictures(source) => look::picture(&**source, samples.ids[row])?,
+            Samples::Real(source) => look::sample(&**source, samples.ids[row])?,
         });
-        pairs.push(look::picture(&*opened.train, training.ids[near])?);
+        pairs.push(look::sample(&*opened.train, training.ids[near])?);
     }
-    pictures::write(&folder.join(NEAREST_FILE), &pairs, look.model.signal())?;
+    let columns = if is_film { 2 } else { (pairs.len() as f64).sqrt().ceil() as i64 };
+    pictures::write_looks(&folder.join(NEAREST_FILE), &pairs, columns, look.model.signal())?;
     Ok(judged)
 }
 
@@ -212,7 +220,7 @@ struct Opened {
 
 enum Samples {
     Codes(TokenFile),
-    Pictures(Arc<dyn Source>),
+    Real(Arc<dyn Source>),
 }
 
 impl Opened {
@@ -235,7 +243,7 @@ impl Opened {
                 "--neighbors should be 1 or more, found {neighbors}"
             )));
         }
-        pictures::check(model.signal()).map_err(ApplyError::BadInput)?;
+        pictures::check_alone(model.signal()).map_err(ApplyError::BadInput)?;
         let open = |split: &str| -> Result<Arc<dyn Source>, ApplyError> {
             let source = tessera_data::source::open(data, split)?;
             check_data(&model.file, source.shape())?;
@@ -257,7 +265,7 @@ impl Opened {
         let num = opened.num(options);
         if num <= *neighbors as u64 {
             return Err(ApplyError::BadInput(format!(
-                "there are {num} samples or held-out pictures, and a neighbour of number {neighbors} wants more: draw more samples"
+                "there are {num} samples or held-out ones, and a neighbour of number {neighbors} wants more: draw more samples"
             )));
         }
         Ok(opened)
@@ -267,7 +275,7 @@ impl Opened {
     fn num(&self, options: &JudgeOptions) -> u64 {
         let there = match &self.samples {
             Samples::Codes(codes) => codes.num_samples(),
-            Samples::Pictures(source) => source.num_samples(),
+            Samples::Real(source) => source.num_samples(),
         };
         options.num.min(there).min(self.held_out.num_samples()).min(self.train.num_samples())
     }
@@ -283,6 +291,6 @@ impl Samples {
             return TokenFile::of_model(place, split, model).map(Self::Codes);
         }
         let source = files(&model.file, path)?;
-        Ok(Self::Pictures(source))
+        Ok(Self::Real(source))
     }
 }

@@ -4,8 +4,10 @@
 //! |---|---|---|---|
 //! | [`Vgg`] | a file: VGG16's trunk and the heads of LPIPS | after `relu1_2` to `relu5_3` | 1,024 |
 //! | [`Stages::random`] | orthogonal, drawn from a fixed seed | after each of 4 stages | 384 |
-//! | [`Stages::of_head`] | a convolutional [`Head`](crate::Head) that was trained on pixels | after each stage | its last two |
+//! | [`Stages::of_head`] | a convolutional [`Head`](crate::Head) that was trained on pictures | after each stage | its last two |
 //! | [`Script`] | a TorchScript file | none | what it gives |
+//!
+//! [`Seen`] shows samples of any signal to a network: sound as spectrograms, film by frame.
 //!
 //! Pictures are `[N, C, H, W]` in [0, 1]; each network scales them as it wants them. Networks
 //! compute in float64 where the pictures are of it, else in float32. Weights are frozen: a gradient
@@ -17,15 +19,19 @@
 mod distance;
 mod layout;
 mod script;
+mod seen;
 mod stages;
 mod vgg;
+mod view;
 
 use tch::{Kind, Tensor};
 
 use self::distance::{Lengths, between};
 pub use self::script::{Script, ScriptInput};
+pub use self::seen::Seen;
 pub use self::stages::Stages;
 pub use self::vgg::Vgg;
+pub use self::view::View;
 
 /// A network with frozen weights.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tessera_nn::features::ScriptInput;
 
-/// The `[eval.features]` table, for pictures: Frechet distance, precision, recall, density and coverage of outputs against
-/// inputs, and the mean distance between the two. Figures of two evaluations can be compared where network and number of
-/// samples are the same.
+/// The `[eval.features]` table: Frechet distance, precision, recall, density and coverage of outputs against inputs, and the
+/// mean distance between the two. Of sound a network sees log-mel spectrograms, of film each frame and what changes from
+/// frame to frame. Figures of two evaluations can be compared where network and number of samples are the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeaturesConfig {
@@ -17,7 +17,7 @@ pub struct FeaturesConfig {
     /// What its weights are read from: for `"vgg"` a safetensors file, for `"probe"` a run folder or a checkpoint's, for
     /// `"torchscript"` a file that takes `[N, C, H, W]` and gives `[N, F]`.
     pub path: PathBuf,
-    /// With `"torchscript"`: what pictures are given as.
+    /// With `"torchscript"`: what pictures, spectrograms and frames are given as.
     pub input: ScriptInput,
     /// Samples from the first on that take part in precision, recall, density and coverage, 10 to 20,000: their time grows
     /// with the square.
@@ -37,7 +37,8 @@ pub enum FeatureKind {
     Random,
     /// VGG16 with the heads of LPIPS, from a file.
     Vgg,
-    /// The convolutional head of a probe on pixels that was trained here.
+    /// The convolutional head of a probe that was trained here: on pixels of pictures, on spectrograms of sound, on frames of
+    /// film.
     Probe,
     /// A TorchScript file. The Frechet distance is FID where that is its Inception network.
     #[serde(rename = "torchscript")]

@@ -34,7 +34,7 @@ pub struct LossConfig {
     pub mel: f64,
     /// Distance of spectrograms at several resolutions, as `[spectral]` says, for sound.
     pub stft: f64,
-    /// Distance between features of the network that `[perceptual]` names, for pictures.
+    /// Distance between features of the network that `[perceptual]` names, for pictures, and for film as the mean over frames.
     pub perceptual: f64,
     /// What a critic finds wrong, for pictures, film and sound: `[critic]` is its network, `[adversarial]` how it is trained.
     pub adversarial: f64,

@@ -8,7 +8,7 @@ use std::io;
 use tch::Tensor;
 use tessera_model::media;
 use tessera_nn::Signal;
-use tessera_nn::spectrogram::{Rows, Spectrogram};
+use tessera_nn::spectrogram::Spectrogram;
 
 use super::grid::{lay_out_parts, reconstruction_png, sample_png};
 use crate::engine::metrics::picture::{
@@ -18,14 +18,10 @@ use crate::error::TrainError;
 
 /// Pictures side by side.
 const COLUMNS: usize = 8;
-/// Samples of a film, and moments of each on the sheet.
+/// Films that are shown.
 const FILMS: usize = 4;
-const MOMENTS: usize = 8;
 /// Silence between two sounds, in seconds.
 const PAUSE: f64 = 0.25;
-/// Columns of a spectrogram, about, and instants of the shortest window and of the longest.
-const INSTANTS: i64 = 128;
-const WINDOWS: (i64, i64) = (32, 1024);
 
 /// What raw samples are, beyond their signal.
 #[derive(Debug, Clone, Copy)]
@@ -117,12 +113,7 @@ fn encoded<T>(picture: io::Result<T>) -> T {
 /// Spectrograms of sounds `[N, T, C]` int16, one after the other, and the size of one.
 fn spectrograms(kind: Kind, raw_ntc: &Tensor) -> Result<(Vec<u8>, ImageShape), TrainError> {
     let waves_nct = kind.signal.from_raw(raw_ntc, tch::Kind::Double);
-    let instants = waves_nct.size()[2];
-    let mut window = WINDOWS.0;
-    while window < WINDOWS.1 && window * INSTANTS < 4 * instants {
-        window *= 2;
-    }
-    let drawn = Spectrogram { window, hop: window / 4, rows: Rows::Bins };
+    let drawn = Spectrogram::of_length(waves_nct.size()[2]);
     let pictures: Vec<Tensor> =
         waves_nct.unbind(0).iter().map(|waves_ct| drawn.draw(waves_ct)).collect();
     let size = pictures[0].size();
@@ -158,11 +149,7 @@ fn film(shape: ImageShape, parts: &[&Tensor], shows: &'static str) -> Result<Exh
 
 /// Pictures of films `[N, T, H, W, C]` evenly over their time, the first and the last among them: `[N, M, H, W, C]`.
 fn moments(raw: &Tensor) -> Tensor {
-    let frames = raw.size()[1];
-    let num = frames.min(MOMENTS as i64);
-    let at = |moment: i64| if num == 1 { 0 } else { moment * (frames - 1) / (num - 1) };
-    let picked = Tensor::from_slice(&(0..num).map(at).collect::<Vec<_>>());
-    raw.index_select(1, &picked)
+    raw.index_select(1, &Tensor::from_slice(&media::moments(raw.size()[1])))
 }
 
 fn first(raw: &Tensor, most: usize) -> Tensor {
@@ -230,15 +217,6 @@ mod tests {
         assert_eq!((info.width, info.height), (2 * 98 + 2, 2 * 66 + 2));
         let alone = samples(kind, &inputs).unwrap();
         assert_eq!(alone.len(), 2);
-    }
-
-    /// By hand: of 17 pictures those at 0, 2, 4, 6, 9, 11, 13 and 16.
-    #[test]
-    fn moments_are_spread_over_all_of_a_film() {
-        let raw = numbers(&[1, 17, 1, 1, 1], tch::Kind::Uint8);
-        let picked = Vec::<u8>::try_from(moments(&raw).flatten(0, -1)).unwrap();
-        assert_eq!(picked, [0, 2, 4, 6, 9, 11, 13, 16]);
-        assert_eq!(moments(&raw.narrow(1, 0, 1)).size(), [1, 1, 1, 1, 1]);
     }
 
     #[test]

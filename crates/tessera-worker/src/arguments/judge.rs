@@ -16,13 +16,13 @@ pub(crate) struct JudgeArguments {
     pub(crate) compute: ComputeArguments,
     #[command(flatten)]
     pub(crate) data: DataArguments,
-    /// What is judged: a folder of `tessera sample`, a safetensors file of codes, or a folder of pictures.
+    /// What is judged: a folder of `tessera sample`, a token set, a safetensors file of codes, or a folder of files.
     #[arg(long, value_name = "DIR|FILE")]
     samples: PathBuf,
-    /// Split of the data with the pictures that no training saw.
+    /// Split of the data with the samples that no training saw.
     #[arg(long, value_name = "NAME", default_value = "test")]
     reference: String,
-    /// Run with task = "probe" that finds classes; where its head is convolutional and reads pixels, features are its own too.
+    /// Run with task = "probe" that finds classes; where its head is convolutional and reads pixels, spectrograms of sound or frames of film, features are its own too.
     #[arg(long, value_name = "DIR")]
     pub(crate) classifier: Option<PathBuf>,
     /// Network whose features are compared [default: probe where there is a classifier, random otherwise]
@@ -34,7 +34,7 @@ pub(crate) struct JudgeArguments {
     /// Samples at most, and as many of all that they are compared with. Figures of other numbers cannot be compared.
     #[arg(long, value_name = "N", default_value_t = 5000)]
     num: u64,
-    /// Training pictures at most, among which copies are looked for.
+    /// Training samples at most, among which copies are looked for.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     num_train: u64,
     /// Which neighbour's distance is the size of a ball of precision, recall, density and coverage.
@@ -50,7 +50,7 @@ pub(crate) struct JudgeArguments {
 enum Network {
     /// A small convolutional network with orthogonal weights from a fixed seed.
     Random,
-    /// The convolutional head of a probe on pixels.
+    /// The convolutional head of a probe on pixels, spectrograms or frames.
     Probe,
     /// VGG16 with the heads of LPIPS, from a safetensors file.
     Vgg,

@@ -6,20 +6,20 @@
 
 use tch::{Device, Kind, Tensor};
 use tessera_nn::Signal;
-use tessera_nn::features::FeatureNetwork;
+use tessera_nn::features::{FeatureNetwork, Seen};
 use tessera_nn::metrics::{Manifold, add_moments, frechet, manifold, moments_len};
 
 use crate::config::TrainConfig;
 use crate::engine::figures::Figure;
 use crate::error::TrainError;
 use crate::task::Part;
-use crate::task::networks::{self, Opened};
+use crate::task::networks::{self, Opened, Shown};
 
 /// A network that an evaluation compares sets by.
 #[derive(Debug)]
 pub(super) struct Features {
     opened: Opened,
-    /// Features of a picture.
+    /// Features of a sample.
     len: i64,
     /// Most samples with a row.
     most: u64,
@@ -29,7 +29,7 @@ pub(super) struct Features {
 /// Where its numbers lie among those of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Features of a picture, F.
+    /// Features of a sample, F.
     len: i64,
     /// Samples with a row.
     rows: i64,
@@ -43,14 +43,14 @@ impl Features {
     /// [`TrainError::BadInput`] where it cannot be opened.
     pub(super) fn open(
         config: &TrainConfig,
-        signal: &Signal,
+        shown: Shown<'_>,
         device: Device,
     ) -> Result<Option<Self>, TrainError> {
-        let Some(opened) = networks::of_evaluation(config, signal, device)? else {
+        let Some(opened) = networks::of_evaluation(config, shown, device)? else {
             return Ok(None);
         };
-        let black = Tensor::zeros(signal.shape(1), (Kind::Float, device));
-        let len = opened.network.vector(&black).size()[1];
+        let zeros = Tensor::zeros(shown.0.shape(1), (Kind::Float, device));
+        let len = opened.seen.vector(&zeros).size()[1];
         let features = &config.eval.features;
         let (most, neighbors) = (features.num_samples, features.neighbors);
         Ok(Some(Self { opened, len, most, neighbors }))
@@ -68,10 +68,10 @@ impl Features {
         part: &Part,
         (layout, sums): (Layout, &Tensor),
     ) {
-        let network = &self.opened.network;
+        let seen = &self.opened.seen;
         let first = (part.first + part.samples.start) as i64;
-        for (set, pictures) in [samples_nc, outputs_nc].into_iter().enumerate() {
-            let vectors_nf = network.vector(pictures).to_kind(Kind::Double);
+        for (set, values_nc) in [samples_nc, outputs_nc].into_iter().enumerate() {
+            let vectors_nf = seen.vector(values_nc).to_kind(Kind::Double);
             add_moments(&vectors_nf, &mut layout.moments(set, sums));
             let here = (layout.rows - first).clamp(0, vectors_nf.size()[0]);
             if here > 0 {
@@ -81,8 +81,8 @@ impl Features {
                 table += Tensor::cat(&[vectors_nf.narrow(0, 0, here), ones_n1], 1);
             }
         }
-        if network.has_maps() {
-            let distance = network.original_distance_sum(outputs_nc, samples_nc);
+        if seen.has_maps() {
+            let distance = seen.original_distance_sum(outputs_nc, samples_nc);
             let _ = layout.distance(sums).g_add_(&distance.to_kind(Kind::Double));
         }
     }
@@ -106,16 +106,20 @@ impl Features {
             chart("density", density).shown(3),
             chart("coverage", coverage).shown(3),
         ]);
-        let network = &self.opened.network;
-        if network.has_maps() {
-            let name = match network {
-                FeatureNetwork::Vgg(_) => "lpips",
-                FeatureNetwork::Stages(_) | FeatureNetwork::Script(_) => "feature_distance",
-            };
+        if self.opened.seen.has_maps() {
+            let name = name_of_distance(&self.opened.seen);
             let mean = layout.distance(&sums).double_value(&[]) / num_samples as f64;
             figures.push(chart(name, mean).shown(4));
         }
         figures
+    }
+}
+
+/// What the mean distance of a pair is called: a spectrogram has no LPIPS.
+fn name_of_distance(seen: &Seen) -> &'static str {
+    match (&seen.network, seen.view.signal()) {
+        (FeatureNetwork::Vgg(_), Signal::Image { .. } | Signal::Video { .. }) => "lpips",
+        _ => "feature_distance",
     }
 }
 

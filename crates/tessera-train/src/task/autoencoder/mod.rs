@@ -91,7 +91,7 @@ impl Autoencoder {
             critic.map(|networks| Critic::new(networks, &config.adversarial, &config.loss, like));
         let all = || objective.losses().into_iter().chain(critic.iter().flat_map(Critic::losses));
         let balance = config.loss.balanced.then(|| Balance::new(&config.balancer, all(), device));
-        let judged_by = Features::open(config, &signal, device)?;
+        let judged_by = Features::open(config, (&signal, samples.sample_rate), device)?;
         let sound = Sound::of(&signal, samples.sample_rate, device);
         let mut losses = objective.losses();
         losses.insert(1, Loss::new("quantizer_loss", "quantiser's loss"));
@@ -168,7 +168,7 @@ impl<'a> Judge<'a> {
         config: &TrainConfig,
         sample_rate: u32,
     ) -> Result<Self, TrainError> {
-        let judged_by = Features::open(config, &model.signal, model.device())?;
+        let judged_by = Features::open(config, (&model.signal, sample_rate), model.device())?;
         let sound = Sound::of(&model.signal, sample_rate, model.device());
         Ok(Self { model, judged_by, sound })
     }
@@ -369,11 +369,17 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
     for (key, weight, words, is_for_them) in [
         ("ssim", loss.ssim, "pictures and film", is_picture || is_film),
         ("ms_ssim", loss.ms_ssim, "pictures and film", is_picture || is_film),
-        ("perceptual", loss.perceptual, "pictures", is_picture),
+        ("perceptual", loss.perceptual, "pictures and film", is_picture || is_film),
         ("frame_difference", loss.frame_difference, "film", is_film),
     ] {
         if weight > 0.0 && !is_for_them {
-            return Err(format!("loss.{key} is for {words}, these data are {signal}: set it to 0"));
+            let instead = match (key, signal) {
+                ("perceptual", Signal::Audio { .. }) => ", and loss.mel to what it should count",
+                _ => "",
+            };
+            return Err(format!(
+                "loss.{key} is for {words}, these data are {signal}: set it to 0{instead}"
+            ));
         }
     }
     let (spectral, rate) = (&config.spectral, i64::from(samples.sample_rate));
@@ -398,8 +404,9 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
     }
     // What is read from files is read here too, so that nothing has begun where it cannot be.
     let read = || {
-        networks::perceptual(config, signal, Device::Cpu)?;
-        networks::of_evaluation(config, signal, Device::Cpu)
+        let shown = (signal, samples.sample_rate);
+        networks::perceptual(config, shown, Device::Cpu)?;
+        networks::of_evaluation(config, shown, Device::Cpu)
     };
     read().map(drop).map_err(|error: TrainError| error.to_string())
 }

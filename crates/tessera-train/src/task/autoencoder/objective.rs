@@ -1,7 +1,7 @@
 //! Losses of an autoencoder's output: which there are, and what each is of a part of the batch.
 
 use tch::{Kind, Tensor};
-use tessera_nn::features::FeatureNetwork;
+use tessera_nn::features::Seen;
 use tessera_nn::loss::{self, MelDistance, StftDistance};
 
 use crate::config::TrainConfig;
@@ -14,7 +14,7 @@ use crate::task::{Loss, Part, Samples, networks};
 pub(super) struct Objective {
     config: LossConfig,
     /// Whose features are compared, where they are.
-    perceptual: Option<FeatureNetwork>,
+    perceptual: Option<Seen>,
     /// Mel spectrograms that are compared, where they are.
     mel: Option<MelDistance>,
     /// The same of spectrograms.
@@ -43,7 +43,8 @@ impl Objective {
         samples: &Samples,
         like: &Tensor,
     ) -> Result<Self, TrainError> {
-        let perceptual = networks::perceptual(config, &samples.signal, like.device())?;
+        let shown = (&samples.signal, samples.sample_rate);
+        let perceptual = networks::perceptual(config, shown, like.device())?;
         let (mel, stft) = spectral(config, samples, like).map_err(TrainError::BadInput)?;
         let variance = Tensor::ones([1], (like.kind(), like.device()));
         Ok(Self { config: config.loss.clone(), perceptual, mel, stft, variance })

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tessera_nn::HeadConfig;
+use tessera_nn::{HeadConfig, Signal};
 
 /// The `[probe]` table: what a head reads and what it is, with `task = "probe"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,10 +28,53 @@ pub struct ProbeConfig {
 pub enum Features {
     /// The samples as they are.
     Pixels,
+    /// Sound as its log-mel spectrogram, a picture of 64 rows; its convolutions have two axes.
+    Spectrogram,
+    /// Film frame by frame, each as a picture; the answer is the mean over frames.
+    Frames,
     /// What the encoder of a trained model makes of them, before its quantiser; `model.init_from` names it.
     Latents,
     /// What that model's decoder would read: the latents' codes.
     Codes,
+}
+
+impl Features {
+    /// What a network of pictures sees of samples of this signal: heads on it are networks that features come from.
+    pub(crate) fn seen_of(signal: &Signal) -> Self {
+        match signal {
+            Signal::Audio { .. } => Self::Spectrogram,
+            Signal::Video { .. } => Self::Frames,
+            Signal::Image { .. } | Signal::Tokens { .. } => Self::Pixels,
+        }
+    }
+
+    /// The value, as a configuration has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pixels => "pixels",
+            Self::Spectrogram => "spectrogram",
+            Self::Frames => "frames",
+            Self::Latents => "latents",
+            Self::Codes => "codes",
+        }
+    }
+
+    /// What is wrong with samples of this signal, if anything.
+    pub(super) fn check(self, signal: &Signal) -> Result<(), String> {
+        let words = match (self, signal) {
+            (Self::Spectrogram, Signal::Audio { .. }) | (Self::Frames, Signal::Video { .. }) => {
+                return Ok(());
+            }
+            (Self::Spectrogram, _) => "sound",
+            (Self::Frames, _) => "film",
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "probe.features = \"{}\" is for {words}, these data are {signal}: set it to \"{}\"",
+            self.name(),
+            Self::seen_of(signal).name()
+        ))
+    }
 }
 
 /// What a head is, a value of `probe.head`.
@@ -71,7 +114,7 @@ impl ProbeConfig {
 
     /// Whether the head reads what a trained model makes.
     pub(crate) fn needs_model(&self) -> bool {
-        self.features != Features::Pixels
+        matches!(self.features, Features::Latents | Features::Codes)
     }
 
     pub(crate) fn validate(&self) -> Result<(), String> {

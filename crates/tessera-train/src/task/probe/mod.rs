@@ -1,6 +1,7 @@
 //! A small head on features, trained on the labels of samples: what a model has learned, in one number.
 //!
-//! The features are the samples themselves, or what a frozen model makes of them: its latents, or their codes
+//! The features are the samples themselves, the pictures that a [`View`] shows of sound and film, or what a frozen model
+//! makes of them: its latents, or their codes
 //! (Alain and Bengio 2016, <https://arxiv.org/abs/1610.01644>). Each channel of them is brought to mean 0 and
 //! deviation 1 over the first global batch. The frozen model is part of the task's state, so a checkpoint of a probe is
 //! complete; it is no parameter, so it costs no gradient, no moment and no byte of a sum.
@@ -13,10 +14,12 @@ use tch::{Device, Kind, Reduction, Tensor};
 use tessera_checkpoint::BestMetric;
 use tessera_comm::{Piece, Reducer};
 use tessera_nn::chain::Block;
+use tessera_nn::features::View;
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Head, Parameters, VqVae};
 
 pub use self::classifier::Classifier;
+pub(crate) use self::classifier::check_noted;
 pub use self::config::{Features, HeadKind, ProbeConfig};
 use self::measure::Classification;
 use super::{Asked, Half, Loss, Measure, Part, Phase, Samples, Task, Totals, Updated};
@@ -48,6 +51,8 @@ pub struct Probe {
     /// The head's.
     parameters: Parameters,
     head: Head,
+    /// What shows sound and film as pictures, where the head reads those.
+    view: Option<View>,
     /// What makes the features, where they are not the samples.
     model: Option<VqVae>,
     /// Of each channel of the features, `[C]`.
@@ -73,12 +78,20 @@ impl Probe {
             model.parameters.freeze(&model.parameters.stages());
             model
         });
-        let (channels, axes) = match &model {
-            Some(model) => {
+        let view = match probe.features {
+            Features::Spectrogram | Features::Frames => {
+                let view = View::of(&samples.signal, samples.sample_rate);
+                Some(view.map_err(TrainError::BadInput)?)
+            }
+            Features::Pixels | Features::Latents | Features::Codes => None,
+        };
+        let (channels, axes) = match (&model, &view) {
+            (Some(model), _) => {
                 let dims = model.quantizers.iter().map(|quantizer| quantizer.dim());
                 (dims.sum(), model.latent_axes().remove(0))
             }
-            None => (samples.signal.channels(), samples.signal.axes()),
+            (None, Some(view)) => (view.shape()[0], view.shape()[1..].to_vec()),
+            (None, None) => (samples.signal.channels(), samples.signal.axes()),
         };
         let mut to = Declarations::default();
         let head = Head::new(probe.head(), channels, &axes, num_classes, &mut to)
@@ -87,6 +100,7 @@ impl Probe {
             config: probe.clone(),
             parameters: to.allocate(config.seed, kinds, device),
             head,
+            view,
             model,
             mean_c: Tensor::zeros([channels], (kinds.master, device)),
             deviation_c: Tensor::ones([channels], (kinds.master, device)),
@@ -94,30 +108,43 @@ impl Probe {
         })
     }
 
-    /// What the head reads of a part, `[N, C, ..]`, before it is normalised; without graph.
+    /// What the head reads of a part, `[N, C, ..]`, or the pictures of each sample one after another, `[N M, C, H, W]`, before it
+    /// is normalised; without graph.
     fn features(&self, part: &Part) -> Tensor {
         self.features_of(part.values(self.parameters.flat().kind()))
     }
 
     /// What the head reads of samples `[N, C, ..]`.
     fn features_of(&self, values: Tensor) -> Tensor {
+        if let Some(view) = &self.view {
+            return view.pictures(&values);
+        }
         let Some(model) = &self.model else { return values };
         let _no_grad = tch::no_grad_guard();
         let codes = model.descend(&values, |level, latents| match self.config.features {
-            Features::Pixels | Features::Latents => latents.shallow_clone(),
             Features::Codes => model.quantize(level, latents).0,
+            _ => latents.shallow_clone(),
         });
         model.gather(&codes)
     }
 
-    /// The head's answer to a part: logits `[N, classes]` of the master kind.
+    /// The head's answer to a part: logits `[N, classes]` of the master kind, of several pictures of a sample their mean.
     fn logits(&self, features: &Tensor) -> Tensor {
         let mut shape = vec![1; features.dim()];
         shape[1] = -1;
         let of_channel = |tensor_c: &Tensor| tensor_c.view(shape.as_slice());
         let normal = (features - of_channel(&self.mean_c)) / of_channel(&self.deviation_c);
         let normal = normal.to_kind(self.parameters.compute_kind());
-        self.head.forward(&self.parameters, &normal).to_kind(self.parameters.flat().kind())
+        let logits = self.head.forward(&self.parameters, &normal);
+        let logits_mk = logits.to_kind(self.parameters.flat().kind());
+        match self.view.map_or(1, |view| view.num_pictures()) {
+            1 => logits_mk,
+            pictures => {
+                let num = logits_mk.size()[0] / pictures;
+                let logits_nmk = logits_mk.view([num, pictures, self.num_classes]);
+                logits_nmk.mean_dim([1i64].as_slice(), false, logits_mk.kind())
+            }
+        }
     }
 }
 
@@ -145,6 +172,7 @@ pub(crate) fn check(config: &TrainConfig, samples: &Samples) -> Result<(), Strin
                     \"cross_entropy\", or checkpoint.keep_best to 0"
             .to_owned());
     }
+    probe.features.check(&samples.signal)?;
     if !probe.needs_model() {
         return Ok(());
     }
@@ -227,7 +255,8 @@ impl Task for Probe {
 
     fn first_look(&self, part: &Part, sums: &Reducer) {
         let features = self.features(part).to_kind(Kind::Double);
-        let positions: i64 = features.size()[2..].iter().product();
+        let pictures = self.view.map_or(1, |view| view.num_pictures());
+        let positions = pictures * features.size()[2..].iter().product::<i64>();
         let count = part.num_global as f64 * positions as f64;
         let along: Vec<i64> = (0..features.dim() as i64).filter(|axis| *axis != 1).collect();
         let mean = |of: &Tensor| of.sum_dim_intlist(along.as_slice(), false, Kind::Double) / count;
