@@ -83,13 +83,13 @@ fn film_with_a_critic_is_exact_over_ranks() {
 
 mod full {
     use super::*;
-    use crate::quantizers::exact_over_ranks;
+    use crate::quantizers::{ALL_STEPS, exact_over_ranks};
 
     #[test]
     fn film_is_exact_over_one_to_four_ranks() {
         let folder = TempDir::new().unwrap();
         let mut config = config(&folder);
         config.train.global_batch = 25;
-        exact_over_ranks("film", config, &[2, 3, 4], &[1, 5, 7]);
+        exact_over_ranks("film", config, &[2, 3, 4], &[1, 5, 7], ALL_STEPS);
     }
 }

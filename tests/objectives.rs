@@ -105,7 +105,7 @@ fn a_distribution_of_values_is_exact_over_ranks() {
 
 mod full {
     use super::*;
-    use crate::quantizers::exact_over_ranks;
+    use crate::quantizers::{ALL_STEPS, exact_over_ranks};
 
     #[test]
     fn every_backbone_is_exact_over_one_to_four_ranks_with_all_losses() {
@@ -113,7 +113,7 @@ mod full {
             let mut config = with_backbone(name, backbone);
             with_all_losses(&mut config);
             config.train.global_batch = 25;
-            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7]);
+            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7], ALL_STEPS);
         }
     }
 }

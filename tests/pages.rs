@@ -214,6 +214,7 @@ fn the_commands_of_sound_and_film_work() {
         ("TESSERA__SCHEDULE__WARMUP_STEPS", "0"),
         ("TESSERA__TRAIN__GLOBAL_BATCH", "2"),
         ("TESSERA__PRIOR__NETWORK__LAYERS", "1"),
+        ("TESSERA__MODEL__BACKBONE__CHANNELS", "4"),
     ];
     place.follow("sound-and-film.md", &[&SHORT[..], &short].concat());
     let shown = ["reconstructions.png", "reconstructions.wav"];

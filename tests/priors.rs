@@ -15,7 +15,7 @@ use tessera_nn::prior::config::{
 use tessera_train::task::TaskKind;
 use tessera_train::{Precision, TrainConfig, resolve};
 
-use crate::quantizers::{exact_in_parts, exact_over_ranks};
+use crate::quantizers::{ALL_STEPS, exact_in_parts, exact_over_ranks};
 use crate::root;
 
 /// A number that looks drawn: the same on every machine.
@@ -184,7 +184,7 @@ mod full {
         for (name, levels, prior) in priors() {
             let folder = TempDir::new().unwrap();
             let config = config(&folder, &levels, prior);
-            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7]);
+            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7], ALL_STEPS);
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::experiments::{SMALL, file};
 use crate::ranks::{Outcome, STOP, assert_bitwise_equal, distance, resume_world, train_world_from};
 use crate::root;
 
-const STEPS: u64 = 20;
+/// Steps of a training, and of one in `./launch/test.sh --full`.
+pub(crate) const STEPS: u64 = 14;
+pub(crate) const ALL_STEPS: u64 = 20;
 
 /// The experiments, in parts that take about as long.
 const AVERAGES: [&str; 8] = [
@@ -94,7 +96,8 @@ fn train_world(world_size: usize, config: &TrainConfig, steps: u64) -> Vec<Outco
 
 /// What a checkpoint of `STOP` holds is all that the steps after it hang on.
 fn assert_resumes(name: &str, world_size: usize, config: &TrainConfig, whole: &Outcome) {
-    let resumed = resume_world(&whole.state_at_stop, world_size, config, STOP..STEPS).remove(0);
+    let steps = STOP..whole.metrics.len() as u64;
+    let resumed = resume_world(&whole.state_at_stop, world_size, config, steps).remove(0);
     for ((tensor, ours), (_, theirs)) in resumed.state.iter().zip(&whole.state) {
         assert_eq!(ours, theirs, "{name}: {tensor} differs after a resume");
     }
@@ -108,7 +111,8 @@ fn assert_resumes(name: &str, world_size: usize, config: &TrainConfig, whole: &O
 fn assert_resumes_elsewhere(name: &str, world: &Outcome, config: &TrainConfig, whole: &Outcome) {
     let mut config = config.clone();
     (config.train.micro_batch, config.train.recompute) = (0, false);
-    let resumed = resume_world(&world.state_at_stop, 1, &config, STOP..STEPS).remove(0);
+    let resumed =
+        resume_world(&world.state_at_stop, 1, &config, STOP..whole.metrics.len() as u64).remove(0);
     for ((tensor, ours), (_, theirs)) in resumed.state.iter().zip(&whole.state) {
         let distance = distance(ours, theirs);
         assert!(distance < 1e-9, "{name}, resumed elsewhere: {tensor} differs by {distance:e}");
@@ -123,15 +127,16 @@ pub(crate) fn exact_over_ranks(
     mut config: TrainConfig,
     world_sizes: &[usize],
     micro_batches: &[u64],
+    steps: u64,
 ) {
-    let one = train_world(1, &config, STEPS).remove(0);
+    let one = train_world(1, &config, steps).remove(0);
     if config.task == TaskKind::Autoencoder {
         let used = one.metrics.iter().map(|metrics| metrics[4]).fold(0.0, f64::max);
         println!("{name}: {used} codes in use, {} replaced", one.codes_replaced);
         assert!(used >= 48.0, "{name}: {used} codes in use");
     }
     for &world_size in world_sizes {
-        let ranks = train_world(world_size, &config, STEPS);
+        let ranks = train_world(world_size, &config, steps);
         assert_bitwise_equal(&ranks);
         assert_close(&format!("{name}, {world_size} ranks"), &one, &ranks[0]);
         if world_size == world_sizes[0] {
@@ -143,7 +148,7 @@ pub(crate) fn exact_over_ranks(
     for &micro_batch in micro_batches {
         config.train.micro_batch = micro_batch;
         for &world_size in &[&[1], world_sizes].concat() {
-            let ranks = train_world(world_size, &config, STEPS);
+            let ranks = train_world(world_size, &config, steps);
             assert_bitwise_equal(&ranks);
             let what = format!("{name}, {world_size} ranks, {micro_batch} samples at once");
             assert_close(&what, &one, &ranks[0]);
@@ -191,7 +196,7 @@ fn all_exact(names: &[&str]) {
         let micro_batches: &[u64] = if number % 3 == 0 { &[5] } else { &[] };
         let mut config = config(name);
         config.train.ema_decay = if number % 3 == 0 { 0.9 } else { 0.0 };
-        exact_over_ranks(name, config, &[3], micro_batches);
+        exact_over_ranks(name, config, &[3], micro_batches, STEPS);
     }
 }
 
@@ -310,7 +315,7 @@ mod full {
         for name in [&AVERAGES[..], &OTHER_CODEBOOKS, &COMPOSED, &WITHOUT_CODEBOOK].concat() {
             let mut config = config(name);
             config.train.ema_decay = 0.9;
-            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7]);
+            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7], ALL_STEPS);
         }
     }
 }

@@ -17,11 +17,15 @@ pub(crate) fn write_small_film(folder: &Path, frames: u32, least: u8) {
     write_film(folder, frames, 8, |frame, at| ((at as u8) ^ (16 * frame) as u8).max(least));
 }
 
-/// What is there to look at or to listen to, from the training and from codes.
-fn shown_and_decoded(run_dir: &Path, extension: &str, instants: usize) {
+/// What a training leaves to look at or to listen to.
+fn is_shown(run_dir: &Path, extension: &str) {
     let shown = run_dir.join(format!("reconstructions/step-3.{extension}"));
     assert!(std::fs::metadata(&shown).unwrap().len() > 44, "{}", shown.display());
     assert!(run_dir.join("reconstructions/step-3.png").is_file());
+}
+
+/// To codes and back.
+fn is_decoded(run_dir: &Path, extension: &str, instants: usize) {
     let (set, out) = (run_dir.join("tokens"), run_dir.join("decoded"));
     let paths = [run_dir, &set, &out].map(|path| path.to_str().unwrap());
     let [run_dir, set, decoded] = paths;
@@ -82,7 +86,9 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
         assert!(evaluated["mse"].as_f64().unwrap() > 0.0, "{evaluated}");
         assert_eq!(evaluated.get("ssim").is_some(), has_pictures, "{evaluated}");
         assert_eq!(evaluated.get("psnr").is_some(), has_pictures, "{evaluated}");
-        shown_and_decoded(&run_dir, if has_pictures { "apng" } else { "wav" }, 100);
+        let extension = if has_pictures { "apng" } else { "wav" };
+        is_shown(&run_dir, extension);
+        is_decoded(&run_dir, extension, 100);
 
         let all = [&[&*path, "data.kind=folder"][..], &short, &settings].concat();
         let (code, _, stderr) = run(&mut train(2, &folder.path().join("refused"), &all));
@@ -94,7 +100,7 @@ fn sound_and_film_are_trained_on_by_the_network_that_takes_any_signal() {
 
 /// Networks made for sound and for film, with all that is trained beside them.
 #[test]
-fn networks_for_sound_and_for_film_are_trained_shown_and_used() {
+fn networks_for_sound_and_for_film_are_trained_and_shown() {
     let folder = TempDir::new().unwrap();
     let (sounds, films) = (folder.path().join("sounds"), folder.path().join("films"));
     for split in ["train", "test"] {
@@ -152,7 +158,7 @@ fn networks_for_sound_and_for_film_are_trained_shown_and_used() {
         let all = [&[&*path], &common[..], settings].concat();
         let (code, _, stderr) = run(&mut train(2, &run_dir, &all));
         assert_eq!(code, Some(0), "{stderr}");
-        shown_and_decoded(&run_dir, extension, 640);
+        is_shown(&run_dir, extension);
         let evaluated = &rows(&run_dir, "eval.jsonl")[0];
         let number = |name: &str| evaluated[name].as_f64().unwrap_or_else(|| panic!("{evaluated}"));
         if extension == "wav" {

@@ -140,7 +140,7 @@ fn balanced_losses_without_a_critic_are_exact_over_ranks() {
 
 mod full {
     use super::*;
-    use crate::quantizers::exact_over_ranks;
+    use crate::quantizers::{ALL_STEPS, exact_over_ranks};
 
     #[test]
     fn critics_of_sound_are_exact_over_one_to_four_ranks() {
@@ -148,7 +148,7 @@ mod full {
         for (name, mut config) in [("balanced", balanced(&folder)), ("adaptive", adaptive(&folder))]
         {
             config.train.global_batch = 25;
-            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7]);
+            exact_over_ranks(name, config, &[2, 3, 4], &[1, 5, 7], ALL_STEPS);
         }
     }
 }

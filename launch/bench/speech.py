@@ -141,11 +141,11 @@ def coded_by_opus(sounds, kbit):
             quiet("opusenc", "--quiet", "--bitrate", str(kbit), "--padding", "0", "--discard-comments", file, opus)
             quiet("opusdec", "--quiet", "--rate", str(RATE), opus, wav)
             told = sides.output("opusinfo", opus)
-            rate = float(re.search(r"\(([\d.]+) kbit/s w/o overhead|([\d.]+) kbit/s without", told).group(1)) if "w/o" in told else None
+            rate = float(re.search(r"w/o overhead: ([\d.]+) kbit/s", told).group(1))
             length = len(sound) / RATE
             size = os.path.getsize(opus)
             file_bytes += size
-            payload_bits += (rate * 1000 if rate is not None else 8 * size / length) * length
+            payload_bits += 1000 * rate * length
             seconds += length
             decoded[file] = fitted(read(wav), sound)
     return decoded, 8 * file_bytes / seconds, payload_bits / seconds

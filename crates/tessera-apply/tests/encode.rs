@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use tessera_apply::{
     ApplyError, Augment, DecodeOptions, EncodeOptions, Encoded, Form, Watch, decode, encode, tile,

@@ -58,8 +58,10 @@ fn signals(folder: &Path) -> Vec<(&'static str, Value, DataConfig)> {
         fs::create_dir_all(sounds.join(split)).unwrap();
         let instants = INSTANTS * num as u32;
         write_wav(&sounds.join(split).join("a.wav"), instants, |_| next() as i16);
+        // Each clip has its own brightness and stripes.
         write_film(&films.join(split).join("a"), 3 * num as u32, SIDE, |frame, at| {
-            ((at * (frame % 7 + 1)).wrapping_mul(2_654_435_761) >> 24) as u8
+            let (clip, column) = (frame / 3, at / 3 % SIDE);
+            (29 * clip + 8 * column * (clip % 5) + frame % 3) as u8
         });
     }
     let of = |path, modality| {
