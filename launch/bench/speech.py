@@ -15,7 +15,7 @@ left without Ogg's overhead.
 
 Needs a Python with numpy, scipy, matplotlib, pystoi and pesq; opus-tools and codec2.
 """
-import argparse, datetime, json, os, pathlib, platform, re, shutil, subprocess, sys, tempfile, wave
+import argparse, datetime, json, os, pathlib, platform, re, subprocess, sys, tempfile, wave
 
 import numpy as np
 

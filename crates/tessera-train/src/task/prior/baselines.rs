@@ -70,6 +70,11 @@ impl Baselines {
         let all = [uniform, unigram, position.unwrap_or_else(none), of_class.unwrap_or_else(none)];
         Tensor::stack(&all, 0)
     }
+
+    /// Sums over samples of what the counts of its level make of each token of `[N, T]`: `[T]`.
+    pub(super) fn unigram_of_tokens(&self, tokens_nt: &Tensor) -> Tensor {
+        self.unigram.each(tokens_nt, None).sum_dim_intlist(0, false, Kind::Double)
+    }
 }
 
 /// -ln p of each code in rows of K counts.
@@ -119,11 +124,16 @@ impl Table {
     }
 
     fn sum(&self, tokens_nt: &Tensor, classes_n: Option<&Tensor>) -> Tensor {
+        self.each(tokens_nt, classes_n).sum(Kind::Double)
+    }
+
+    /// Of each token, `[N, T]`.
+    fn each(&self, tokens_nt: &Tensor, classes_n: Option<&Tensor>) -> Tensor {
         let mut at_nt = tokens_nt + &self.rows_t;
         if let Some(classes_n) = classes_n {
             at_nt += (classes_n * self.class_len).unsqueeze(1);
         }
-        self.nats.index_select(0, &at_nt.flatten(0, 1)).sum(Kind::Double)
+        self.nats.index_select(0, &at_nt.flatten(0, 1)).view_as(tokens_nt)
     }
 }
 
@@ -163,6 +173,10 @@ mod tests {
         ];
         for (found, wanted) in found.iter().zip(wanted) {
             assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
+        }
+        let of_tokens: Vec<f64> = Vec::try_from(baselines.unigram_of_tokens(&tokens_nt)).unwrap();
+        for (found, wanted) in of_tokens.iter().zip([6.0 / 4.0f64, 6.0 / 2.0, 5.0 / 2.0]) {
+            assert!((found - wanted.ln()).abs() < 1e-12, "{found}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::baselines::NAMES;
 use crate::engine::figures::Figure;
 use crate::task::{Measure, Part};
 
-/// A prior under measurement. Sums: nats of each token; of each baseline.
+/// A prior under measurement. Sums: nats of each token; of each baseline; of each token by the counts of its level.
 pub(super) struct Likelihood<'a> {
     pub(super) prior: &'a TokenPrior,
 }
@@ -24,7 +24,7 @@ impl Likelihood<'_> {
 
 impl Measure for Likelihood<'_> {
     fn len(&self) -> i64 {
-        self.num_tokens() + NAMES.len() as i64
+        2 * self.num_tokens() + NAMES.len() as i64
     }
 
     fn add(&self, part: &Part, sums: &Tensor) {
@@ -33,12 +33,15 @@ impl Measure for Likelihood<'_> {
             prior.with_batch(part, part.first, |batch| prior.model.nats(batch, prior.seed));
         let raw_nt = part.values(Kind::Int64).flatten(1, -1);
         let baselines = prior.baselines.sums(&raw_nt, part.labels.as_ref());
+        let nats_t = nats_nt.sum_dim_intlist(0, false, Kind::Double);
+        let unigram_t = prior.baselines.unigram_of_tokens(&raw_nt);
         let mut sums = sums.shallow_clone();
-        sums += Tensor::cat(&[nats_nt.sum_dim_intlist(0, false, Kind::Double), baselines], 0);
+        sums += Tensor::cat(&[nats_t, baselines, unigram_t], 0);
     }
 
     fn figures(&self, sums: &[f64], num_samples: u64, _signal: Signal) -> Vec<Figure> {
-        let (tokens, baselines) = sums.split_at(self.num_tokens() as usize);
+        let (tokens, rest) = sums.split_at(self.num_tokens() as usize);
+        let (baselines, unigram) = rest.split_at(NAMES.len());
         let samples = num_samples as f64;
         let all = tokens.len() as f64 * samples;
         let nats = tokens.iter().sum::<f64>() / all;
@@ -55,6 +58,7 @@ impl Measure for Likelihood<'_> {
             charted("bits_per_dim", nats / LN_2 * per_value).shown(4),
             charted("nats_first_token", tokens[0] / samples),
             Figure::numbers("level_nats_per_token", self.of_levels(tokens, samples)),
+            Figure::numbers("level_nats_unigram", self.of_levels(unigram, samples)),
             Figure::numbers("token_nats", tokens.iter().map(|sum| sum / samples).collect()),
         ]);
         figures
