@@ -40,28 +40,23 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     files = sorted(args.prompts.glob("*/*.wav"))
     sounds = {file: read(file) for file in files}
-    rows, shown = [], {}
+    rows = Rows(args.out / "rows.json")
+    models = {}
     for name, run in [("without a critic", args.without), ("with a critic", args.with_)]:
+        if not (run / "model").is_dir():
+            print(f"{run} is not trained yet: the rest is measured without it", file=sys.stderr)
+            continue
+        model = models[name] = Model(args, run, sounds)
         for levels in range(1, 7):
-            decoded = coded_by_model(args, run, sounds, levels)
-            measured = measure(sounds, decoded)
-            told = evaluated(args, run, levels)
-            rows.append((name, levels * BITS_OF_LEVEL, None, measured, told))
-            tell(rows[-1])
-            if levels in (3, 6):
-                shown[name, levels] = decoded
-    for kbit in (6, 8, 12):
-        decoded, file_bits, payload = coded_by_opus(sounds, kbit)
-        rows.append((f"Opus, {kbit} kbit/s asked for", payload, file_bits, measure(sounds, decoded), {}))
-        tell(rows[-1])
-        if kbit == 6:
-            shown["Opus", 6] = decoded
+            decode = lambda: (model.decoded(levels), levels * BITS_OF_LEVEL, None)
+            rows.add(f"{name}, {levels}", sounds, decode, lambda: evaluated(args, run, levels))
+    for kbit in (6, 12):
+        rows.add(f"Opus, {kbit} kbit/s asked for", sounds, lambda: coded_by_opus(sounds, kbit))
     for mode in ("3200", "1300"):
-        decoded, bits = coded_by_codec2(sounds, mode)
-        rows.append((f"Codec 2, mode {mode}", bits, None, measure(sounds, decoded), {}))
-        tell(rows[-1])
-        if mode == "3200":
-            shown["Codec 2", 3200] = decoded
+        rows.add(f"Codec 2, mode {mode}", sounds, lambda: coded_by_codec2(sounds, mode))
+    rows = list(rows.rows.values())
+    shown = {name.split()[0]: model.decoded(6) for name, model in models.items()}
+    shown |= {"opus-6": coded_by_opus(sounds, 6)[0], "codec2-3200": coded_by_codec2(sounds, "3200")[0]}
     draw(rows, args.out / "rate_distortion.svg")
     keep(sounds, shown, args.out)
     print("\n".join([
@@ -73,15 +68,26 @@ def main():
         "|---|---|---|---|---|---|---|", *map(row, rows)]))
 
 
+class Rows:
+    """The rows of the table by name, in a file: what is there is not measured again."""
+
+    def __init__(self, path):
+        self.path = path
+        self.rows = json.loads(path.read_text()) if path.exists() else {}
+
+    def add(self, name, sounds, decode, evaluate=dict):
+        if name not in self.rows:
+            decoded, bits, file_bits = decode()
+            self.rows[name] = (name, bits, file_bits, measure(sounds, decoded), evaluate())
+            self.path.write_text(json.dumps(self.rows, indent=1))
+        print(row(self.rows[name]), file=sys.stderr, flush=True)
+
+
 def row(told):
     name, bits, file_bits, (si_sdr, median, mel, stoi, pesq), evaluation = told
     rate = f"{bits:.0f}" if file_bits is None else f"{bits:.0f} (files {file_bits:.0f})"
     beside = f"{evaluation['si_sdr']:.2f}, {evaluation['mel_distance']:.3f}" if evaluation else ""
     return f"| {name} | {rate} | {si_sdr:.2f}, {median:.2f} | {mel:.3f} | {stoi:.3f} | {pesq:.2f} | {beside} |"
-
-
-def tell(told):
-    print(row(told), file=sys.stderr, flush=True)
 
 
 # Sounds in and out.
@@ -100,30 +106,37 @@ def write(path, sound):
         file.writeframes(np.clip(np.round(sound * 32768), -32768, 32767).astype("<i2").tobytes())
 
 
-def coded_by_model(args, run, sounds, levels):
-    """Each prompt in windows, as `tessera encode` and `decode` see a folder of files."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, tokens, outputs = (pathlib.Path(folder) / name for name in ("in", "tokens", "out"))
-        # Numbers keep the order of the files, and no folder is a class.
+class Model:
+    """A run's model with the codes of all prompts, each in windows, as `tessera encode` and `decode` see a folder of files."""
+
+    def __init__(self, args, run, sounds):
+        self.args, self.run, self.sounds, self.folder = args, run, sounds, tempfile.TemporaryDirectory()
+        inputs = pathlib.Path(self.folder.name) / "in"
         inputs.mkdir()
+        # Numbers keep the order of the files, and no folder is a class.
         for number, sound in enumerate(sounds.values()):
             write(inputs / f"{number:05}.wav", sound)
         data = ["data.kind=folder", f"data.path={inputs}", "data.holdout=0", 'data.split.train=["*"]']
         sets = [part for setting in data for part in ("--set", setting)]
-        tessera(args, "encode", "--run", run, "--split", "train", "--out", tokens, *sets)
-        tessera(args, "decode", "--run", run, "--tokens", tokens, "--split", "train", "--out", outputs, "--levels", str(levels))
+        tessera(args, "encode", "--run", run, "--split", "train", "--out", inputs.with_name("tokens"), *sets)
+
+    def decoded(self, levels):
+        outputs = pathlib.Path(self.folder.name) / f"out-{levels}"
+        tessera(self.args, "decode", "--run", self.run, "--tokens", outputs.with_name("tokens"), "--split", "train", "--out", outputs,
+                "--levels", levels)
         windows = [read(path) for path in sorted(outputs.glob("*.wav"))]
-    decoded, at = {}, 0
-    for file, sound in sounds.items():
-        num = max(1, -(-len(sound) // WINDOW))
-        decoded[file] = np.concatenate(windows[at:at + num])[:len(sound)]
-        at += num
-    assert at == len(windows), (at, len(windows))
-    return decoded
+        decoded, at = {}, 0
+        for file, sound in self.sounds.items():
+            num = max(1, -(-len(sound) // WINDOW))
+            decoded[file] = np.concatenate(windows[at:at + num])[:len(sound)]
+            at += num
+        assert at == len(windows), (at, len(windows))
+        return decoded
 
 
 def evaluated(args, run, levels):
-    return json.loads(tessera(args, "eval", "--run", run, "--levels", str(levels), "--json"))
+    told = json.loads(tessera(args, "eval", "--run", run, "--levels", str(levels), "--json"))
+    return {name: told[name] for name in ("si_sdr", "mel_distance")}
 
 
 def tessera(args, *words):
@@ -148,7 +161,7 @@ def coded_by_opus(sounds, kbit):
             payload_bits += 1000 * rate * length
             seconds += length
             decoded[file] = fitted(read(wav), sound)
-    return decoded, 8 * file_bytes / seconds, payload_bits / seconds
+    return decoded, payload_bits / seconds, 8 * file_bytes / seconds
 
 
 def coded_by_codec2(sounds, mode):
@@ -162,7 +175,7 @@ def coded_by_codec2(sounds, mode):
             num_bytes += os.path.getsize(coded)
             seconds += (len(sound) + 640) / RATE
             decoded[file] = fitted(np.fromfile(back, "<i2") / 32768, sound)
-    return decoded, 8 * num_bytes / seconds
+    return decoded, 8 * num_bytes / seconds, None
 
 
 def quiet(*command):
@@ -200,7 +213,7 @@ def measure(sounds, decoded):
                 pesqs.append(pesq(RATE, sound, output, "nb"))
             except Exception:  # It finds no utterance in some prompts that are beeps.
                 pass
-    return np.mean(si_sdrs), np.median(si_sdrs), np.mean(mels), np.mean(stois), np.mean(pesqs)
+    return [float(value) for value in (np.mean(si_sdrs), np.median(si_sdrs), np.mean(mels), np.mean(stois), np.mean(pesqs))]
 
 
 def si_sdr(y, x):
@@ -248,7 +261,7 @@ def draw(rows, path):
     for axis, (at, name) in zip(axes, [(0, "SI-SDR, dB (more is better)"), (2, "mel distance (less is better)"),
                                        (4, "PESQ (more is better)")]):
         for of in ("without a critic", "with a critic"):
-            own = [row for row in rows if row[0] == of]
+            own = [row for row in rows if row[0].startswith(of + ",")]
             axis.plot([row[1] for row in own], [row[3][at] for row in own], marker="o", label=of)
         for of, marker in (("Opus", "s"), ("Codec 2", "^")):
             own = [row for row in rows if row[0].startswith(of)]
@@ -270,8 +283,7 @@ def keep(sounds, shown, out):
     picked = [files[len(files) * at // SHOWN] for at in range(SHOWN) for files in
               [list(by_language.values())[at % len(by_language)]]]
     for number, file in enumerate(picked):
-        columns = [("in", sounds[file])]
-        columns += [(f"{name}-{size}".replace(" ", "-").lower(), decoded[file]) for (name, size), decoded in shown.items()]
+        columns = [("in", sounds[file]), *((name, decoded[file]) for name, decoded in shown.items())]
         pictures = []
         for name, sound in columns:
             write(out / f"{number}-{file.parent.name}-{name}.wav", sound)

@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use tessera_data::{DataConfig, DataKind, Draw, Modality, SampleShape, Source, SplitConfig};
-use tessera_model::{AutoencoderFile, ModelFile, OpenModel, raw_samples};
+use tessera_data::{DataConfig, DataKind, Draw, Source, SplitConfig};
+use tessera_model::{ModelFile, OpenModel, raw_samples};
 use tessera_nn::to_device;
 
 use crate::encode::usual_data;
@@ -21,29 +19,8 @@ use crate::tile;
 ///
 /// As [`tessera_data::source::open`]; [`ApplyError::BadInput`] where the model folder is of a version with other keys.
 pub(crate) fn files(file: &ModelFile, path: &Path) -> Result<Arc<dyn Source>, ApplyError> {
-    let AutoencoderFile { shape, preprocessing, .. } = file.autoencoder();
     let mut data = usual_data(file, true)?;
     (data.kind, data.path) = (DataKind::Folder, path.to_owned());
-    let table = preprocessing.decoding.as_ref();
-    let SampleShape { modality, frames, channels, height, width, sample_rate } = *shape;
-    data.modality = modality;
-    match modality {
-        Modality::Image => {
-            data.image = as_trained(table, data.image)?;
-            (data.image.channels, data.image.height, data.image.width) = (channels, height, width);
-        }
-        Modality::Audio => {
-            data.audio = as_trained(table, data.audio)?;
-            (data.audio.channels, data.audio.length) = (channels, frames);
-            data.audio.sample_rate = sample_rate;
-        }
-        Modality::Video => {
-            data.video = as_trained(table, data.video)?;
-            (data.video.channels, data.video.frames) = (channels, frames);
-            (data.video.height, data.video.width) = (height, width);
-        }
-        Modality::Tokens => unreachable!("no autoencoder is trained on tokens"),
-    }
     all_of(data)
 }
 
@@ -57,14 +34,6 @@ pub(crate) fn gray_picture(path: &Path) -> Result<Arc<dyn Source>, ApplyError> {
     data.path = path.to_owned();
     data.image.channels = 1;
     all_of(data)
-}
-
-/// How a file became a sample: as the model says, or else as its data would say.
-fn as_trained<T: DeserializeOwned>(table: Option<&Value>, usual: T) -> Result<T, ApplyError> {
-    let Some(table) = table else { return Ok(usual) };
-    serde_json::from_value(table.clone()).map_err(|error| {
-        ApplyError::BadInput(format!("the model's preprocessing is not of this version: {error}"))
-    })
 }
 
 /// All files of a configuration: none is held out, and no folder is a split.
