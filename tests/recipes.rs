@@ -49,6 +49,7 @@ fn samples_of(recipe: &str) -> (TempDir, Vec<String>) {
 fn train_to(code: i32, (recipe, samples): (&str, &[String]), run_dir: &Path, more: &[&str]) {
     let steps = format!("train.steps={STEPS}");
     let short = [
+        "model.init_from=\"\"",
         "train.global_batch=6",
         "train.ema_decay=0.9",
         "checkpoint.every=0",
