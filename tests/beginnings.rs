@@ -36,8 +36,8 @@ fn evaluated(run_dir: &Path, arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Two ranks begin from what one has trained, with more codes and an encoder that stays: its bytes do, nothing of it is
-/// kept by the optimiser, and the run stops and goes on as any other.
+/// Two ranks begin from what one has trained, with more codes, losses in balance and an encoder that stays: its bytes do, nothing
+/// of it is kept by the optimiser, and the run stops and goes on as any other.
 #[test]
 fn a_training_begins_from_another_with_more_codes_and_a_frozen_encoder() {
     let first = trained(&[]);
@@ -51,6 +51,8 @@ fn a_training_begins_from_another_with_more_codes_and_a_frozen_encoder() {
         "train.ema_decay=0.9",
         "train.steps=8",
         "eval.every=8",
+        "loss.balanced=true",
+        "loss.absolute=0.5",
     ];
     let stop = [&settings[..], &["train.stop_at=5"]].concat();
     let (code, _, stderr) = run(&mut train(2, folder.path(), &stop));

@@ -1,7 +1,7 @@
 //! A training that begins from what another one made (`model.init_from`), instead of from nothing.
 //!
-//! Tensors are taken by their names, and a report says what was taken, what was left, and what is new. Steps, moments
-//! and the order of samples are not taken: for those there is `--resume`.
+//! Tensors of a model's parts are taken by their names, and a report says what was taken, what was left, and what is new. Steps,
+//! moments, other averages of a training and the order of samples are not taken: for those there is `--resume`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -114,7 +114,11 @@ fn take(
     config: &TrainConfig,
 ) -> Result<Report, TrainError> {
     let asked = &config.model.init_parts;
-    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|part| part == part_of(name));
+    let is_asked = |tensor: &str| {
+        let part = part_of(tensor);
+        ALL.iter().any(|stage| name(*stage) == part)
+            && (asked.is_empty() || asked.iter().any(|name| name == part))
+    };
     let mut saved = usable(checkpoint)?;
     saved.retain(|name, _| is_asked(name));
     let mut notices = task.fit(&mut saved);
