@@ -9,7 +9,7 @@ mod networks;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tessera_apply::{
 };
 use tessera_checkpoint::Storage;
 use tessera_comm::{CommError, Communicator, Threads};
-use tessera_control::{Activity, ExitCode};
+use tessera_control::{Activity, ExitCode, Message};
 use tessera_data::{DataConfig, DataKind, Draw, Source};
 use tessera_model::{
     AutoencoderFile, FORMAT, Level, ModelFile, ModelKind, OpenModel, Precision, Preprocessing,
@@ -29,7 +29,7 @@ use tessera_model::{
 };
 use tessera_nn::{Kinds, ModelConfig, Signal, VqVae};
 
-use self::networks::{NUM_TEST, NUM_TRAIN, SIDE, all_networks, data, networks};
+use self::networks::{NUM_TEST, NUM_TRAIN, SIDE, all_networks, data, files, networks};
 
 const DEADLINE: Duration = Duration::from_secs(100);
 /// Samples of a tile, as they are small.
@@ -135,12 +135,6 @@ fn encoded(
     });
     let mut all: Vec<_> = ranks.into_iter().map(|rank| rank.expect("joins")).collect();
     all.swap_remove(0)
-}
-
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let files = entries.filter(|path| path.is_file());
-    files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
 }
 
 #[test]
@@ -277,6 +271,23 @@ fn variants_are_encoded_from_changed_samples() {
     plain.read(3, Draw::NONE, &mut both[0]).unwrap();
     flips.read(3, Draw::NONE, &mut both[1]).unwrap();
     assert_eq!(both[0], both[1]);
+}
+
+/// Samples that are read at once can take longer than a launcher waits for the next sign: each tile is one, in each variant.
+#[test]
+fn every_tile_is_a_sign_of_progress() {
+    let (_, model) = networks().swap_remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write_model(&path("model"), &model, 5);
+    let all = EncodeOptions { augment: Augment::Flip, batch: 1000, ..options(&path("set")) };
+    let model = open(&path("model"), Device::Cpu).unwrap();
+    let activity = Activity::default();
+    let watch = Watch { activity: &activity, stop: Arc::default(), say: &|_| () };
+    encode(&tessera_comm::Solo::default(), &model, &data(), &all, &watch).unwrap();
+    let Message::Heartbeat { part, .. } = activity.heartbeat() else { panic!("a heartbeat") };
+    let tiles = NUM_TRAIN.div_ceil(TILE) + NUM_TEST.div_ceil(TILE);
+    assert!(part >= 2 * tiles, "{part} signs of {tiles} tiles, twice");
 }
 
 /// All of split `test` as an array.

@@ -70,6 +70,7 @@ impl Work<'_> {
                 }
             }
             all.push(levels);
+            self.watch.activity.part_done();
         }
         Ok(all)
     }

@@ -1,7 +1,8 @@
 //! The networks that the promises of encoding are made of, and data for each.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tessera_data::{DataConfig, DataKind, Modality, SyntheticConfig};
@@ -87,4 +88,11 @@ fn signals(folder: &Path) -> Vec<(&'static str, Value, DataConfig)> {
 pub(crate) fn all_networks(folder: &Path) -> Vec<(&'static str, Value, DataConfig)> {
     let of_pictures = networks().into_iter().map(|(name, model)| (name, model, data()));
     of_pictures.chain(signals(folder)).collect()
+}
+
+/// The files of a folder by their names.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.is_file());
+    files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
 }
