@@ -35,6 +35,8 @@ def main():
     parser.add_argument("--with", dest="with_", type=pathlib.Path, required=True, help="the run with one")
     parser.add_argument("--prompts", type=pathlib.Path, required=True, help="the prompts that neither has seen")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of sounds and pictures")
+    parser.add_argument("--levels", type=lambda text: [int(word) for word in text.split(",")], default=list(range(1, 7)),
+                        help="numbers of levels with a critic [default: 1,2,3,4,5,6]")
     parser.add_argument("--tessera", type=pathlib.Path, default=target / "release" / "tessera")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -47,12 +49,12 @@ def main():
             print(f"{run} is not trained yet: the rest is measured without it", file=sys.stderr)
             continue
         model = models[name] = Model(args, run, sounds)
-        for levels in range(1, 7):
+        for levels in args.levels if name == "with a critic" else range(1, 7):
             decode = lambda: (model.decoded(levels), levels * BITS_OF_LEVEL, None)
             rows.add(f"{name}, {levels}", sounds, decode, lambda: evaluated(args, run, levels))
-    for kbit in (6, 12):
+    for kbit in (6,):
         rows.add(f"Opus, {kbit} kbit/s asked for", sounds, lambda: coded_by_opus(sounds, kbit))
-    for mode in ("3200", "1300"):
+    for mode in ("3200",):
         rows.add(f"Codec 2, mode {mode}", sounds, lambda: coded_by_codec2(sounds, mode))
     rows = list(rows.rows.values())
     shown = {name.split()[0]: model.decoded(6) for name, model in models.items()}
@@ -266,7 +268,7 @@ def draw(rows, path):
         for of, marker in (("Opus", "s"), ("Codec 2", "^")):
             own = [row for row in rows if row[0].startswith(of)]
             axis.plot([row[1] for row in own], [row[3][at] for row in own], marker=marker, linestyle="none", label=of)
-        axis.set(xlabel="bit/s", title=name, xscale="log")
+        axis.set(xlabel="bit/s", title=name)
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.tight_layout()
