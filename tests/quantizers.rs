@@ -74,7 +74,7 @@ fn assert_close(what: &str, one: &Outcome, other: &Outcome) {
         assert!(distance < 1e-9, "{what}: {name} differs by {distance:e}");
     }
     for (ours, theirs) in one.metrics.iter().flatten().zip(other.metrics.iter().flatten()) {
-        assert!((ours - theirs).abs() < 1e-9 * theirs.abs().max(1.0), "{what}: {ours} {theirs}");
+        assert!((ours - theirs).abs() < 1e-9, "{what}: {ours} {theirs}");
     }
     assert_eq!(one.codes_replaced, other.codes_replaced, "{what}");
 }
