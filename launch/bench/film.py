@@ -30,13 +30,6 @@ def main():
     compare(args)
 
 
-def tessera(args, *words):
-    done = subprocess.run([str(args.tessera), *map(str, words)], cwd=sides.ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"tessera {' '.join(map(str, words))} has ended with {done.returncode}: {done.stderr}")
-    return done.stdout
-
-
 def compare(args):
     args.out.mkdir(parents=True, exist_ok=True)
     clips = held_out(args)
@@ -70,7 +63,7 @@ def told(args, row):
         return f"| {name} | | | | | {figures} | |"
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluation = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
-    config = json.loads(tessera(args, "inspect", "--json", run))
+    config = json.loads(sides.tessera(args, "inspect", "--json", run))
     numbers = sum(number for part, number in config["model"]["parameters"].items() if part != "critic")
     last = steps[-1]
     # As the machine has it to itself: other work ran beside most steps.
@@ -111,8 +104,8 @@ def reconstructed(args, run, clips, frames):
                 Image.fromarray(frame).save(folder / "in" / f"{number:05}" / f"{at:03}.png", compress_level=1)
         data = ["data.kind=folder", f"data.path={folder / 'in'}", "data.holdout=0", 'data.split.train=["*"]']
         sets = [part for setting in data for part in ("--set", setting)]
-        tessera(args, "encode", "--run", run, "--split", "train", "--out", folder / "tokens", *sets)
-        tessera(args, "decode", "--run", run, "--tokens", folder / "tokens", "--split", "train", "--format", "npy", "--out",
+        sides.tessera(args, "encode", "--run", run, "--split", "train", "--out", folder / "tokens", *sets)
+        sides.tessera(args, "decode", "--run", run, "--tokens", folder / "tokens", "--split", "train", "--format", "npy", "--out",
                 folder / "out")
         return np.load(folder / "out" / "samples.npy").reshape(clips.shape)
 

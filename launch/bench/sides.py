@@ -52,6 +52,15 @@ def run(args, *commands: list) -> list:
     return printed
 
 
+def tessera(args, *words) -> str:
+    """What `tessera` prints, run with these words. Ends this script if it fails."""
+    command = [str(args.tessera), *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} has ended with {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
 def train_tessera(args, steps: int, run_dir: str, *settings: str):
     """Trains without pause for evaluation, checkpoints or pictures, unless `settings` say so."""
     launch_tessera(args, "configs/fashion_mnist.toml", run_dir, f"train.steps={steps}",

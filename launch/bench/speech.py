@@ -52,10 +52,8 @@ def main():
         for levels in args.levels if name == "with a critic" else range(1, 7):
             decode = lambda: (model.decoded(levels), levels * BITS_OF_LEVEL, None)
             rows.add(f"{name}, {levels}", sounds, decode, lambda: evaluated(args, run, levels))
-    for kbit in (6,):
-        rows.add(f"Opus, {kbit} kbit/s asked for", sounds, lambda: coded_by_opus(sounds, kbit))
-    for mode in ("3200",):
-        rows.add(f"Codec 2, mode {mode}", sounds, lambda: coded_by_codec2(sounds, mode))
+    rows.add("Opus, 6 kbit/s asked for", sounds, lambda: coded_by_opus(sounds, 6))
+    rows.add("Codec 2, mode 3200", sounds, lambda: coded_by_codec2(sounds, "3200"))
     rows = list(rows.rows.values())
     shown = {name.split()[0]: model.decoded(6) for name, model in models.items()}
     shown |= {"opus-6": coded_by_opus(sounds, 6)[0], "codec2-3200": coded_by_codec2(sounds, "3200")[0]}
@@ -120,11 +118,11 @@ class Model:
             write(inputs / f"{number:05}.wav", sound)
         data = ["data.kind=folder", f"data.path={inputs}", "data.holdout=0", 'data.split.train=["*"]']
         sets = [part for setting in data for part in ("--set", setting)]
-        tessera(args, "encode", "--run", run, "--split", "train", "--out", inputs.with_name("tokens"), *sets)
+        sides.tessera(args, "encode", "--run", run, "--split", "train", "--out", inputs.with_name("tokens"), *sets)
 
     def decoded(self, levels):
         outputs = pathlib.Path(self.folder.name) / f"out-{levels}"
-        tessera(self.args, "decode", "--run", self.run, "--tokens", outputs.with_name("tokens"), "--split", "train", "--out", outputs,
+        sides.tessera(self.args, "decode", "--run", self.run, "--tokens", outputs.with_name("tokens"), "--split", "train", "--out", outputs,
                 "--levels", levels)
         windows = [read(path) for path in sorted(outputs.glob("*.wav"))]
         decoded, at = {}, 0
@@ -137,15 +135,8 @@ class Model:
 
 
 def evaluated(args, run, levels):
-    told = json.loads(tessera(args, "eval", "--run", run, "--levels", str(levels), "--json"))
+    told = json.loads(sides.tessera(args, "eval", "--run", run, "--levels", str(levels), "--json"))
     return {name: told[name] for name in ("si_sdr", "mel_distance")}
-
-
-def tessera(args, *words):
-    done = subprocess.run([str(args.tessera), *map(str, words)], cwd=sides.ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"tessera {' '.join(map(str, words))} has ended with {done.returncode}: {done.stderr}")
-    return done.stdout
 
 
 def coded_by_opus(sounds, kbit):
