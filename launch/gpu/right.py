@@ -94,6 +94,18 @@ NETWORKS = {
 }
 
 
+def as_on_the_cpu(name: str, title: str, given: dict, m: Machine, table: Table) -> pathlib.Path:
+    """Two ranks on the device against one of the CPU, and in bfloat16; the run of the two."""
+    cpu = rows(m.train(f"{name}-cpu", 1, device="cpu", **given))
+    run = m.train(name, 2, **given)
+    half = rows(m.train(f"{name}-bf16", 1, train__precision="bf16", **given))
+    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
+        off = worst(found, cpu)
+        table.add(f"{title}, {what}", f"losses of 20 steps differ by at most {off:.2e} (limit {limit})",
+                  OK if off <= limit else BAD, worst=off)
+    return run
+
+
 def network(name: str, m: Machine, table: Table):
     """A network with every loss and a critic: two ranks on the device against one of the CPU, and in bfloat16."""
     given = SHORT | {
@@ -103,13 +115,7 @@ def network(name: str, m: Machine, table: Table):
         "optimizer__clip_grad_norm": 1.0,
         # At the rate of the smoke test rounding alone takes 20 steps of unet2d 0.2 apart.
         "optimizer__learning_rate": 1e-4}
-    cpu = rows(m.train(f"{name}-cpu", 1, device="cpu", **given))
-    run = m.train(name, 2, **given)
-    half = rows(m.train(f"{name}-bf16", 1, train__precision="bf16", **given))
-    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
-        off = worst(found, cpu)
-        table.add(f"{name} with all losses and a critic, {what}",
-                  f"losses of 20 steps differ by at most {off:.2e} (limit {limit})", OK if off <= limit else BAD, worst=off)
+    run = as_on_the_cpu(name, f"{name} with all losses and a critic", given, m, table)
     judged = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
     table.add(f"{name}, features of an evaluation", f"Frechet distance {judged['frechet']:.3f}, a number",
               OK if judged["frechet"] == judged["frechet"] else BAD)
@@ -138,13 +144,7 @@ def signals(kind: str, m: Machine, table: Table):
     given = SHORT | SIGNALS[kind] | {
         "data__kind": "folder", "data__path": folder, "loss__adversarial": 0.5, "adversarial__start": 5, "eval__every": 20,
         "optimizer__clip_grad_norm": 1.0, "optimizer__learning_rate": 1e-4}
-    cpu = rows(m.train(f"{kind}-cpu", 1, device="cpu", **given))
-    run = m.train(kind, 2, **given)
-    half = rows(m.train(f"{kind}-bf16", 1, train__precision="bf16", **given))
-    for what, found, limit in [("2 ranks against one of the CPU", rows(run), 0.05), ("bf16 against the CPU", half, 0.1)]:
-        off = worst(found, cpu)
-        table.add(f"{kind} with its losses and critics, {what}",
-                  f"losses of 20 steps differ by at most {off:.2e} (limit {limit})", OK if off <= limit else BAD, worst=off)
+    run = as_on_the_cpu(kind, f"{kind} with its losses and critics", given, m, table)
     figure = {"sound": "mel_distance", "film": "difference_psnr"}[kind]
     judged = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])[figure]
     table.add(f"{kind}, an evaluation", f"{figure} {judged:.3f}, a number", OK if judged == judged else BAD)
