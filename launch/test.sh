@@ -33,8 +33,8 @@ else
 fi
 if [[ $# == 0 || -n $full ]]; then
   # Nextest gives each test a process of its own, and libtorch takes a quarter of a second to load: unit tests, which need
-  # no process, share one a crate. --lib asks for those of tessera-resample too, which has none.
-  timeout 600 cargo test --lib --workspace --exclude tessera-resample --release --locked --no-fail-fast -- --test-threads 6
+  # no process, share one a crate. --lib asks for those of crates that have none, too.
+  timeout 600 cargo test --lib --workspace --exclude tessera-codec --exclude tessera-resample --release --locked --no-fail-fast -- --test-threads 6
   "$nextest" nextest run --workspace --release --locked --filterset 'not kind(lib)' "$@"
   cargo test --doc --workspace --release --locked
 else # What a filter names; examples in documentation have no names to go by.

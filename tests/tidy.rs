@@ -24,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "tessera-control",
         ],
     ),
+    ("tessera-codec", &[]),
     ("tessera-comm", &["nccl-rs"]),
     ("tessera-control", &[]),
     ("tessera-data", &["tessera-resample"]),

@@ -1,0 +1,91 @@
+//! Compressed files that nobody meant to write. Each target runs for a second, or for as many as `TESSERA_FUZZ_SECONDS` says (60 in
+//! `./launch/test.sh --full`).
+
+#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
+
+use std::time::Duration;
+
+use tessera_codec::{
+    FileReader, FileWriter, Header, LevelShape, LevelTable, Media, Next, Place, Tables,
+};
+
+fn time() -> Duration {
+    let seconds = std::env::var("TESSERA_FUZZ_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(1, |seconds| seconds.parse().unwrap()))
+}
+
+fn tables() -> Tables {
+    Tables::new(vec![LevelTable::from_counts(&[vec![5, 0, 1, 9]]).unwrap()]).unwrap()
+}
+
+/// A file of three blocks of two samples.
+fn file(tables: &Tables) -> Vec<u8> {
+    let media = Media::Audio { channels: 1, sample_rate: 8000, frames: Some(500) };
+    let entry = Place { name: String::new(), media, samples: Some(6) };
+    let header = Header {
+        model: "0".repeat(64),
+        tables: tables.id().to_owned(),
+        levels: vec![LevelShape { num_codes: 4, positions: 5 }],
+        entries: vec![entry],
+    };
+    let mut bytes = Vec::new();
+    let mut writer = FileWriter::new(&mut bytes, header, tables).unwrap();
+    (0..3).for_each(|block| writer.block(&[block; 10]).unwrap());
+    writer.finish().unwrap();
+    bytes
+}
+
+fn read(bytes: &[u8], tables: &Tables) {
+    let Ok(mut reader) = FileReader::open(bytes) else { return };
+    let mut next = 0;
+    for _ in 0..bytes.len() + 10 {
+        match reader.next(tables) {
+            Ok(Next::End) => return,
+            Ok(Next::Block { first, codes }) => {
+                assert_eq!(first, next);
+                // No file of ours has other blocks than these, and no damage that checksums of 32 bits miss comes by chance.
+                assert_eq!(codes, [first as u32 / 2; 10]);
+                next += 2;
+            }
+            Ok(Next::Lost { first, num }) => {
+                assert_eq!(first, next);
+                next = first + num.unwrap();
+            }
+            Err(_) => return,
+        }
+    }
+    panic!("it never ends");
+}
+
+/// Places and bytes of changes to a file.
+#[test]
+fn files_with_random_changes() {
+    let tables = tables();
+    let whole = file(&tables);
+    bolero::check!().with_type::<Vec<(u16, u8, bool)>>().with_test_time(time()).for_each(
+        |changes| {
+            let mut bytes = whole.clone();
+            for &(at, byte, cut) in changes.iter().take(6) {
+                let at = at as usize % bytes.len().max(1);
+                match (cut, bytes.get_mut(at)) {
+                    (true, _) if byte < 64 => bytes.truncate(at),
+                    (true, Some(_)) => drop(bytes.remove(at)),
+                    (false, Some(old)) => *old = byte,
+                    (_, None) => bytes.push(byte),
+                }
+            }
+            read(&bytes, &tables);
+        },
+    );
+}
+
+/// Anything behind a whole header.
+#[test]
+fn anything_behind_a_header() {
+    let tables = tables();
+    let whole = file(&tables);
+    let head = whole.windows(4).position(|bytes| bytes == b"\xb1TS\x0b").unwrap();
+    bolero::check!().with_type::<Vec<u8>>().with_test_time(time()).for_each(|rest| {
+        read(&[&whole[..head], rest].concat(), &tables);
+    });
+}
