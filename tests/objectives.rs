@@ -9,17 +9,22 @@ use tessera_train::TrainConfig;
 use crate::quantizers::{config, each_vector, exact_in_parts};
 
 /// A critic with all that is of the whole batch: an adaptive weight and LeCAM's means. It is trained before it counts.
-fn with_critic(config: &mut TrainConfig) {
+pub(crate) fn with_the_critic(config: &mut TrainConfig, critic: CriticConfig) {
     config.loss.adversarial = 0.2;
     let adversarial = &mut config.adversarial;
     (adversarial.critic_start, adversarial.start, adversarial.warmup_steps) = (2, 4, 5);
     (adversarial.adaptive, adversarial.lecam, adversarial.lecam_decay) = (true, 0.1, 0.9);
-    config.critic =
-        CriticConfig::Patch(PatchConfig { channels: 8, groups: 4, ..PatchConfig::default() });
+    config.critic = critic;
     config.optimizer.clip_grad_norm = 0.5;
     config.train.ema_decay = 0.9;
     // Five samples and twice four on three ranks, in parts of three and less.
     config.train.global_batch = 13;
+}
+
+/// Such a critic of pictures.
+fn with_critic(config: &mut TrainConfig) {
+    let patch = PatchConfig { channels: 8, groups: 4, ..PatchConfig::default() };
+    with_the_critic(config, CriticConfig::Patch(patch));
 }
 
 /// Every loss of a picture's values.

@@ -2,6 +2,7 @@
 //! `quantized_runs.rs` has them as processes.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use tch::Kind;
 use tessera_nn::QuantizerConfig;
@@ -46,6 +47,26 @@ pub(crate) fn each_vector(config: &mut QuantizerConfig, change: &dyn Fn(&mut Vec
         QuantizerConfig::Grouped(config) => each_vector(&mut config.quantizer, change),
         _ => {}
     }
+}
+
+/// Signals in the files of a folder, in float64, with 64 codes of which many are replaced; `sets` say the rest.
+pub(crate) fn of_files(folder: &Path, modality: &str, sets: &[&str]) -> TrainConfig {
+    let common = [
+        format!("data.path={}", folder.display()),
+        "data.kind=folder".to_owned(),
+        format!("data.modality={modality}"),
+        "model.quantizer.code_dim=8".to_owned(),
+        "train.precision=fp64".to_owned(),
+        "eval.every=0".to_owned(),
+    ];
+    let sets: Vec<String> =
+        common.into_iter().chain(sets.iter().map(|set| set.to_string())).collect();
+    let mut config = resolve(Some(&file("ema")), [], &sets, None).unwrap().config;
+    each_vector(&mut config.model.quantizer, &|vector| {
+        (vector.num_codes, vector.decay) = (64, 0.5);
+        (vector.replace_every, vector.replace_below) = (2, 0.5);
+    });
+    config
 }
 
 /// An experiment, small, with many codes replaced where it replaces any: what was taken once is
@@ -160,14 +181,15 @@ pub(crate) fn exact_over_ranks(
     }
     (config.train.micro_batch, config.train.recompute) = (0, false);
     let whole = std::mem::replace(&mut config.train.global_batch, 3);
-    let (one, four) = (train_world(1, &config, 6).remove(0), train_world(4, &config, 6));
+    let few = steps / 3;
+    let (one, four) = (train_world(1, &config, few).remove(0), train_world(4, &config, few));
     assert_bitwise_equal(&four);
     assert_close(&format!("{name}, an empty part"), &one, &four[0]);
 
     config.train.global_batch = whole;
     for precision in [Precision::Fp32, Precision::Bf16] {
         config.train.precision = precision;
-        let ranks = train_world(3, &config, 10);
+        let ranks = train_world(3, &config, steps / 2);
         assert_bitwise_equal(&ranks);
         for (tensor, value) in &ranks[0].state {
             assert!(value.kind() != Kind::BFloat16, "{name}: {tensor} is rounded");

@@ -10,12 +10,11 @@ use tessera_nn::critic::{
     CriticConfig, PeriodConfig, PeriodPadding, SeveralConfig, SpectralConfig,
 };
 use tessera_nn::loss::{AdversarialLoss, OverCritics};
-use tessera_nn::quantize::VectorConfig;
-use tessera_train::{TrainConfig, resolve};
+use tessera_train::TrainConfig;
 
-use crate::experiments::file;
 use crate::media::write_wav;
-use crate::quantizers::{each_vector, exact_in_parts};
+use crate::objectives::with_the_critic;
+use crate::quantizers::{each_vector, exact_in_parts, of_files};
 
 /// Instants of a sample, which are 16 latents.
 const LENGTH: u32 = 96;
@@ -38,28 +37,19 @@ fn config(folder: &TempDir) -> TrainConfig {
         std::fs::create_dir_all(&path).unwrap();
         (0..4).for_each(|number| write(&path.join(format!("{number}.wav")), number));
     }
+    let length = format!("data.audio.length={LENGTH}");
     let sets = [
-        format!("data.path={}", folder.path().display()),
-        "data.kind=folder".to_owned(),
-        "data.modality=audio".to_owned(),
-        "data.audio.sample_rate=8000".to_owned(),
-        format!("data.audio.length={LENGTH}"),
-        "model.backbone.kind=conv1d".to_owned(),
-        "model.backbone.ratios=[3,2]".to_owned(),
-        "model.quantizer.code_dim=8".to_owned(),
-        "train.precision=fp64".to_owned(),
-        "eval.every=0".to_owned(),
+        "data.audio.sample_rate=8000",
+        "model.backbone.kind=conv1d",
+        "model.backbone.ratios=[3,2]",
+        &length,
     ];
-    let mut config = resolve(Some(&file("ema")), [], &sets, None).unwrap().config;
+    let mut config = of_files(folder.path(), "audio", &sets);
     config.model.backbone = BackboneConfig::Conv1d(Conv1dConfig {
         channels: 4,
         ratios: vec![3, 2],
         lstm_layers: 1,
         ..Conv1dConfig::default()
-    });
-    each_vector(&mut config.model.quantizer, &|vector: &mut VectorConfig| {
-        (vector.num_codes, vector.decay) = (64, 0.5);
-        (vector.replace_every, vector.replace_below) = (2, 0.5);
     });
     // Five samples and twice four on three ranks, in parts of three and less.
     config.train.global_batch = 13;
@@ -69,19 +59,16 @@ fn config(folder: &TempDir) -> TrainConfig {
 
 /// Critics of both kinds, trained before they count, and features matched.
 fn with_critics(config: &mut TrainConfig) {
-    let loss = &mut config.loss;
-    (loss.squared, loss.absolute) = (1.0, 0.1);
-    (loss.adversarial, loss.feature_matching) = (0.4, 0.4);
-    let adversarial = &mut config.adversarial;
-    (adversarial.critic_start, adversarial.start, adversarial.warmup_steps) = (2, 4, 5);
-    (adversarial.lecam, adversarial.lecam_decay) = (0.1, 0.9);
     let (channels, windows) = (2, vec![64, 32]);
     let spectral = SpectralConfig { channels, windows, ..SpectralConfig::default() };
     let (periods, most_channels) = (vec![2, 3], 8);
     let period = PeriodConfig { periods, channels: 1, most_channels, ..PeriodConfig::default() };
     let critics = vec![CriticConfig::Spectral(spectral), CriticConfig::Period(period)];
-    config.critic = CriticConfig::Several(SeveralConfig { critics });
-    config.optimizer.clip_grad_norm = 0.5;
+    with_the_critic(config, CriticConfig::Several(SeveralConfig { critics }));
+    config.adversarial.adaptive = false;
+    let loss = &mut config.loss;
+    (loss.squared, loss.absolute) = (1.0, 0.1);
+    (loss.adversarial, loss.feature_matching) = (0.4, 0.4);
 }
 
 /// With balanced losses; a decay that forgets within the test.

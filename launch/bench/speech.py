@@ -15,7 +15,7 @@ left without Ogg's overhead.
 
 Needs a Python with numpy, scipy, matplotlib, pystoi and pesq; opus-tools and codec2.
 """
-import argparse, datetime, json, os, pathlib, platform, re, subprocess, sys, tempfile, wave
+import argparse, datetime, json, multiprocessing, os, pathlib, platform, re, subprocess, sys, tempfile, wave
 
 import numpy as np
 
@@ -190,23 +190,29 @@ def fitted(decoded, sound, most=320):
 def measure(sounds, decoded):
     """SI-SDR (mean, median) and mel distance of windows, the last one of a prompt filled up with silence; STOI and PESQ of
     whole prompts."""
+    with multiprocessing.Pool() as pool:
+        of_prompts = pool.starmap(measure_prompt, [(sound, decoded[file]) for file, sound in sounds.items()])
+    si_sdrs, mels, stois, pesqs = (sum(values, []) for values in zip(*of_prompts))
+    return [float(value) for value in (np.mean(si_sdrs), np.median(si_sdrs), np.mean(mels), np.mean(stois), np.mean(pesqs))]
+
+
+def measure_prompt(sound, output):
+    """Its values of each figure; none where it has none."""
     from pesq import pesq
     from pystoi import stoi
     si_sdrs, mels, stois, pesqs = [], [], [], []
-    for file, sound in sounds.items():
-        output = decoded[file]
-        for at in range(0, len(sound), WINDOW):
-            x, y = (np.pad(whole[at:at + WINDOW], (0, max(0, at + WINDOW - len(sound)))) for whole in (sound, output))
-            if np.square(x - x.mean()).sum() > 1e-20:
-                si_sdrs.append(si_sdr(y, x))
-            mels.append(mel_distance(y, x))
-        if len(sound) >= RATE:
-            stois.append(stoi(sound, output, RATE))
-            try:
-                pesqs.append(pesq(RATE, sound, output, "nb"))
-            except Exception:  # It finds no utterance in some prompts that are beeps.
-                pass
-    return [float(value) for value in (np.mean(si_sdrs), np.median(si_sdrs), np.mean(mels), np.mean(stois), np.mean(pesqs))]
+    for at in range(0, len(sound), WINDOW):
+        x, y = (np.pad(whole[at:at + WINDOW], (0, max(0, at + WINDOW - len(sound)))) for whole in (sound, output))
+        if np.square(x - x.mean()).sum() > 1e-20:
+            si_sdrs.append(si_sdr(y, x))
+        mels.append(mel_distance(y, x))
+    if len(sound) >= RATE:
+        stois.append(stoi(sound, output, RATE))
+        try:
+            pesqs.append(pesq(RATE, sound, output, "nb"))
+        except Exception:  # It finds no utterance in some prompts that are beeps.
+            pass
+    return si_sdrs, mels, stois, pesqs
 
 
 def si_sdr(y, x):

@@ -151,6 +151,10 @@ impl VqVae {
         let backbone = config.backbone.build(&ends, &mut declarations);
         let more = more(&mut declarations);
         let parameters = declarations.allocate(seed, kinds, device);
+        if let Some(range) = signal.range() {
+            backbone.set_input_middle(&parameters, (range.start() + range.end()) / 2.0);
+            parameters.refresh();
+        }
         let output = config.output;
         (Self { signal: *signal, output, backbone, parameters, quantizers }, more)
     }
@@ -336,6 +340,18 @@ impl VqVae {
     /// Numbers of codes of all levels of all quantisers, the finest first.
     pub fn num_codes(&self) -> Vec<i64> {
         self.quantizers.iter().flat_map(|quantizer| quantizer.num_codes()).collect()
+    }
+
+    /// Refuses a number of levels in a row, as `--levels` names one, that no quantiser of this model has.
+    pub fn check_levels(&self, asked: Option<usize>) -> Result<(), String> {
+        let of_each = self.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
+        let most = of_each.max().unwrap_or(1);
+        match asked.filter(|levels| !(1..=most).contains(levels)) {
+            None => Ok(()),
+            Some(levels) => Err(format!(
+                "--levels should be from 1 to {most}, the levels in a row that the model's quantiser has, found {levels}"
+            )),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 use tessera_comm::Communicator;
 use tessera_control::Phase;
 use tessera_model::{Level, OpenModel};
-use tessera_nn::{VqVae, to_device};
+use tessera_nn::to_device;
 
 use self::array::Array;
 pub use self::tokens::TokenFile;
@@ -110,19 +110,8 @@ fn open(model: &OpenModel, options: &DecodeOptions) -> Result<TokenFile, ApplyEr
         Form::Array(_) => Ok(()),
     }
     .map_err(ApplyError::BadInput)?;
-    let most = most_levels(&model.vqvae);
-    if let Some(levels) = options.levels.filter(|levels| !(1..=most).contains(levels)) {
-        return Err(ApplyError::BadInput(format!(
-            "--levels should be from 1 to {most}, the levels in a row that the model's quantiser has, found {levels}"
-        )));
-    }
+    model.vqvae.check_levels(options.levels).map_err(ApplyError::BadInput)?;
     Ok(tokens)
-}
-
-/// Most levels in a row of the quantisers of a model.
-fn most_levels(vqvae: &VqVae) -> usize {
-    let of_each = vqvae.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
-    of_each.max().unwrap_or(1)
 }
 
 /// A process's work.

@@ -142,6 +142,10 @@ pub trait Backbone: Debug + Send {
     /// The weight of the decoder's last layer.
     fn output_weight(&self) -> ParameterId;
 
+    /// Lets the encoder start as if `middle`, that of the range of its samples, were 0, by its first bias in the master
+    /// parameters, which the caller refreshes. Networks whose norms would else see little but the middle do that.
+    fn set_input_middle(&self, _parameters: &Parameters, _middle: f64) {}
+
     /// Lets the output start at `means_c`, the mean of each channel `[C]`, by its bias in the
     /// master parameters, which the caller refreshes.
     fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor);

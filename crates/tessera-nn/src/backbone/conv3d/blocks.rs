@@ -3,10 +3,11 @@
 
 use tch::Tensor;
 
+use super::FilmNorm;
 use crate::chain::Block;
 use crate::layers::haar::FromPatches;
 use crate::layers::resample::{average_pool, upsample_nearest};
-use crate::layers::{Amount, Conv, ConvConfig, Fill, FrameNorm, Pad, Scope};
+use crate::layers::{Activation, Amount, Conv, ConvConfig, Fill, FrameNorm, Pad, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters};
 use crate::signal::{from_frames, to_frames};
 
@@ -48,6 +49,11 @@ impl Factorized {
         let space = space(to, scope, inputs, outputs);
         Self { space, time: time(to, scope, outputs, outputs) }
     }
+
+    /// Weight and bias of what sees the input.
+    pub(super) fn tensors(&self) -> (ParameterId, ParameterId) {
+        (self.space.weight(), self.space.bias().expect("declared with a bias"))
+    }
 }
 
 impl Block for Factorized {
@@ -56,19 +62,25 @@ impl Block for Factorized {
     }
 }
 
-/// The norm of each frame, and x / (1 + exp(-x)) of what it gives.
+/// The norm of each frame, if there is one, and x / (1 + exp(-x)) of what it gives.
 #[derive(Debug)]
-pub(super) struct NormSwish(FrameNorm);
+pub(super) struct NormSwish(Option<FrameNorm>);
 
 impl NormSwish {
-    pub(super) fn new(to: &mut Declarations, scope: &Scope, channels: i64) -> Self {
-        Self(FrameNorm::new(to, scope, channels, EPS))
+    pub(super) fn new(to: &mut Declarations, scope: &Scope, channels: i64, norm: FilmNorm) -> Self {
+        Self(match norm {
+            FilmNorm::Frame => Some(FrameNorm::new(to, scope, channels, EPS)),
+            FilmNorm::None => None,
+        })
     }
 }
 
 impl Block for NormSwish {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        self.0.forward_silu(parameters, input)
+        match &self.0 {
+            Some(norm) => norm.forward_silu(parameters, input),
+            None => Activation::Silu.of(input),
+        }
     }
 }
 
@@ -84,13 +96,18 @@ pub(super) struct Residual {
 }
 
 impl Residual {
-    pub(super) fn new(to: &mut Declarations, scope: &Scope, inputs: i64, outputs: i64) -> Self {
+    pub(super) fn new(
+        to: &mut Declarations,
+        scope: &Scope,
+        (inputs, outputs): (i64, i64),
+        norm: FilmNorm,
+    ) -> Self {
         let [norm1, conv1, norm2, conv2] =
             ["norm1", "conv1", "norm2", "conv2"].map(|name| scope.child(name));
         Self {
-            norm1: NormSwish::new(to, &norm1, inputs),
+            norm1: NormSwish::new(to, &norm1, inputs, norm),
             conv1: Factorized::new(to, &conv1, inputs, outputs),
-            norm2: NormSwish::new(to, &norm2, outputs),
+            norm2: NormSwish::new(to, &norm2, outputs, norm),
             conv2: Factorized::new(to, &conv2, outputs, outputs),
             shortcut: (inputs != outputs)
                 .then(|| point(to, &scope.child("nin_shortcut"), inputs, outputs)),

@@ -37,6 +37,8 @@ pub struct Conv3dConfig {
     pub temporal: i64,
     /// Channels between these networks and the layers to and from codes; 1 to 65536.
     pub latent_channels: i64,
+    /// What is before each SiLU.
+    pub norm: FilmNorm,
     /// What attention is, where there is some.
     pub attention: FilmAttention,
     /// Heads of `attention = "axial"`; divides the channels of each level that has some.
@@ -45,6 +47,18 @@ pub struct Conv3dConfig {
     pub attention_resolutions: Vec<i64>,
     /// Whether there is attention in the middle, where sides are shortest.
     pub middle_attention: bool,
+}
+
+/// The norms of a network for film, a value of `model.backbone.norm`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FilmNorm {
+    /// Cosmos': over all channels and places of one frame. How bright a frame is, and how much contrast it has, comes through by biases
+    /// alone, which takes long to learn.
+    #[default]
+    Frame,
+    /// None, for small networks and short trainings; attention keeps its own.
+    None,
 }
 
 /// Attention over film, a value of `model.backbone.attention`.
@@ -68,6 +82,7 @@ impl Default for Conv3dConfig {
             spatial: 8,
             temporal: 4,
             latent_channels: 16,
+            norm: FilmNorm::Frame,
             attention: FilmAttention::Factorized,
             heads: 2,
             attention_resolutions: Vec::new(),

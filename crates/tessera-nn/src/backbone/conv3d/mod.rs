@@ -25,7 +25,7 @@ use tch::Tensor;
 
 use self::attention::{Along, Axial, SingleHead};
 use self::blocks::{Down, Factorized, NormSwish, Residual, Up, output, point};
-pub use self::config::{Conv3dConfig, FilmAttention};
+pub use self::config::{Conv3dConfig, FilmAttention, FilmNorm};
 use super::{Backbone, Ends};
 use crate::chain::Chain;
 use crate::layers::Scope;
@@ -39,6 +39,9 @@ pub struct Conv3d {
     encoder: Chain,
     decoder: Chain,
     config: Conv3dConfig,
+    inputs: i64,
+    input_weight: ParameterId,
+    input_bias: ParameterId,
     outputs: i64,
     output_weight: ParameterId,
     output_bias: ParameterId,
@@ -51,10 +54,19 @@ impl Conv3d {
     ///
     /// If the decoder does not give back the size that the encoder takes, which a valid configuration excludes.
     pub fn new(config: &Conv3dConfig, ends: &Ends<'_>, to: &mut Declarations) -> Self {
-        let encoder = encoder(config, ends, to);
+        let (encoder, input_weight, input_bias) = encoder(config, ends, to);
         let (decoder, output_weight, output_bias) = decoder(config, ends, to);
-        let config = config.clone();
-        Self { encoder, decoder, config, outputs: ends.outputs, output_weight, output_bias }
+        Self {
+            encoder,
+            decoder,
+            config: config.clone(),
+            inputs: ends.signal.channels(),
+            input_weight,
+            input_bias,
+            outputs: ends.outputs,
+            output_weight,
+            output_bias,
+        }
     }
 }
 
@@ -77,6 +89,16 @@ impl Backbone for Conv3d {
         self.output_weight
     }
 
+    /// The first channels of patches are their means, the others differences, whose middle is 0 anyway. Without this a norm
+    /// over all channels of a frame would show how bright it is by its biases alone.
+    fn set_input_middle(&self, parameters: &Parameters, middle: f64) {
+        let weight = parameters.master(self.input_weight);
+        let of_means =
+            weight.narrow(1, 0, self.inputs).flatten(1, -1).sum_dim_intlist(1, false, None);
+        let mut bias = parameters.master(self.input_bias);
+        bias -= of_means * middle;
+    }
+
     /// The first channels of the last layer are means of patches, the others differences, which start
     /// at 0.
     fn set_output_mean(&self, parameters: &Parameters, means_c: &Tensor) {
@@ -86,19 +108,26 @@ impl Backbone for Conv3d {
     }
 }
 
-fn encoder(config: &Conv3dConfig, ends: &Ends<'_>, to: &mut Declarations) -> Chain {
+/// The encoder, with weight and bias of its first layer.
+fn encoder(
+    config: &Conv3dConfig,
+    ends: &Ends<'_>,
+    to: &mut Declarations,
+) -> (Chain, ParameterId, ParameterId) {
     let scope = Scope::new(Stage::Encoder, "encoder");
     let (widths, sides) = (config.widths(), config.encoder_sides(shorter_side(ends)));
     let (downs, mut width) = (config.downs(), config.channels);
     let mut chain = Chain::default();
     chain.push(ToPatches::new(config.patch));
     let inputs = ends.signal.channels() * config.patch.pow(3);
-    chain.push(Factorized::new(to, &scope.child("conv_in"), inputs, width));
+    let first = Factorized::new(to, &scope.child("conv_in"), inputs, width);
+    let (input_weight, input_bias) = first.tensors();
+    chain.push(first);
     for (level, &wide) in widths.iter().enumerate() {
         let scope = scope.child(&format!("down.{level}"));
         for number in 0..config.residual_blocks {
             let block = scope.child(&format!("block.{number}"));
-            chain.push(Residual::new(to, &block, width, wide));
+            chain.push(Residual::new(to, &block, (width, wide), config.norm));
             width = wide;
             if config.attention_resolutions.contains(&sides[level]) {
                 let attention = scope.child(&format!("attn.{number}"));
@@ -110,10 +139,10 @@ fn encoder(config: &Conv3dConfig, ends: &Ends<'_>, to: &mut Declarations) -> Cha
         }
     }
     push_middle(&mut chain, config, &scope, width, to);
-    chain.push(NormSwish::new(to, &scope.child("norm_out"), width));
+    chain.push(NormSwish::new(to, &scope.child("norm_out"), width, config.norm));
     chain.push(Factorized::new(to, &scope.child("conv_out"), width, config.latent_channels));
     chain.push(point(to, &scope.child("quant_conv"), config.latent_channels, ends.dim()));
-    chain
+    (chain, input_weight, input_bias)
 }
 
 /// The decoder, with weight and bias of its last layer.
@@ -136,7 +165,7 @@ fn decoder(
         let scope = scope.child(&format!("up.{level}"));
         for number in 0..=config.residual_blocks {
             let block = scope.child(&format!("block.{number}"));
-            chain.push(Residual::new(to, &block, width, wide));
+            chain.push(Residual::new(to, &block, (width, wide), config.norm));
             width = wide;
             if config.attention_resolutions.contains(&side) {
                 let attention = scope.child(&format!("attn.{number}"));
@@ -149,7 +178,7 @@ fn decoder(
         }
     }
     assert_eq!(side, sides[0], "what the encoder halves the decoder doubles");
-    chain.push(NormSwish::new(to, &scope.child("norm_out"), width));
+    chain.push(NormSwish::new(to, &scope.child("norm_out"), width, config.norm));
     let outputs = ends.outputs * config.patch.pow(3);
     let unfold = ToPatches::new(config.patch).inverse();
     let (space, last) = output(to, &scope.child("conv_out"), width, outputs, unfold);
@@ -168,11 +197,11 @@ fn push_middle(
     to: &mut Declarations,
 ) {
     let scope = scope.child("mid");
-    chain.push(Residual::new(to, &scope.child("block_1"), width, width));
+    chain.push(Residual::new(to, &scope.child("block_1"), (width, width), config.norm));
     if config.middle_attention {
         push_attention(chain, config, &scope.child("attn_1"), width, to);
     }
-    chain.push(Residual::new(to, &scope.child("block_2"), width, width));
+    chain.push(Residual::new(to, &scope.child("block_2"), (width, width), config.norm));
 }
 
 fn push_attention(

@@ -45,14 +45,7 @@ impl<'a> Reconstruction<'a> {
         (features, sound): ComparedBy<'a>,
         asked: Asked,
     ) -> Result<Self, TrainError> {
-        let rows = model.quantizers.iter().map(|quantizer| quantizer.num_residual_levels());
-        let most = rows.max().unwrap_or(1);
-        if let Some(num_levels) = asked.levels.filter(|levels| !(1..=most).contains(levels)) {
-            return Err(TrainError::BadInput(format!(
-                "--levels should be from 1 to {most}, the levels in a row that the run's quantiser \
-                 has, found {num_levels}"
-            )));
-        }
+        model.check_levels(asked.levels).map_err(TrainError::BadInput)?;
         let scales = match model.signal {
             Signal::Image { height, width, .. } | Signal::Video { height, width, .. } => {
                 loss::ms_ssim_scales(height, width)

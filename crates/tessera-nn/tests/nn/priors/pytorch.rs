@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use tessera_nn::Kinds;
 use tessera_nn::prior::{Codes, Level, Prior, PriorConfig, TokenBatch, TrainingDraws};
 
-use crate::cases::{fill, gradients, tokens};
+use crate::priors::cases::{fill, gradients, tokens};
 use crate::rule::{Summary, assert_near, assert_sum, assert_summary};
 
 #[derive(Deserialize)]
@@ -70,7 +70,8 @@ fn check(case: &Case) {
 }
 
 fn check_all(is_one: impl Fn(&str) -> bool, num: usize) {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/priors.json")).unwrap();
+    let cases: Vec<Case> =
+        serde_json::from_str(include_str!("../../fixtures/priors.json")).unwrap();
     let chosen: Vec<_> = cases.iter().filter(|case| is_one(&case.name)).collect();
     assert_eq!(chosen.len(), num);
     for case in chosen {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tessera_data::{DataConfig, DataKind, Modality, SyntheticConfig};
 
-use crate::media::{write_film, write_wav};
+use super::media::{write_film, write_wav};
 
 pub(crate) const SIDE: u32 = 16;
 /// No multiple of a tile, nor of a shard of two.

@@ -1,9 +1,6 @@
 //! The network for sound against its sources in float64, with weights that are loaded by the names there;
 //! `fixtures/conv1d.py` has the cases, the sources and what differs from them. And what it takes, and what it refuses.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
-mod rule;
-#[path = "conv1d/streams.rs"]
 mod streams;
 
 use std::collections::BTreeMap;
@@ -20,7 +17,7 @@ use tessera_nn::layers::Fill;
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Kinds, Parameters, Signal};
 
-use rule::{Summary, assert_sum, assert_summary, uniform, upstream, weight};
+use crate::rule::{Summary, assert_sum, assert_summary, uniform, upstream, weight};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -157,7 +154,7 @@ fn check(case: &Case) {
 }
 
 fn fixture() -> Fixture {
-    serde_json::from_str(include_str!("fixtures/conv1d.json")).unwrap()
+    serde_json::from_str(include_str!("../fixtures/conv1d.json")).unwrap()
 }
 
 fn check_named(start: &str, num: usize) {

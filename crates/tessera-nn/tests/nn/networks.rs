@@ -1,8 +1,5 @@
 //! Whole networks against their sources in float64, with weights that are loaded by the names
 //! there; `fixtures/networks.py` and `fixtures/film.py` have the cases, the sources and what differs from them.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
-
-mod rule;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +11,7 @@ use tessera_nn::chain::{Block, Chain};
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{Kinds, Parameters, Signal};
 
-use rule::{Summary, assert_near, assert_sum, assert_summary, uniform, upstream, weight};
+use crate::rule::{Summary, assert_near, assert_sum, assert_summary, uniform, upstream, weight};
 
 #[derive(Deserialize)]
 struct Case {
@@ -166,7 +163,7 @@ fn check(case: &Case) {
 }
 
 fn check_named(start: &str, num: usize) {
-    let files = [include_str!("fixtures/networks.json"), include_str!("fixtures/film.json")];
+    let files = [include_str!("../fixtures/networks.json"), include_str!("../fixtures/film.json")];
     let cases = files.map(|file| serde_json::from_str::<Vec<Case>>(file).unwrap());
     let named: Vec<&Case> =
         cases.iter().flatten().filter(|case| case.name.starts_with(start)).collect();

@@ -1,5 +1,4 @@
 //! Networks around the quantiser: shapes, order of positions, what they refuse, how they start.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use tch::{Device, Kind, Tensor};
 use tessera_nn::backbone::{
@@ -158,6 +157,21 @@ fn the_output_starts_at_the_mean_of_each_channel() {
             );
         }
     }
+}
+
+/// What the first layer says of film that is 0.5 everywhere is its bias as drawn, within PyTorch's bound of 1 / sqrt(fan in).
+#[test]
+fn film_is_seen_around_the_middle_of_its_range() {
+    let model = model(conv3d(), &CLIP, Kinds::same(Kind::Float));
+    let find =
+        |name: &str| model.parameters.named_views().find(|(found, _)| *found == name).unwrap().1;
+    let weight = find("encoder.conv_in.space.weight");
+    let of_means =
+        weight.narrow(1, 0, CLIP.channels()).flatten(1, -1).sum_dim_intlist(1, false, None);
+    let said = find("encoder.conv_in.space.bias") + of_means * 0.5;
+    let bound = (weight.get(0).numel() as f64).sqrt().recip();
+    let most = said.abs().max().double_value(&[]);
+    assert!(most < bound * (1.0 + 1e-6) && most > 0.5 * bound, "{most} {bound}");
 }
 
 /// The weights before the output's bias have a deviation of 0.02, so they add some hundredths.

@@ -1,10 +1,8 @@
 //! Tokens of a data set are the same bytes for every number of ranks and every batch, and decode to what an evaluation
 //! makes.
-#![allow(clippy::unwrap_used)] // a test may
 
-#[path = "../../../tests/media.rs"]
+#[path = "../../../../tests/media.rs"]
 mod media;
-#[path = "encode/networks.rs"]
 mod networks;
 
 use std::collections::BTreeMap;

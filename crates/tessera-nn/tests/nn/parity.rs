@@ -33,7 +33,7 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    serde_json::from_str(include_str!("fixtures/quantizers.json")).expect("cases")
+    serde_json::from_str(include_str!("../fixtures/quantizers.json")).expect("cases")
 }
 
 fn table(rows: i64, dim: i64, value: impl Fn(f64, f64) -> f64) -> Tensor {

@@ -1,8 +1,5 @@
 //! Critics of sound, what is learned from them, and the balancer, against AudioCraft's source and the Descript codec's, in
 //! float64; `fixtures/sound_critics.py` has the cases and what differs from the sources.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
-
-mod rule;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +12,7 @@ use tessera_nn::loss::{
 use tessera_nn::parameters::{Declarations, Stage};
 use tessera_nn::{CriticConfig, Kinds, Parameters, Signal};
 
-use rule::{Summary, assert_near, assert_sum, assert_summary, uniform, weight};
+use crate::rule::{Summary, assert_near, assert_sum, assert_summary, uniform, weight};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -63,7 +60,7 @@ struct Balanced {
 
 fn fixture() -> Fixture {
     let fixture: Fixture =
-        serde_json::from_str(include_str!("fixtures/sound_critics.json")).unwrap();
+        serde_json::from_str(include_str!("../fixtures/sound_critics.json")).unwrap();
     assert_eq!((fixture.critics.len(), fixture.balancer.steps.len()), (4, 5));
     fixture
 }

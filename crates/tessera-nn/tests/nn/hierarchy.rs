@@ -1,7 +1,4 @@
 //! A hierarchy of two levels against VQ-VAE-2's network in float64, with its weights; `fixtures/hierarchy.py` has the source.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
-
-mod rule;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +9,7 @@ use tessera_nn::parameters::Stage;
 use tessera_nn::quantize::VectorConfig;
 use tessera_nn::{BackboneConfig, Kinds, ModelConfig, QuantizerConfig, Signal, VqVae};
 
-use rule::{Summary, assert_sum, assert_summary, uniform, upstream, weight};
+use crate::rule::{Summary, assert_sum, assert_summary, uniform, upstream, weight};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -71,7 +68,8 @@ fn ours() -> BTreeMap<String, String> {
 /// Outputs are of size 1 and sums of size 100: 1e-9 leaves room for the order of sums.
 #[test]
 fn latents_outputs_and_gradients_are_those_of_vq_vae_2() {
-    let expected: Expected = serde_json::from_str(include_str!("fixtures/hierarchy.json")).unwrap();
+    let expected: Expected =
+        serde_json::from_str(include_str!("../fixtures/hierarchy.json")).unwrap();
     let vector = VectorConfig { num_codes: 2, code_dim: 5, ..VectorConfig::default() };
     let (channels, residual_layers, residual_channels) = (8, 2, 3);
     let size = HierarchyConfig { levels: 2, channels, residual_layers, residual_channels };

@@ -1,9 +1,8 @@
 //! The network for film: what hangs on what in time, pictures as film of one frame, and what it refuses. Its numbers are
 //! compared with the source's in `tests/networks.rs`.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use tch::{Device, Kind, Tensor};
-use tessera_nn::backbone::conv3d::FilmAttention;
+use tessera_nn::backbone::conv3d::{FilmAttention, FilmNorm};
 use tessera_nn::backbone::{Backbone, Conv3dConfig, Ends};
 use tessera_nn::chain::Block;
 use tessera_nn::parameters::{Declarations, Stage};
@@ -15,14 +14,21 @@ fn film(frames: i64, height: i64, width: i64) -> Signal {
     Signal::Video { channels: 2, frames, height, width }
 }
 
+const CASES: [(FilmAttention, FilmNorm); 3] = [
+    (FilmAttention::Factorized, FilmNorm::Frame),
+    (FilmAttention::Axial, FilmNorm::Frame),
+    (FilmAttention::Factorized, FilmNorm::None),
+];
+
 /// Everything that there is: patches, both factors between levels, attention at a level and in the middle.
-fn config(attention: FilmAttention) -> Conv3dConfig {
+fn config((attention, norm): (FilmAttention, FilmNorm)) -> Conv3dConfig {
     Conv3dConfig {
         channels: 4,
         multipliers: vec![1, 2, 2],
         patch: 2,
         attention_resolutions: vec![4],
         attention,
+        norm,
         ..Conv3dConfig::default()
     }
 }
@@ -56,10 +62,10 @@ fn before(tensor: &Tensor, at: i64) -> Tensor {
 /// that it is of. Both bit for bit, since norms are of one frame each.
 #[test]
 fn what_is_changed_later_changes_no_earlier_latent_and_no_earlier_output() {
-    for attention in [FilmAttention::Factorized, FilmAttention::Axial] {
+    for case in CASES {
         for kind in [Kind::Float, Kind::Double] {
             let signal = film(13, 8, 16);
-            let (net, parameters) = net(&config(attention), signal, kind);
+            let (net, parameters) = net(&config(case), signal, kind);
             let input = samples(signal, kind);
             let encode = |input: &Tensor| net.encoder().forward(&parameters, input);
             let decode = |latents: &Tensor| net.decoder().forward(&parameters, latents);
@@ -68,7 +74,7 @@ fn what_is_changed_later_changes_no_earlier_latent_and_no_earlier_output() {
             for k in 1..13 {
                 let found = encode(&changed_from(&input, k));
                 let same = (k + 3) / 4;
-                assert_eq!(before(&found, same), before(&latents, same), "{attention:?}, {k}");
+                assert_eq!(before(&found, same), before(&latents, same), "{case:?}, {k}");
                 if same < 4 {
                     assert_ne!(found.select(2, same), latents.select(2, same), "{k}");
                 }
@@ -78,19 +84,34 @@ fn what_is_changed_later_changes_no_earlier_latent_and_no_earlier_output() {
             for j in 1..4 {
                 let found = decode(&changed_from(&latents, j));
                 let same = 4 * (j - 1) + 1;
-                assert_eq!(before(&found, same), before(&output, same), "{attention:?}, {j}");
+                assert_eq!(before(&found, same), before(&output, same), "{case:?}, {j}");
                 assert_ne!(found.select(2, same), output.select(2, same), "{j}");
             }
         }
     }
 }
 
+#[test]
+fn without_norms_attention_keeps_its_own() {
+    let mut to = Declarations::default();
+    let signal = film(13, 8, 16);
+    let ends = Ends { signal, outputs: 2, dims: &[3] };
+    let _ = BackboneConfig::Conv3d(config(CASES[2])).build(&ends, &mut to);
+    let parameters = to.allocate(7, Kinds::same(Kind::Float), Device::Cpu);
+    let named: Vec<&str> = parameters
+        .named_views()
+        .map(|(name, _)| name)
+        .filter(|name| name.contains("norm"))
+        .collect();
+    assert!(!named.is_empty() && named.iter().all(|name| name.contains("attn")), "{named:?}");
+}
+
 /// Norms and attention are of one clip, so a batch's gradient is the sum of its parts' however it is split.
 #[test]
 fn gradients_of_parts_add_up_to_those_of_the_batch() {
-    for attention in [FilmAttention::Factorized, FilmAttention::Axial] {
+    for case in CASES {
         let signal = film(5, 8, 8);
-        let (net, parameters) = net(&config(attention), signal, Kind::Double);
+        let (net, parameters) = net(&config(case), signal, Kind::Double);
         let input = samples(signal, Kind::Double);
         let gradients = |from, len| {
             let part = input.narrow(0, from, len);
@@ -104,7 +125,7 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
         for (at, whole) in whole.iter().enumerate() {
             let off = (&parts[0][at] + &parts[1][at] - whole).abs().max().double_value(&[]);
             let size = whole.abs().max().double_value(&[]);
-            assert!(off < 1e-12 * size.max(1.0), "{attention:?}, {at}: {off:e} of {size:e}");
+            assert!(off < 1e-12 * size.max(1.0), "{case:?}, {at}: {off:e} of {size:e}");
         }
     }
 }
@@ -113,8 +134,8 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
 /// sizes, so equality is that of rounding.
 #[test]
 fn a_picture_is_film_of_one_frame_to_the_same_weights() {
-    for attention in [FilmAttention::Factorized, FilmAttention::Axial] {
-        let (net, parameters) = net(&config(attention), film(9, 16, 8), Kind::Double);
+    for case in CASES {
+        let (net, parameters) = net(&config(case), film(9, 16, 8), Kind::Double);
         let clip = samples(film(9, 16, 8), Kind::Double);
         let latents = net.encoder().forward(&parameters, &clip);
         let output = net.decoder().forward(&parameters, &latents);
@@ -129,7 +150,7 @@ fn a_picture_is_film_of_one_frame_to_the_same_weights() {
             assert!(off < 1e-12, "{frames}: {off:e}");
         }
         let picture = film(1, 16, 8);
-        BackboneConfig::Conv3d(config(attention)).validate(&picture).unwrap();
+        BackboneConfig::Conv3d(config(case)).validate(&picture).unwrap();
         assert_eq!(net.latent_axes(&picture), [1, 2, 1]);
     }
 }
@@ -143,13 +164,8 @@ fn film_comes_out_as_long_and_wide_as_it_went_in_or_is_refused() {
             for spatial in [1, 2, 4] {
                 for temporal in [1, 2, 4] {
                     let multipliers = vec![1; levels];
-                    let small = Conv3dConfig {
-                        multipliers,
-                        patch,
-                        spatial,
-                        temporal,
-                        ..config(FilmAttention::Factorized)
-                    };
+                    let small =
+                        Conv3dConfig { multipliers, patch, spatial, temporal, ..config(CASES[0]) };
                     let small = Conv3dConfig {
                         channels: 2,
                         middle_attention: false,

@@ -1,7 +1,6 @@
 //! Distances by features against `lpips`, and figures of sets of features against pytorch-fid and
 //! prdc; `fixtures/features.py` and `fixtures/metrics.py` have the cases and the reasons.
-//! `tests/parity.rs` makes them anew where it has a Python.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
+//! `parity.rs` makes them anew where it has a Python.
 
 use std::path::PathBuf;
 
@@ -87,7 +86,7 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/features.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/features.json")).unwrap();
     assert_eq!(cases.len(), 4);
     cases
 }
@@ -256,7 +255,7 @@ struct Sets {
 /// Roots of a singular matrix turn rounding of 1e-16 into 1e-8, so 1e-7 relative.
 #[test]
 fn figures_of_sets_are_those_of_pytorch_fid_and_prdc() {
-    let sets: Vec<Sets> = serde_json::from_str(include_str!("fixtures/metrics.json")).unwrap();
+    let sets: Vec<Sets> = serde_json::from_str(include_str!("../fixtures/metrics.json")).unwrap();
     assert_eq!(sets.len(), 4);
     for set in &sets {
         let features = |stream, num| unit(stream, &[num, set.width]) * 2.0 - 1.0;

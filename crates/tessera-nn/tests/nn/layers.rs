@@ -1,6 +1,5 @@
 //! Every layer against PyTorch in float64, or the formula of its paper; `fixtures/layers.py` has
-//! the cases and the reasons. `tests/parity.rs` makes them anew where it has a Python.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
+//! the cases and the reasons. `parity.rs` makes them anew where it has a Python.
 
 use std::collections::BTreeMap;
 
@@ -208,7 +207,7 @@ fn every_third(len: i64) -> Tensor {
 }
 
 fn cases() -> Vec<Case> {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/layers.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/layers.json")).unwrap();
     assert_eq!(cases.len(), 71);
     cases
 }

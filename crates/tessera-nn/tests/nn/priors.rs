@@ -1,15 +1,9 @@
 //! Priors: what has to hold of the losses of any of them. `priors/pytorch.rs` compares steps with PyTorch's,
 //! `priors/sampling.rs` is about drawing samples, `priors/filters.rs` about drawing a code.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
-#[path = "priors/cases.rs"]
 mod cases;
-#[path = "priors/filters.rs"]
 mod filters;
-#[path = "priors/pytorch.rs"]
 mod pytorch;
-mod rule;
-#[path = "priors/sampling.rs"]
 mod sampling;
 
 use tch::{Device, Kind, Tensor};

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 use tessera_nn::prior::sample::{Filter, Guidance, Request, Samples, Sampling};
 use tessera_nn::prior::{Codes, Prior, PriorConfig, TokenBatch, TrainingDraws};
 
-use crate::cases::{ALL, codes, config, fill, gradients, ids, made, numbers, of, tokens};
+use crate::priors::cases::{ALL, codes, config, fill, gradients, ids, made, numbers, of, tokens};
 
 fn drawn(prior: &Prior, sampling: &Sampling, ids: &[u64], known_nt: Option<&Tensor>) -> Samples {
     let classes: Vec<i64> = ids.iter().map(|id| (*id % 4) as i64 - 1).collect();

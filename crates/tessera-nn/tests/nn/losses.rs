@@ -1,7 +1,6 @@
 //! Losses and critics against the packages and sources that define them; `fixtures/losses.py` and
-//! `fixtures/critics.py` have the cases and the reasons. `tests/parity.rs` makes them anew where it
+//! `fixtures/critics.py` have the cases and the reasons. `parity.rs` makes them anew where it
 //! has a Python.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -77,7 +76,7 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/losses.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/losses.json")).unwrap();
     assert_eq!(cases.len(), 21);
     cases
 }
@@ -197,7 +196,7 @@ struct Adversarial {
 }
 
 fn critics() -> Critics {
-    let critics: Critics = serde_json::from_str(include_str!("fixtures/critics.json")).unwrap();
+    let critics: Critics = serde_json::from_str(include_str!("../fixtures/critics.json")).unwrap();
     assert_eq!((critics.critics.len(), critics.losses.len()), (6, 3));
     critics
 }

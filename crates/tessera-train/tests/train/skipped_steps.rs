@@ -1,6 +1,5 @@
 //! Latents that are not finite, through a training step and an evaluation of every experiment in
 //! `configs/quantizers`: the step changes nothing, the evaluation is refused with exit code 5.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 //!
 //! Nothing panics, on any of them, and an index is always one that a code has: a run whose latents
 //! are not finite ends because its loss is not, and before that may take another step with them.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use std::collections::BTreeMap;
 use std::path::Path;

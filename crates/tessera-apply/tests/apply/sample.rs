@@ -1,10 +1,7 @@
 //! Samples are the same bytes for every number of ranks and however many are asked for.
 //! `sample/prompt.rs` is about samples that go on from a beginning, `sample/inpaint.rs` about holes in pictures.
-#![allow(clippy::unwrap_used)] // a test may
 
-#[path = "sample/inpaint.rs"]
 mod inpaint;
-#[path = "sample/prompt.rs"]
 mod prompt;
 
 use std::collections::BTreeMap;

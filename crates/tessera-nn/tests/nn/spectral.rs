@@ -1,9 +1,5 @@
 //! Losses and figures of sound against the packages and sources that define them; `fixtures/spectral.py` has
 //! the cases and the reasons.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
-
-#[expect(dead_code, reason = "whole networks need more of the rule")]
-mod rule;
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -15,7 +11,7 @@ use tessera_nn::metrics::sound::{
     stft_windows,
 };
 
-use self::rule::uniform;
+use crate::rule::uniform;
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -56,7 +52,7 @@ struct Bank {
 }
 
 fn fixture() -> Fixture {
-    let found: Fixture = serde_json::from_str(include_str!("fixtures/spectral.json")).unwrap();
+    let found: Fixture = serde_json::from_str(include_str!("../fixtures/spectral.json")).unwrap();
     assert_eq!((found.cases.len(), found.banks.len()), (15, 7));
     found
 }

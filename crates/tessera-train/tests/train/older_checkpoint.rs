@@ -1,7 +1,6 @@
 //! Checkpoints of each version of the format are read, and training goes on from them.
 //! `fixtures/checkpoint-anchors/` is of version 1, before `optimizer.updates` and `ema_use`, and
 //! `fixtures/checkpoint-2/` of version 2; `checkpoint-anchors.toml` is the run that made them.
-#![allow(clippy::unwrap_used)] // a test may
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! What group norm and SiLU in one promise beside their values, which `tests/layers.rs` has.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
+//! What group norm and SiLU in one promise beside their values, which `layers.rs` has.
 
 use std::process::Command;
 

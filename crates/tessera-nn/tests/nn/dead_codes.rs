@@ -1,6 +1,5 @@
 //! What stays as it is: codes that nothing takes, and levels that a step leaves out. What a code's
 //! use is, for anchors.
-#![allow(clippy::unwrap_used)] // the lint knows `#[test]` functions, not their helpers
 
 use tch::{Device, Kind, Tensor};
 use tessera_nn::parameters::Declarations;
