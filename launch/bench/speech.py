@@ -261,7 +261,8 @@ def draw(rows, path):
                                        (4, "PESQ (more is better)")]):
         for of in ("without a critic", "with a critic"):
             own = [row for row in rows if row[0].startswith(of + ",")]
-            axis.plot([row[1] for row in own], [row[3][at] for row in own], marker="o", label=of)
+            if own:  # What is not trained has no rows.
+                axis.plot([row[1] for row in own], [row[3][at] for row in own], marker="o", label=of)
         for of, marker in (("Opus", "s"), ("Codec 2", "^")):
             own = [row for row in rows if row[0].startswith(of)]
             axis.plot([row[1] for row in own], [row[3][at] for row in own], marker=marker, linestyle="none", label=of)
