@@ -20,7 +20,7 @@
 //! | 4 | CRC-32 of the codes, each as four bytes |
 //! | 4 | CRC-32 of the bytes |
 //! | 4 | CRC-32 of the 28 before it |
-//! | .. | the bytes, as [`coder`](crate::coder) writes them |
+//! | .. | the bytes, as [`coder`] writes them |
 //!
 //! All numbers have their low byte first. A block is decoded without the others, so damage costs the block that has it: a
 //! reader whose place is lost goes on at the next four bytes of a block whose own checksum is right. The checksum of codes also
