@@ -52,6 +52,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "tessera-nn",
             "tessera-data",
             "tessera-checkpoint",
+            "tessera-codec",
             "tessera-control",
         ],
     ),
