@@ -118,7 +118,9 @@ fn older_instructions_give_the_same_up_to_rounding() {
     }
     for level in levels {
         let mut again = Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "float32_is_near_float64"]).env("ATEN_CPU_CAPABILITY", level);
+        again
+            .args(["--exact", "fused_norm::float32_is_near_float64"])
+            .env("ATEN_CPU_CAPABILITY", level);
         let said = again.output().unwrap();
         let text = String::from_utf8_lossy(&said.stdout);
         assert!(said.status.success() && text.contains("1 passed"), "{level}: {text}");
