@@ -147,6 +147,8 @@ pub struct FileReader<R: Read> {
     from: Ahead<R>,
     header: Header,
     positions: Vec<u32>,
+    /// Samples of all entries, if they are known.
+    samples: Option<u64>,
     next: u64,
     ended: bool,
 }
@@ -220,8 +222,8 @@ impl<R: Read> FileReader<R> {
         let header: Header = serde_json::from_slice(&text)
             .map_err(|error| CodecError::Header(format!("is not understood ({error})")))?;
         header.validate()?;
-        let positions = header.positions();
-        Ok(Self { from, header, positions, next: 0, ended: false })
+        let (positions, samples) = (header.positions(), header.num_samples());
+        Ok(Self { from, header, positions, samples, next: 0, ended: false })
     }
 
     /// What the file says of itself.
@@ -293,7 +295,7 @@ impl<R: Read> FileReader<R> {
     /// Whether a block like this can come now; its lengths are bounded then.
     fn may_be_next(&self, head: &BlockHead) -> bool {
         let end = head.first.checked_add(u64::from(head.samples));
-        let within = end.is_some_and(|end| self.header.num_samples().is_none_or(|num| end <= num));
+        let within = end.is_some_and(|end| self.samples.is_none_or(|num| end <= num));
         let most_bytes = u64::from(head.samples) * self.header.codes_of_a_sample() * 4 + 16;
         let samples = u64::from(head.samples) <= most_samples(&self.header);
         head.first >= self.next && within && samples && u64::from(head.bytes) <= most_bytes
@@ -307,7 +309,7 @@ impl<R: Read> FileReader<R> {
 
     /// All that should come and does not: a file without its end was cut off, even where every sample came.
     fn lost_from_here(&self) -> Next {
-        let num = self.header.num_samples().map(|num| num - self.next);
+        let num = self.samples.map(|num| num - self.next);
         Next::Lost { first: self.next, num }
     }
 }
