@@ -89,6 +89,16 @@ class ModelFolder:
             raise ValueError(f"{folder} is no model folder of version 1")
         self.tensors, _ = read_safetensors(self.folder / "model.safetensors")
 
+    def tables(self) -> "Tables":
+        """The probabilities of its codes that `tessera tables` has counted."""
+        tensors, words = read_safetensors(self.folder / "tables.safetensors")
+        if (words.get("format"), words.get("model")) != ("tessera-tables-1", self.config["hash"]):
+            raise ValueError(f"{self.folder} has no tables of its own codes")
+        tables = Tables([tensors[f"level.{number}"] for number in range(len(tensors))])
+        if tables.id != words["id"]:
+            raise ValueError(f"the tables of {self.folder} are damaged")
+        return tables
+
     def check(self):
         """Raises ValueError unless the hash of all that decides outputs is the one that the folder is named by."""
         of_prior = self.config["kind"] == "prior"
@@ -203,7 +213,7 @@ def read_compressed(file, tables: Tables):
         raise ValueError(f"this compressed file has version {version}, this reader knows 1")
     if len(data) < 18 + length or zlib.crc32(data[:14 + length]) != struct.unpack_from("<I", data, 14 + length)[0]:
         raise ValueError("the header of this compressed file is damaged")
-    header = json.loads(data[14:14 + length])
+    header = json.loads(zlib.decompressobj(wbits=-15).decompress(data[14:14 + length], 1 << 26))
     if header["tables"] != tables.id:
         raise ValueError("the codes were coded with other tables")
     positions = [level["positions"] for level in header["levels"]]

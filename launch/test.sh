@@ -34,7 +34,8 @@ fi
 if [[ $# == 0 || -n $full ]]; then
   # Nextest gives each test a process of its own, and libtorch takes a quarter of a second to load: unit tests, which need
   # no process, share one a crate. --lib asks for those of crates that have none, too.
-  timeout 600 cargo test --lib --workspace --exclude tessera-codec --exclude tessera-resample --release --locked --no-fail-fast -- --test-threads 6
+  # One thread of libtorch for each test: six tests at a time have no use for more, and products come out alike every time.
+  OMP_NUM_THREADS=1 timeout 600 cargo test --lib --workspace --exclude tessera-resample --release --locked --no-fail-fast -- --test-threads 6
   "$nextest" nextest run --workspace --release --locked --filterset 'not kind(lib)' "$@"
   cargo test --doc --workspace --release --locked
 else # What a filter names; examples in documentation have no names to go by.

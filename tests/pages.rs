@@ -160,6 +160,12 @@ fn the_commands_of_use_work() {
     assert_eq!(fs::read_dir(place.path("decoded")).unwrap().count(), 16, "all of the test split");
     let config = |folder: &str| fs::read(place.path(folder).join("config.json")).unwrap();
     assert_eq!(config("models/fashion_mnist"), config("runs/fashion_mnist/model"));
+    let pixels = |path: &str| image::open(place.path(path)).unwrap().into_luma8();
+    assert_eq!(fs::read_dir(place.path("clothes")).unwrap().count(), 16);
+    assert_eq!(pixels("boot.png"), pixels("clothes/00000000.png"), "alone or among others");
+    assert_eq!(fs::read_dir(place.path("rebuilt")).unwrap().count(), 16);
+    assert!(place.path("features/train.safetensors").is_file());
+    assert!(place.path("codes/test.labels.npy").is_file());
 }
 
 #[test]
@@ -267,6 +273,57 @@ mod full {
         };
         assert!(frechet("samples") < frechet("codes by position"), "{judged}");
         assert!(frechet("samples") < frechet("held-out codes, shuffled"), "{judged}");
+    }
+
+    /// Word for word with the real data, each training for 200 steps: ten minutes on two cores. The codec and both priors have learned
+    /// something by then.
+    #[test]
+    fn the_commands_of_sound_and_film_work_with_real_data() {
+        let place = Place::new();
+        let media = |what: &str| {
+            let fetch =
+                Command::new(root().join("launch/fetch-media.sh")).arg(what).output().unwrap();
+            PathBuf::from(String::from_utf8(fetch.stdout).unwrap().trim())
+        };
+        for language in ["en", "fr"] {
+            let mut prompts: Vec<PathBuf> = fs::read_dir(media("languages").join(language))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            prompts.sort();
+            for (number, prompt) in (1..).zip(prompts) {
+                let split = if number % 10 == 0 { "test" } else { "train" };
+                let folder = place.path("prompts").join(split).join(language);
+                fs::create_dir_all(&folder).unwrap();
+                fs::copy(&prompt, folder.join(prompt.file_name().unwrap())).unwrap();
+            }
+        }
+        let held_out = place.path("prompts/test/en");
+        let first = fs::read_dir(&held_out).unwrap().next().unwrap().unwrap().path();
+        fs::rename(first, held_out.join("hello.wav")).unwrap();
+        let film = media("film").join("big_buck_bunny.mp4");
+        for (name, from, seconds) in [("train/hills", 20, 120), ("test/sea", 410, 20)] {
+            fs::create_dir_all(place.path("films").join(name).parent().unwrap()).unwrap();
+            place.run(
+                "ffmpeg",
+                &format!(
+                    "-v error -ss {from} -t {seconds} -i {} -vf fps=12,scale=-2:64,crop=64:64 -an films/{name}.mkv",
+                    film.display()
+                ),
+            );
+        }
+        place.follow("sound-and-film.md", &[("TESSERA__TRAIN__STEPS", "200")]);
+        let last = |run: &str| rows(&place.path("runs").join(run), "eval.jsonl").pop().unwrap();
+        let figure = |row: &serde_json::Value, key: &str| row[key].as_f64().unwrap();
+        let (speech, film) = (last("speech_8k"), last("film_64"));
+        assert!(figure(&speech, "si_sdr") > 0.0, "{speech}");
+        assert!(figure(&film, "psnr") > 12.0, "{film}");
+        for run in ["speech_8k_prior", "film_64_prior"] {
+            let prior = last(run);
+            let below = figure(&prior, "nats_unigram") - figure(&prior, "nats_per_token");
+            assert!(below > 0.1, "{prior}");
+        }
+        assert_eq!(fs::read_dir(place.path("continued/sounds")).unwrap().count(), 4);
     }
 
     /// Two sweeps of 24 trainings; `tests/sweeps.rs` has sweeps of the same kinds.

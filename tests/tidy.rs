@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("tessera-control", &[]),
     ("tessera-data", &["tessera-resample"]),
     ("tessera-launch", &["tessera-control"]),
-    ("tessera-model", &["tessera-nn", "tessera-data", "tessera-checkpoint"]),
+    ("tessera-model", &["tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-codec"]),
     ("tessera-nn", &[]),
     ("tessera-resample", &[]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),

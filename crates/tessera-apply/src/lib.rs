@@ -2,16 +2,18 @@
 //!
 //! [`encode()`] makes tokens of a data set, on any number of ranks; [`decode()`] makes pictures of tokens, and
 //! [`sample()`] draws tokens from a prior, [`inpaint()`] those of holes in pictures, and [`judge()`] says how good samples
-//! are. A model runs on [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
+//! are; [`compress()`] and [`decompress()`] are for files of any size. A model runs on [tiles](tile) of one size, so that what it makes of a sample hangs on nothing but the sample: neither on batches nor on
 //! ranks.
 //!
 //! Models are opened by `tessera-model` alone; how they are trained is not known here.
 
 mod agreement;
 mod bench;
+mod compress;
 mod decode;
 mod encode;
 mod error;
+mod features;
 mod inpaint;
 mod input;
 mod judge;
@@ -24,9 +26,17 @@ mod watch;
 
 pub use agreement::agree_on;
 pub use bench::{EncodeFigures, bench_encode};
+pub use compress::{
+    Coding, CompressOptions, Compressed, Counted, CountedLevel, DecompressOptions, Decompressed,
+    Lost, PriorCoder, ReconstructOptions, Reconstructed, Stream, TablesOptions, compress,
+    count_tables, decompress, reconstruct,
+};
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;
+pub use features::{
+    FeatureForm, FeatureKind, FeaturesOptions, FeaturesWritten, SplitWritten, write_features,
+};
 pub use inpaint::{Damage, InpaintOptions, Inpainted, Input, inpaint};
 pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, judge};
 pub use open::{open, open_prior};

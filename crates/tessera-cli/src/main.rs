@@ -65,6 +65,21 @@ enum Command {
     /// Make pictures, or arrays, of tokens with the model that made them.
     #[command(disable_help_flag = true)]
     Decode(worker::WorkerArgs),
+    /// Compress pictures, sound or film into one file with a trained model.
+    #[command(disable_help_flag = true)]
+    Compress(worker::WorkerArgs),
+    /// Make pictures, sounds or films of a compressed file.
+    #[command(disable_help_flag = true)]
+    Decompress(worker::WorkerArgs),
+    /// Make pictures, sounds or films as a trained model reconstructs them.
+    #[command(disable_help_flag = true)]
+    Reconstruct(worker::WorkerArgs),
+    /// Write latents or codes of a data set for other programs, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Features(worker::WorkerArgs),
+    /// Count a model's codes, so that compressed files are smaller.
+    #[command(disable_help_flag = true)]
+    Tables(worker::WorkerArgs),
     /// Draw new samples from a prior, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Sample(worker::WorkerArgs),
@@ -149,6 +164,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Export(args) => worker::run("export", &args),
         Command::Encode(args) => worker::run("encode", &args),
         Command::Decode(args) => worker::run("decode", &args),
+        Command::Compress(args) => worker::run("compress", &args),
+        Command::Decompress(args) => worker::run("decompress", &args),
+        Command::Reconstruct(args) => worker::run("reconstruct", &args),
+        Command::Features(args) => worker::run("features", &args),
+        Command::Tables(args) => worker::run("tables", &args),
         Command::Sample(args) => worker::run("sample", &args),
         Command::Judge(args) => worker::run("judge", &args),
         Command::Inpaint(args) => worker::run("inpaint", &args),

@@ -5,7 +5,7 @@
 //! | 8 | `\x89TSC\r\n\x1a\n`: a byte above 127 and both kinds of line ends, as PNG has them, so that a transfer as text is seen |
 //! | 2 | version, 1 |
 //! | 4 | length of the header |
-//! | .. | the [`Header`], JSON |
+//! | .. | the [`Header`], JSON compressed by DEFLATE (RFC 1951) |
 //! | 4 | CRC-32 of all before it |
 //! | .. | blocks |
 //!
@@ -28,6 +28,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 
+use flate2::Compression;
+use flate2::read::{DeflateDecoder, DeflateEncoder};
+
 use crate::{CodecError, Header, Tables, coder};
 
 /// The version that is written, and the newest that is read.
@@ -36,7 +39,7 @@ pub const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"\x89TSC\r\n\x1a\n";
 const MARK: [u8; 4] = *b"\xb1TS\x0b";
 const BLOCK_HEAD: usize = 32;
-/// Most bytes of a header.
+/// Most bytes of a header, compressed or not.
 const MOST_HEADER: u32 = 1 << 26;
 /// Most codes of a block, but for a single sample that has more.
 const MOST_CODES_OF_A_BLOCK: u64 = 1 << 22;
@@ -69,14 +72,16 @@ impl<'a, W: Write> FileWriter<'a, W> {
     pub fn new(mut to: W, header: Header, tables: &'a Tables) -> Result<Self, CodecError> {
         header.validate()?;
         check_tables(&header, tables)?;
-        let text = serde_json::to_vec(&header).map_err(std::io::Error::from)?;
-        if text.len() as u64 > u64::from(MOST_HEADER) {
+        let json = serde_json::to_vec(&header).map_err(std::io::Error::from)?;
+        if json.len() as u64 > u64::from(MOST_HEADER) {
             return Err(CodecError::BadInput(format!(
                 "{} files make a header of {} bytes, more than {MOST_HEADER}: compress them in several parts",
                 header.entries.len(),
-                text.len()
+                json.len()
             )));
         }
+        let mut text = Vec::new();
+        DeflateEncoder::new(json.as_slice(), Compression::best()).read_to_end(&mut text)?;
         let mut head = MAGIC.to_vec();
         head.extend(VERSION.to_le_bytes());
         head.extend((text.len() as u32).to_le_bytes());
@@ -102,15 +107,21 @@ impl<'a, W: Write> FileWriter<'a, W> {
             )));
         }
         let payload = coder::encode(codes, &self.positions, self.tables)?;
+        self.coded_block(codes, &payload)
+    }
+
+    /// Writes a block that somebody has coded, as [`FileReader::next_by`] is to read it.
+    pub fn coded_block(&mut self, codes: &[u32], payload: &[u8]) -> Result<(), CodecError> {
+        let samples = codes.len() as u64 / self.header.codes_of_a_sample();
         let head = BlockHead {
             first: self.written,
             samples: samples as u32,
             bytes: payload.len() as u32,
             crc_of_codes: crc_of_codes(codes),
-            crc_of_bytes: crc32fast::hash(&payload),
+            crc_of_bytes: crc32fast::hash(payload),
         };
         self.to.write_all(&head.to_bytes())?;
-        self.to.write_all(&payload)?;
+        self.to.write_all(payload)?;
         self.written += samples;
         self.bytes += (BLOCK_HEAD + payload.len()) as u64;
         self.payload += payload.len() as u64;
@@ -219,7 +230,15 @@ impl<R: Read> FileReader<R> {
         if version != VERSION {
             return Err(CodecError::Version { found: version, known: VERSION });
         }
-        let header: Header = serde_json::from_slice(&text)
+        let mut json = Vec::new();
+        let most = u64::from(MOST_HEADER) + 1;
+        let inflated = DeflateDecoder::new(text.as_slice()).take(most).read_to_end(&mut json);
+        let inflated = inflated.map_err(|error| error.to_string()).and_then(|length| {
+            let fits = (length as u64) < most;
+            fits.then_some(()).ok_or_else(|| format!("more than {MOST_HEADER} bytes"))
+        });
+        inflated.map_err(|error| CodecError::Header(format!("is not understood ({error})")))?;
+        let header: Header = serde_json::from_slice(&json)
             .map_err(|error| CodecError::Header(format!("is not understood ({error})")))?;
         header.validate()?;
         let (positions, samples) = (header.positions(), header.num_samples());
@@ -238,6 +257,20 @@ impl<R: Read> FileReader<R> {
     /// [`CodecError::BadInput`] if the tables are not those that the header names; [`CodecError::Io`].
     pub fn next(&mut self, tables: &Tables) -> Result<Next, CodecError> {
         check_tables(&self.header, tables)?;
+        let positions = self.positions.clone();
+        self.next_by(&mut |payload, samples| coder::decode(payload, samples, &positions, tables))
+    }
+
+    /// The same with somebody who decodes: `decode` gets the bytes of a block and its number of samples, and gives codes
+    /// `[samples, positions, levels]`, or `None` where the bytes are no such codes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Io`].
+    pub fn next_by(
+        &mut self,
+        decode: &mut dyn FnMut(&[u8], usize) -> Option<Vec<u32>>,
+    ) -> Result<Next, CodecError> {
         if self.ended {
             return Ok(Next::End);
         }
@@ -263,7 +296,7 @@ impl<R: Read> FileReader<R> {
         if found >= bytes {
             let payload = self.from.take(bytes);
             let codes = (crc32fast::hash(&payload) == head.crc_of_bytes)
-                .then(|| coder::decode(&payload, head.samples as usize, &self.positions, tables))
+                .then(|| decode(&payload, head.samples as usize))
                 .flatten()
                 .filter(|codes| crc_of_codes(codes) == head.crc_of_codes);
             self.next = head.first + u64::from(head.samples);

@@ -22,10 +22,23 @@ pub struct Header {
     pub model: String,
     /// Name of the tables that the codes are coded with, [`Tables::id`](crate::Tables::id).
     pub tables: String,
+    /// The prior that the codes are coded by, where it is no tables: each block is a batch of its samples then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<PriorCoding>,
     /// The levels of codes that a sample has, in the order of the model: with fewer than the model has, the file is smaller.
     pub levels: Vec<LevelShape>,
     /// What was compressed, in order; what comes through a pipe is one entry whose number of samples is not known yet.
     pub entries: Vec<Place>,
+}
+
+/// A trained prior as the model of an entropy coder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriorCoding {
+    /// SHA-256 of the prior, in hexadecimal, as its folder is named by.
+    pub prior: String,
+    /// SHA-256 of what it computes of a fixed sample: who decodes needs a machine and a program that compute the same bits.
+    pub numerics: String,
 }
 
 /// A level of codes.
@@ -82,6 +95,9 @@ pub enum Media {
         height: u32,
         /// In pixels.
         width: u32,
+        /// Frames in a thousand seconds, where the film says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<u32>,
     },
 }
 
@@ -108,7 +124,13 @@ impl Header {
     /// [`CodecError::Header`].
     pub fn validate(&self) -> Result<(), CodecError> {
         let wrong = |problem: String| Err(CodecError::Header(problem));
-        for (name, hash) in [("model", &self.model), ("tables", &self.tables)] {
+        let of_prior = self
+            .prior
+            .iter()
+            .flat_map(|prior| [("prior", &prior.prior), ("numerics of a prior", &prior.numerics)]);
+        for (name, hash) in
+            [("model", &self.model), ("tables", &self.tables)].into_iter().chain(of_prior)
+        {
             if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return wrong(format!("names no {name} by 64 hexadecimal digits"));
             }
@@ -158,6 +180,19 @@ impl Header {
 }
 
 impl Media {
+    /// Bytes of what it stands for: one for a value of pictures and film, two for one of sound, whose length may be unknown.
+    pub fn num_bytes(&self) -> u64 {
+        match *self {
+            Self::Image { channels, height, width } => {
+                u64::from(channels) * u64::from(height) * u64::from(width)
+            }
+            Self::Audio { channels, frames, .. } => 2 * u64::from(channels) * frames.unwrap_or(0),
+            Self::Video { channels, frames, height, width, .. } => {
+                u64::from(channels) * frames * u64::from(height) * u64::from(width)
+            }
+        }
+    }
+
     /// Whether all sizes are above 0, and their product is one that a program could meet.
     fn is_possible(&self) -> bool {
         let sizes = match *self {
@@ -166,8 +201,9 @@ impl Media {
                 let frames = frames.map_or(1, |frames| frames.max(1));
                 [u64::from(channels), frames, u64::from(sample_rate).min(1), 1]
             }
-            Self::Video { channels, frames, height, width } => {
-                [u64::from(channels), frames, u64::from(height), u64::from(width)]
+            Self::Video { channels, frames, height, width, rate } => {
+                let channels = u64::from(channels) * u64::from(rate.unwrap_or(1).min(1));
+                [channels, frames, u64::from(height), u64::from(width)]
             }
         };
         let product = sizes.iter().try_fold(1u64, |product, &size| product.checked_mul(size));

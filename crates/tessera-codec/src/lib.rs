@@ -15,5 +15,5 @@ pub mod table;
 
 pub use container::{FileReader, FileWriter, Next};
 pub use error::CodecError;
-pub use header::{Header, LevelShape, Media, Place};
+pub use header::{Header, LevelShape, Media, Place, PriorCoding};
 pub use table::{LevelTable, Tables};

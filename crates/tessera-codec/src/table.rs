@@ -4,6 +4,8 @@
 //! holds whole numbers that add up to 2^24, made of counts by whole-number arithmetic: each code gets 1, so
 //! that one never seen can still be written, and its share of the rest.
 
+mod counted;
+
 use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
 use sha2::{Digest, Sha256};
 
@@ -72,26 +74,19 @@ impl LevelTable {
     /// A table of the counts `[K]` of codes of each position, or of one set of counts for all positions. Without any
     /// count, all codes are equally likely.
     pub fn from_counts(counts: &[Vec<u64>]) -> Result<Self, CodecError> {
-        let bad = |problem: String| CodecError::BadInput(problem);
-        let num_codes = counts.first().map_or(0, Vec::len);
-        if num_codes < 2 || num_codes as u64 > u64::from(MOST_CODES) {
-            return Err(bad(format!(
-                "a level should have 2 to {MOST_CODES} codes, found {num_codes}"
-            )));
-        }
-        if counts.iter().any(|counts| counts.len() != num_codes) {
-            return Err(bad("all positions of a level should have as many codes".to_owned()));
-        }
-        let tables = counts.iter().map(|counts| {
-            let probabilities = shares(counts);
-            let model =
-                DefaultContiguousCategoricalEntropyModel::from_nonzero_fixed_point_probabilities(
-                    &probabilities,
-                    false,
-                );
-            (probabilities, model.expect("they add up to 2^24, and none is 0"))
+        num_codes_of(counts)?;
+        Self::from_probabilities(counts.iter().map(|counts| shares(counts)).collect())
+    }
+
+    /// A table of the probabilities `[K]` of codes at each position, or of one set of them for all, in parts of 2^24, as
+    /// [`Self::probabilities`] gives them.
+    pub fn from_probabilities(probabilities: Vec<Vec<u32>>) -> Result<Self, CodecError> {
+        let num_codes = num_codes_of(&probabilities)?;
+        let tables = probabilities.into_iter().map(|probabilities| {
+            let model = model_of(&probabilities)?;
+            Ok((probabilities, model))
         });
-        Ok(Self { num_codes: num_codes as u32, tables: tables.collect() })
+        Ok(Self { num_codes: num_codes as u32, tables: tables.collect::<Result<_, CodecError>>()? })
     }
 
     /// Number of codes, K.
@@ -116,6 +111,61 @@ impl LevelTable {
     fn at(&self, position: usize) -> &(Vec<u32>, DefaultContiguousCategoricalEntropyModel) {
         &self.tables[if self.tables.len() == 1 { 0 } else { position }]
     }
+}
+
+/// What the coder makes of probabilities in parts of 2^24.
+pub(crate) fn model_of(
+    probabilities: &[u32],
+) -> Result<DefaultContiguousCategoricalEntropyModel, CodecError> {
+    let bad = || {
+        let problem =
+            format!("the probabilities of codes should add up to {WHOLE}, none of them 0");
+        CodecError::BadInput(problem)
+    };
+    // The coder's own check of a sum lets one pass that has gone round.
+    let sum: u64 = probabilities.iter().map(|&part| u64::from(part)).sum();
+    if sum != u64::from(WHOLE) || probabilities.contains(&0) {
+        return Err(bad());
+    }
+    let model = DefaultContiguousCategoricalEntropyModel::from_nonzero_fixed_point_probabilities(
+        probabilities,
+        false,
+    );
+    model.map_err(|()| bad())
+}
+
+/// Probabilities in parts of 2^24 of codes that have these logits, of which there are at most 2^20: each has one part, its share of the
+/// rest, rounded down, and the likeliest what is left over. Floats decide here, so another machine may come to others.
+///
+/// # Panics
+///
+/// If there are none.
+pub fn of_logits(logits: &[f64]) -> Vec<u32> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let rest = f64::from(WHOLE - logits.len() as u32);
+    let mut parts: Vec<u32> =
+        weights.iter().map(|weight| 1 + (weight / total * rest) as u32).collect();
+    let first = logits.iter().position(|logit| *logit == most).unwrap_or(0);
+    // Rounding can leave a few over, or take a few too many.
+    let others: u32 = parts.iter().sum::<u32>() - parts[first];
+    parts[first] = WHOLE - others;
+    parts
+}
+
+/// Number of codes of the positions of a level.
+fn num_codes_of<T>(positions: &[Vec<T>]) -> Result<usize, CodecError> {
+    let num_codes = positions.first().map_or(0, Vec::len);
+    if num_codes < 2 || num_codes as u64 > u64::from(MOST_CODES) {
+        let problem = format!("a level should have 2 to {MOST_CODES} codes, found {num_codes}");
+        return Err(CodecError::BadInput(problem));
+    }
+    if positions.iter().any(|codes| codes.len() != num_codes) {
+        let problem = "all positions of a level should have as many codes".to_owned();
+        return Err(CodecError::BadInput(problem));
+    }
+    Ok(num_codes)
 }
 
 fn id(levels: &[LevelTable]) -> String {

@@ -23,6 +23,7 @@ fn file(tables: &Tables) -> Vec<u8> {
     let media = Media::Audio { channels: 1, sample_rate: 8000, frames: Some(500) };
     let entry = Place { name: String::new(), media, samples: Some(6) };
     let header = Header {
+        prior: None,
         model: "0".repeat(64),
         tables: tables.id().to_owned(),
         levels: vec![LevelShape { num_codes: 4, positions: 5 }],

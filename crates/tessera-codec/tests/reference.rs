@@ -93,7 +93,9 @@ for split in tokens.manifest['splits']:
     for level, counts in enumerate(tokens.counts(split)):
         codes = tokens.codes(split)[level][:, 0].ravel().tolist()
         assert [codes.count(code) for code in range(len(counts))] == counts.tolist()
-tt.ModelFolder(sys.argv[1] + '/crates/tessera-model/tests/fixtures/model-1').check()
+model = tt.ModelFolder(sys.argv[1] + '/crates/tessera-model/tests/fixtures/model-1')
+model.check()
+assert model.tables().of(0, 1)[0].tolist() == [6710887, 1677722, 3355443, 5033164]
 ";
     let output = Command::new(python)
         .args(["-c", script])

@@ -21,6 +21,7 @@ mod header;
 mod inspect;
 mod loader;
 mod manifest;
+mod native;
 mod open;
 mod pack;
 mod preview;
@@ -50,6 +51,7 @@ pub use manifest::{
     Compression, FORMAT_VERSION, Grouping, MANIFEST_FILE, Manifest, ShardEntry, SourceDescription,
     SplitEntry,
 };
+pub use native::{Native, NativeFiles, NativeShape};
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
 pub use preview::{MAX_PREVIEW, Preview, preview};
 pub use sampler::{SamplePosition, Sampler, part};

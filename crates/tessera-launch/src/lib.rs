@@ -82,6 +82,16 @@ pub enum Task {
     Encode,
     /// Make samples of tokens: rank 0 prints the result.
     Decode,
+    /// Compress files: rank 0 writes the file and prints the result.
+    Compress,
+    /// Make files of a compressed one: rank 0 prints the result.
+    Decompress,
+    /// Reconstruct files: rank 0 prints the result.
+    Reconstruct,
+    /// Write features: rank 0 prints the result.
+    Features,
+    /// Count codes: rank 0 writes the tables and prints the result.
+    Tables,
     /// Draw new samples: rank 0 prints the result.
     Sample,
     /// Judge samples: rank 0 prints the result.
@@ -98,6 +108,11 @@ impl Task {
             Self::Eval => "eval",
             Self::Encode => "encode",
             Self::Decode => "decode",
+            Self::Compress => "compress",
+            Self::Decompress => "decompress",
+            Self::Reconstruct => "reconstruct",
+            Self::Features => "features",
+            Self::Tables => "tables",
             Self::Sample => "sample",
             Self::Judge => "judge",
             Self::Inpaint => "inpaint",
@@ -111,6 +126,11 @@ impl Task {
             Self::Eval,
             Self::Encode,
             Self::Decode,
+            Self::Compress,
+            Self::Decompress,
+            Self::Reconstruct,
+            Self::Features,
+            Self::Tables,
             Self::Sample,
             Self::Judge,
             Self::Inpaint,

@@ -84,9 +84,17 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         Task::Train => {
             Some(resolve(&worker, world_size, &options.args, &forwarded.set, &sender, &events)?)
         }
-        Task::Eval | Task::Encode | Task::Decode | Task::Sample | Task::Judge | Task::Inpaint => {
-            None
-        }
+        Task::Eval
+        | Task::Encode
+        | Task::Decode
+        | Task::Compress
+        | Task::Decompress
+        | Task::Reconstruct
+        | Task::Features
+        | Task::Tables
+        | Task::Sample
+        | Task::Judge
+        | Task::Inpaint => None,
     };
     let config = resolved.as_ref().map(|resolved| resolved.limits.clone()).unwrap_or_default();
     let limits = Limits::new(&config, options.silence, options.stuck);

@@ -12,6 +12,7 @@ use tessera_checkpoint::{Storage, patiently};
 use crate::error::ModelError;
 use crate::file::{FORMAT, Level, ModelFile, VERSION};
 use crate::opened::OpenModel;
+use crate::tables::{read_tables, write_tables};
 use crate::tensors::{self, Values};
 
 /// Name of the file that says what a model is.
@@ -47,7 +48,8 @@ pub fn write(storage: &Storage, path: &Path, model: &dyn Stored) -> Result<(), M
         }
     }
     storage.make_folder(&partial)?;
-    let written = fill(storage, &partial, model);
+    let written =
+        fill(storage, &partial, model).and_then(|()| keep_tables(storage, path, &partial, model));
     if written.is_err() {
         // The first error is the one to report.
         let _ = storage.remove_folder(&partial);
@@ -75,6 +77,23 @@ fn fill(storage: &Storage, folder: &Path, model: &dyn Stored) -> Result<(), Mode
     config.push(b'\n');
     storage.write(&folder.join(CONFIG_FILE), &config)?;
     Ok(storage.sync_folder(folder)?)
+}
+
+/// Tables that were counted for this very model stay.
+fn keep_tables(
+    storage: &Storage,
+    from: &Path,
+    to: &Path,
+    model: &dyn Stored,
+) -> Result<(), ModelError> {
+    if model.file().prior().is_some() {
+        return Ok(());
+    }
+    // Damaged ones are of no use to anybody.
+    match read_tables(from, model.file()).ok().flatten() {
+        Some(tables) => write_tables(storage, to, model.file(), &tables),
+        None => Ok(()),
+    }
 }
 
 fn is_empty(folder: &Path) -> bool {

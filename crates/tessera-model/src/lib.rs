@@ -17,6 +17,7 @@ mod opened;
 mod prior;
 mod run;
 mod samples;
+mod tables;
 mod tensors;
 mod words;
 
@@ -30,4 +31,5 @@ pub use opened::{ModelPath, OpenModel};
 pub use prior::{OpenPrior, TOKENIZER, open_prior, open_prior_checkpoint};
 pub use run::{find_checkpoint, open_checkpoint, open_run};
 pub use samples::{raw_axes, raw_samples, signal_of};
+pub use tables::{TABLES_FILE, read_tables, write_tables};
 pub use words::{Precision, Weights, Which};

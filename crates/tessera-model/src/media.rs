@@ -2,7 +2,7 @@
 //!
 //! Knows bytes only, as they lie in memory ([`Signal::to_raw`](tessera_nn::Signal::to_raw)).
 
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Seek, Write};
 
 /// Pictures a second of film that people look at, whose own rate samples do not keep.
 pub const FRAMES_PER_SECOND: u16 = 12;
@@ -75,28 +75,78 @@ fn frames_of(
     num: usize,
     frames_per_second: Option<u16>,
 ) -> io::Result<Vec<u8>> {
-    assert!(matches!(shape.channels, 1 | 3), "a picture of {} channels", shape.channels);
     assert!(num > 0, "a film without pictures");
-    let too_large = |_| io::Error::new(io::ErrorKind::InvalidInput, "a side over 2^32 pixels");
-    let width = u32::try_from(shape.width).map_err(too_large)?;
-    let height = u32::try_from(shape.height).map_err(too_large)?;
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(match shape.channels {
-        1 => png::ColorType::Grayscale,
-        _ => png::ColorType::Rgb,
-    });
-    encoder.set_depth(png::BitDepth::Eight);
-    if let Some(rate) = frames_per_second.filter(|_| num > 1) {
-        encoder.set_animated(u32::try_from(num).map_err(too_large)?, 0)?;
-        encoder.set_frame_delay(1, rate)?;
-    }
-    let mut writer = encoder.write_header()?;
-    for picture in pixels.chunks_exact(shape.num_bytes()) {
-        writer.write_image_data(picture)?;
-    }
+    let delay = frames_per_second.map(|rate| (1, rate));
+    let mut writer = FilmWriter::begin(&mut bytes, shape, num, delay)?;
+    pixels.chunks_exact(shape.num_bytes()).try_for_each(|picture| writer.frame(picture))?;
     writer.finish()?;
     Ok(bytes)
+}
+
+/// An animated PNG that is written frame by frame.
+pub struct FilmWriter<W: Write>(png::Writer<W>);
+
+impl<W: Write> std::fmt::Debug for FilmWriter<W> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("FilmWriter").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> FilmWriter<W> {
+    /// Begins a film of so many frames of a shape, `rate` of which are shown in a thousand seconds.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing; `InvalidInput` if a side is over 2^32 pixels.
+    ///
+    /// # Panics
+    ///
+    /// If frames have other than 1 or 3 channels, or there are none.
+    pub fn new(to: W, shape: ImageShape, num: usize, rate: u32) -> io::Result<Self> {
+        // The part of a second that a frame is shown, in two numbers of 16 bits.
+        let delay = match rate {
+            0..=65_535 => (1000, rate.max(1) as u16),
+            _ => (1, (rate / 1000).min(65_535) as u16),
+        };
+        Self::begin(to, shape, num, Some(delay))
+    }
+
+    fn begin(to: W, shape: ImageShape, num: usize, delay: Option<(u16, u16)>) -> io::Result<Self> {
+        assert!(matches!(shape.channels, 1 | 3), "a picture of {} channels", shape.channels);
+        let too_large = |_| io::Error::new(io::ErrorKind::InvalidInput, "a side over 2^32 pixels");
+        let width = u32::try_from(shape.width).map_err(too_large)?;
+        let height = u32::try_from(shape.height).map_err(too_large)?;
+        let mut encoder = png::Encoder::new(to, width, height);
+        encoder.set_color(match shape.channels {
+            1 => png::ColorType::Grayscale,
+            _ => png::ColorType::Rgb,
+        });
+        encoder.set_depth(png::BitDepth::Eight);
+        if let Some((part, of)) = delay.filter(|_| num > 1) {
+            encoder.set_animated(u32::try_from(num).map_err(too_large)?, 0)?;
+            encoder.set_frame_delay(part, of)?;
+        }
+        Ok(Self(encoder.write_header()?))
+    }
+
+    /// Writes the next frame.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing; if it is one more than were told, or of another shape.
+    pub fn frame(&mut self, pixels: &[u8]) -> io::Result<()> {
+        Ok(self.0.write_image_data(pixels)?)
+    }
+
+    /// Writes the end.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing; if there were fewer frames than were told.
+    pub fn finish(self) -> io::Result<()> {
+        Ok(self.0.finish()?)
+    }
 }
 
 /// Sound as WAV: numbers of 16 bits, those of an instant's channels side by side.
@@ -105,26 +155,61 @@ fn frames_of(
 ///
 /// `InvalidInput` if it is over 4 GiB, or of no channels.
 pub fn wav(samples: &[i16], channels: u16, sample_rate: u32) -> io::Result<Vec<u8>> {
-    let spec = hound::WavSpec {
-        channels,
-        sample_rate,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let refused = |error: hound::Error| match error {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut writer = SoundWriter::new(&mut bytes, channels, sample_rate)?;
+    writer.add(samples)?;
+    writer.finish()?;
+    Ok(bytes.into_inner())
+}
+
+/// A WAV file of 16 bits that is written piece by piece.
+pub struct SoundWriter<W: Write + Seek>(hound::WavWriter<W>);
+
+impl<W: Write + Seek> std::fmt::Debug for SoundWriter<W> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("SoundWriter").field(&self.0.len()).finish()
+    }
+}
+
+impl<W: Write + Seek> SoundWriter<W> {
+    /// Begins a sound.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing; `InvalidInput` if it has no channels.
+    pub fn new(to: W, channels: u16, sample_rate: u32) -> io::Result<Self> {
+        if channels == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "sound of no channels"));
+        }
+        let sample_format = hound::SampleFormat::Int;
+        let spec = hound::WavSpec { channels, sample_rate, bits_per_sample: 16, sample_format };
+        hound::WavWriter::new(to, spec).map(Self).map_err(plain)
+    }
+
+    /// Writes numbers, those of an instant's channels side by side.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing; `InvalidInput` if they are over 4 GiB in all.
+    pub fn add(&mut self, samples: &[i16]) -> io::Result<()> {
+        samples.iter().try_for_each(|&sample| self.0.write_sample(sample)).map_err(plain)
+    }
+
+    /// Writes the sizes into the header.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing.
+    pub fn finish(self) -> io::Result<()> {
+        self.0.finalize().map_err(plain)
+    }
+}
+
+fn plain(error: hound::Error) -> io::Error {
+    match error {
         hound::Error::IoError(error) => error,
         other => io::Error::new(io::ErrorKind::InvalidInput, other),
-    };
-    if channels == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "sound of no channels"));
     }
-    let mut bytes = Cursor::new(Vec::new());
-    let mut writer = hound::WavWriter::new(&mut bytes, spec).map_err(refused)?;
-    for &sample in samples {
-        writer.write_sample(sample).map_err(refused)?;
-    }
-    writer.finalize().map_err(refused)?;
-    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use tessera_checkpoint::{
     write_part,
 };
 use tessera_model::{
-    ModelError, ModelErrorKind, ModelFile, ModelPath, OpenModel, Weights, Which, open, open_run,
-    read_file, write,
+    ModelError, ModelErrorKind, ModelFile, ModelPath, OpenModel, TABLES_FILE, Weights, Which, open,
+    open_run, read_file, read_tables, write, write_tables,
 };
 use tessera_nn::{Kinds, ModelConfig, Signal, VqVae};
 
@@ -293,4 +293,40 @@ fn a_folder_of_version_1_is_read() {
     assert_eq!((model.file.version, model.file.step), (1, 3));
     assert_eq!(model.file, file);
     assert_eq!(outputs(&model).len(), 2);
+}
+
+/// By hand: shares of 2^24 by counts 4, 1, 2, 3 at the second position, one of each code's own (`fixtures/tables.py`).
+#[test]
+fn tables_of_version_1_are_read_and_come_back_as_they_were_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/model-1");
+    let file = read_file(&path).unwrap();
+    let tables = read_tables(&path, &file).unwrap().unwrap();
+    assert_eq!(tables.levels()[0].num_positions(), 4);
+    assert_eq!(tables.levels()[0].probabilities(1), [6_710_887, 1_677_722, 3_355_443, 5_033_164]);
+
+    let folder = tempfile::tempdir().unwrap();
+    assert!(read_tables(folder.path(), &file).unwrap().is_none(), "a folder may have none");
+    write_tables(&Storage::new(), folder.path(), &file, &tables).unwrap();
+    assert_eq!(read_tables(folder.path(), &file).unwrap().unwrap().id(), tables.id());
+    let written = folder.path().join(TABLES_FILE);
+    let mut other = file.clone();
+    other.hash = "0".repeat(64);
+    assert!(read_tables(folder.path(), &other).unwrap().is_none(), "those of another model");
+    let bytes = fs::read(&written).unwrap();
+    for at in [bytes.len() - 1, bytes.len() - 40, 3] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        fs::write(&written, damaged).unwrap();
+        let error = read_tables(folder.path(), &file).unwrap_err();
+        assert_eq!(error.kind(), ModelErrorKind::Damaged, "{error}");
+        assert!(error.to_string().contains("tessera tables"), "{error}");
+    }
+
+    // A model that is written anew keeps them.
+    let again = folder.path().join("again");
+    let model = open(&path, Device::Cpu).unwrap();
+    write(&Storage::new(), &again, &model).unwrap();
+    write_tables(&Storage::new(), &again, &model.file, &tables).unwrap();
+    write(&Storage::new(), &again, &model).unwrap();
+    assert_eq!(read_tables(&again, &model.file).unwrap().unwrap().id(), tables.id());
 }

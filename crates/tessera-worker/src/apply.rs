@@ -161,7 +161,7 @@ pub(crate) fn tokenizer_of(
 }
 
 /// A run folder or a model folder.
-fn place_of(path: &Path) -> ModelPath {
+pub(crate) fn place_of(path: &Path) -> ModelPath {
     match path.join("checkpoints").is_dir() {
         true => ModelPath::Run { folder: path.to_owned(), which: Which::Latest, weights: None },
         false => ModelPath::Model(path.to_owned()),

@@ -1,7 +1,9 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
 pub(crate) mod apply;
+pub(crate) mod compress;
 mod drawing;
+pub(crate) mod features;
 pub(crate) mod inpaint;
 pub(crate) mod judge;
 mod prompt;
@@ -16,6 +18,10 @@ use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, resolve};
 
 use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
+use self::compress::{
+    CompressArguments, DecompressArguments, ReconstructArguments, TablesArguments,
+};
+use self::features::FeaturesArguments;
 use self::inpaint::InpaintArguments;
 use self::judge::JudgeArguments;
 use self::sample::SampleArguments;
@@ -64,6 +70,22 @@ pub(crate) enum Command {
     /// Make pictures, or arrays, of tokens.
     #[command(after_help = EXIT_CODES)]
     Decode(DecodeArguments),
+    /// Compress a picture, a sound or a film, or a folder of them, into one file of codes.
+    #[command(after_help = EXIT_CODES)]
+    Compress(CompressArguments),
+    /// Make pictures, sounds or films of a compressed file.
+    #[command(after_help = EXIT_CODES)]
+    Decompress(DecompressArguments),
+    /// Make a picture, a sound or a film, or a folder of them, as the model reconstructs it.
+    #[command(after_help = EXIT_CODES)]
+    Reconstruct(ReconstructArguments),
+    /// Write what a model knows of each sample of a data set: latents, their codes' vectors, or codes.
+    #[command(after_help = EXIT_CODES)]
+    Features(FeaturesArguments),
+    /// Count the codes of data like those to be compressed, so that frequent ones take fewer bits: tables.safetensors of the
+    /// model folder.
+    #[command(after_help = EXIT_CODES)]
+    Tables(TablesArguments),
     /// Draw new samples from a prior.
     #[command(after_help = EXIT_CODES)]
     Sample(SampleArguments),

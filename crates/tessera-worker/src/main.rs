@@ -6,6 +6,8 @@
 
 mod apply;
 mod arguments;
+mod compress;
+mod features;
 mod inpaint;
 mod judge;
 mod last_words;
@@ -78,6 +80,26 @@ fn main() {
         Command::Decode(decode) => {
             lifeline::end_with_parent();
             apply::run_decode(&decode, stop)
+        }
+        Command::Compress(compress) => {
+            lifeline::end_with_parent();
+            compress::run_compress(&compress, stop)
+        }
+        Command::Decompress(decompress) => {
+            lifeline::end_with_parent();
+            compress::run_decompress(&decompress, stop)
+        }
+        Command::Reconstruct(reconstruct) => {
+            lifeline::end_with_parent();
+            compress::run_reconstruct(&reconstruct, stop)
+        }
+        Command::Features(features) => {
+            lifeline::end_with_parent();
+            features::run(&features, stop)
+        }
+        Command::Tables(tables) => {
+            lifeline::end_with_parent();
+            compress::run_tables(&tables, stop)
         }
         Command::Bench(bench) => {
             lifeline::end_with_parent();

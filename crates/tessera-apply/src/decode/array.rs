@@ -46,19 +46,24 @@ impl Array {
     }
 }
 
-/// The header of version 1.0.
+/// The header of version 1.0 of raw samples.
 fn header(num: usize, signal: Signal) -> Vec<u8> {
     let kind = match signal {
         Signal::Audio { .. } => "<i2",
         _ => "|u1",
     };
-    let axes: Vec<String> = [num as i64]
-        .into_iter()
-        .chain(signal.axes())
-        .chain([signal.channels()])
-        .map(|size| size.to_string())
-        .collect();
-    let shape = axes.join(", ");
+    let axes: Vec<i64> =
+        [num as i64].into_iter().chain(signal.axes()).chain([signal.channels()]).collect();
+    npy_header(kind, &axes)
+}
+
+/// The header of version 1.0 of an array of this kind, such as `<f4`.
+pub(crate) fn npy_header(kind: &str, axes: &[i64]) -> Vec<u8> {
+    let mut shape: Vec<String> = axes.iter().map(ToString::to_string).collect();
+    if let [alone] = shape.as_mut_slice() {
+        alone.push(','); // a tuple of one
+    }
+    let shape = shape.join(", ");
     let words = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let len = HEADER - 10;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();

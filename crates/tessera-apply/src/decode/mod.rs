@@ -19,6 +19,7 @@ use tessera_model::{Level, OpenModel};
 use tessera_nn::to_device;
 
 use self::array::Array;
+pub(crate) use self::array::npy_header;
 pub use self::tokens::TokenFile;
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
@@ -192,7 +193,11 @@ pub(crate) fn shown_of(model: &OpenModel, samples: &[Vec<u32>]) -> Tensor {
 }
 
 /// As [`shown_of`], with the first so many levels in a row of residual quantisers.
-fn shown_with(model: &OpenModel, samples: &[Vec<u32>], num_levels: Option<usize>) -> Tensor {
+pub(crate) fn shown_with(
+    model: &OpenModel,
+    samples: &[Vec<u32>],
+    num_levels: Option<usize>,
+) -> Tensor {
     let vqvae = &model.vqvae;
     let flat: Vec<i64> = samples.iter().flatten().map(|&code| i64::from(code)).collect();
     let codes_nt = Tensor::from_slice(&flat).view([samples.len() as i64, -1]);

@@ -34,7 +34,7 @@ use crate::tile;
 use crate::watch::Watch;
 
 /// What is encoded where nobody says it; the second only where it is there.
-const USUAL_SPLITS: [&str; 2] = ["train", "test"];
+pub(crate) const USUAL_SPLITS: [&str; 2] = ["train", "test"];
 
 /// How a data set is encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 #[path = "../../../../tests/media.rs"]
 mod media;
-mod networks;
+pub(crate) mod networks;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,18 +27,20 @@ use tessera_model::{
 };
 use tessera_nn::{Kinds, ModelConfig, Signal, VqVae};
 
-use self::networks::{NUM_TEST, NUM_TRAIN, SIDE, all_networks, data, files, networks};
+use self::networks::{
+    NUM_TEST, NUM_TRAIN, SIDE, all_networks, as_array, data, files, networks, tokens,
+};
 
-const DEADLINE: Duration = Duration::from_secs(100);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
 /// Samples of a tile, as they are small.
-const TILE: u64 = 64;
+pub(crate) const TILE: u64 = 64;
 
 /// Writes a model folder with initial values whose codes lie where latents do.
-fn write_model(folder: &Path, model: &Value, seed: u64) {
+pub(crate) fn write_model(folder: &Path, model: &Value, seed: u64) {
     write_model_for(folder, model, seed, &data());
 }
 
-fn write_model_for(folder: &Path, model: &Value, seed: u64, data: &DataConfig) {
+pub(crate) fn write_model_for(folder: &Path, model: &Value, seed: u64, data: &DataConfig) {
     let shape = tessera_data::source::open(data, "train").unwrap().shape();
     let signal = tessera_model::signal_of(shape);
     let config: ModelConfig = serde_json::from_value(model.clone()).unwrap();
@@ -84,7 +86,7 @@ fn spread_codes(vqvae: &VqVae, data: &DataConfig) {
 }
 
 /// Samples `[N, C, H, W]` in float32.
-fn samples(source: &dyn Source, ids: std::ops::Range<u64>) -> Tensor {
+pub(crate) fn samples(source: &dyn Source, ids: std::ops::Range<u64>) -> Tensor {
     let mut bytes = Vec::new();
     let mut sample = vec![0; source.shape().num_bytes()];
     for id in ids {
@@ -96,7 +98,7 @@ fn samples(source: &dyn Source, ids: std::ops::Range<u64>) -> Tensor {
 }
 
 /// A tile `[TILE, C, H, W]` with samples from a place in it on, zeros around.
-fn tile_of(source: &dyn Source, slot: usize, ids: std::ops::Range<u64>) -> Tensor {
+pub(crate) fn tile_of(source: &dyn Source, slot: usize, ids: std::ops::Range<u64>) -> Tensor {
     let sample_bytes = source.shape().num_bytes();
     let mut bytes = vec![0; TILE as usize * sample_bytes];
     for (id, sample) in ids.zip(bytes.chunks_exact_mut(sample_bytes).skip(slot)) {
@@ -106,7 +108,7 @@ fn tile_of(source: &dyn Source, slot: usize, ids: std::ops::Range<u64>) -> Tenso
     signal.from_raw(&raw_samples(&bytes, source.shape()), Kind::Float)
 }
 
-fn options(out: &Path) -> EncodeOptions {
+pub(crate) fn options(out: &Path) -> EncodeOptions {
     EncodeOptions {
         out: out.to_owned(),
         splits: Vec::new(),
@@ -117,7 +119,7 @@ fn options(out: &Path) -> EncodeOptions {
 }
 
 /// Encodes on so many ranks; what rank 0 says of it.
-fn encoded(
+pub(crate) fn encoded(
     model: &Path,
     world_size: usize,
     data: &DataConfig,
@@ -169,12 +171,6 @@ fn codes_used(set: &Path) -> usize {
     let source = tokens(set, "train");
     let histograms = source.histograms().unwrap().unwrap();
     histograms.levels[0].iter().filter(|&&count| count > 0).count()
-}
-
-fn tokens(set: &Path, split: &str) -> Arc<dyn Source> {
-    let config =
-        DataConfig { kind: DataKind::Tokens, path: set.to_owned(), ..DataConfig::default() };
-    tessera_data::source::open(&config, split).unwrap()
 }
 
 #[test]
@@ -288,25 +284,24 @@ fn every_tile_is_a_sign_of_progress() {
     assert!(part >= 2 * tiles, "{part} signs of {tiles} tiles, twice");
 }
 
-/// All of split `test` as an array.
-fn as_array(set: &Path, out: &Path) -> DecodeOptions {
-    DecodeOptions {
-        tokens: set.to_owned(),
-        split: "test".to_owned(),
-        ids: Vec::new(),
-        limit: None,
-        levels: None,
-        form: Form::Array(out.to_owned()),
-    }
-}
-
 /// The array of `samples.npy` behind its header of 128 bytes.
-fn decoded(model: &Path, set: &Path, out: &Path, world_size: usize, ids: &[u64]) -> Vec<u8> {
+pub(crate) fn decoded(
+    model: &Path,
+    set: &Path,
+    out: &Path,
+    world_size: usize,
+    ids: &[u64],
+) -> Vec<u8> {
     let options = DecodeOptions { ids: ids.to_vec(), ..as_array(set, out) };
     decoded_as(model, &options, out, world_size)
 }
 
-fn decoded_as(model: &Path, options: &DecodeOptions, out: &Path, world_size: usize) -> Vec<u8> {
+pub(crate) fn decoded_as(
+    model: &Path,
+    options: &DecodeOptions,
+    out: &Path,
+    world_size: usize,
+) -> Vec<u8> {
     tch::set_num_threads(1);
     let ranks = Threads::run(world_size, DEADLINE, |comm| {
         let model = open(model, Device::Cpu).unwrap();

@@ -45,7 +45,7 @@ fn file(kind: ModelKind) -> ModelFile {
 }
 
 /// A small autoencoder with 4 x 4 codes of two residual levels.
-fn tokenizer() -> OpenModel {
+pub(crate) fn tokenizer() -> OpenModel {
     let vector = json!({ "kind": "vector", "num_codes": 32, "code_dim": 8 });
     let model = json!({
         "backbone": { "kind": "conv2d", "channels": 8, "residual_layers": 1 },
@@ -75,7 +75,7 @@ fn tokenizer() -> OpenModel {
 }
 
 /// A prior over its codes that likes some of them, as drawn.
-fn prior(kind: &str, tokenizer: &OpenModel) -> OpenPrior {
+pub(crate) fn prior(kind: &str, tokenizer: &OpenModel) -> OpenPrior {
     prior_of(kind, &tokenizer.file.hash, &[&[4, 4], &[4, 4]])
 }
 

@@ -18,8 +18,22 @@ pub(crate) struct ReferenceArgs {
 }
 
 /// Those that `tessera-worker` knows the arguments of.
-const OF_THE_WORKER: [&str; 9] =
-    ["train", "eval", "export", "encode", "decode", "sample", "judge", "inpaint", "bench"];
+const OF_THE_WORKER: [&str; 14] = [
+    "train",
+    "eval",
+    "export",
+    "encode",
+    "decode",
+    "compress",
+    "decompress",
+    "reconstruct",
+    "features",
+    "tables",
+    "sample",
+    "judge",
+    "inpaint",
+    "bench",
+];
 
 /// Writes the pages.
 pub(crate) fn run(args: &ReferenceArgs, mut command: Command) -> Result<ExitCode, Failure> {

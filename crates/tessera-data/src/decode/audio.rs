@@ -60,8 +60,17 @@ pub(crate) struct Sound {
 }
 
 impl Sound {
-    fn num_frames(&self) -> usize {
+    pub(crate) fn num_frames(&self) -> usize {
         self.samples.len() / self.channels
+    }
+
+    /// Writes what begins with frame `start` to `out`, little endian; silence where there is no more.
+    pub(crate) fn copy(&self, start: usize, out: &mut [u8]) {
+        let samples = self.samples.get(start * self.channels..).unwrap_or_default();
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        for (at, pair) in pairs.iter_mut().enumerate() {
+            *pair = samples.get(at).copied().unwrap_or(0).to_le_bytes();
+        }
     }
 }
 
@@ -95,13 +104,17 @@ impl AudioConfig {
         if self.windows == Windows::Random {
             return Ok(1);
         }
-        let frames = match pcm::exact_frames(bytes)? {
+        Ok(self.num_frames(bytes)?.div_ceil(u64::from(self.length)))
+    }
+
+    /// Frames of a file at the rate asked for. Decodes it where its header does not say how long it is.
+    pub(crate) fn num_frames(&self, bytes: &[u8]) -> Result<u64, String> {
+        Ok(match pcm::exact_frames(bytes)? {
             Some((rate, frames)) => {
                 (frames * u64::from(self.sample_rate)).div_ceil(u64::from(rate))
             }
             None => self.decode(bytes)?.num_frames() as u64,
-        };
-        Ok(frames.div_ceil(u64::from(self.length)))
+        })
     }
 
     /// Decodes a file; the error completes "sample ...".
@@ -169,11 +182,7 @@ impl AudioConfig {
         if start >= frames {
             return Err("has another length than when it was listed".to_owned());
         }
-        let samples = &sound.samples[start * sound.channels..];
-        let (pairs, _) = out.as_chunks_mut::<2>();
-        for (at, pair) in pairs.iter_mut().enumerate() {
-            *pair = samples.get(at).copied().unwrap_or(0).to_le_bytes();
-        }
+        sound.copy(start, out);
         Ok(())
     }
 }

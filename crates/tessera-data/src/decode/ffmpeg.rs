@@ -31,6 +31,19 @@ pub(crate) fn sound(bytes: &[u8], max_seconds: u32) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Width and height of a film's frames as they are shown, which its first one tells: turned upright, where it says so.
+pub(crate) fn size_of(path: &Path) -> Result<(u32, u32), String> {
+    let mut command = ffmpeg(path);
+    command.args(["-map", "0:V:0", "-frames:v", "1", "-f", "image2pipe", "-c:v", "pgm", "-"]);
+    let bytes = output_of(command, usize::MAX)?.bytes;
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
+    let mut numbers = head.split_ascii_whitespace().skip(1).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(width)), Some(Ok(height))) => Ok((width, height)),
+        _ => Err("cannot be decoded: ffmpeg did not tell the size of its frames".to_owned()),
+    }
+}
+
 /// A filter that makes frames evenly spaced, as `-r 25` wants them: each frame of a decoder is then
 /// one of the output. (`-vsync passthrough` and `-fps_mode passthrough` say it, each to other versions.)
 pub(crate) const EACH_FRAME: &str = "settb=1/25,setpts=N";

@@ -1,7 +1,7 @@
 //! From the bytes of a published file to samples of one shape.
 
 pub(crate) mod audio;
-mod ffmpeg;
+pub(crate) mod ffmpeg;
 pub(crate) mod image;
 mod jpeg;
 mod mix;

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use image::codecs::gif::GifDecoder;
@@ -148,7 +149,19 @@ impl VideoConfig {
             return Err("has another length than when it was listed".to_owned());
         }
         let count = num_clips * frames;
-        let bytes = match film {
+        let bytes = self.cut_out(film, start, count)?;
+        let expected = num_clips as usize * self.shape().num_bytes();
+        if bytes.len() != expected {
+            let frame = self.shape().num_bytes() / self.frames as usize;
+            return Err(format!("has {} frames where {count} were listed", bytes.len() / frame));
+        }
+        Ok(Clips { first, bytes })
+    }
+
+    /// Up to `count` frames at the size of a sample from frame `start` on, every `stride`-th.
+    fn cut_out(&self, film: &Film<'_>, start: u64, count: u64) -> Result<Vec<u8>, String> {
+        let stride = self.stride;
+        Ok(match film {
             Film::File(path) => {
                 let timeline = Timeline::of(timeline::Film::in_file(path)?, path)?;
                 self.by_ffmpeg(path, &timeline, start, count)?
@@ -183,13 +196,18 @@ impl VideoConfig {
                 }
                 self.sized(frames.iter())?
             }
-        };
-        let expected = num_clips as usize * self.shape().num_bytes();
-        if bytes.len() != expected {
-            let frame = self.shape().num_bytes() / self.frames as usize;
-            return Err(format!("has {} frames where {count} were listed", bytes.len() / frame));
+        })
+    }
+
+    /// The frames in `range` of a film, of the size of a sample, one after another.
+    pub(crate) fn frames(&self, film: &Film<'_>, range: Range<u64>) -> Result<Vec<u8>, String> {
+        let bytes = self.cut_out(film, range.start, range.end - range.start)?;
+        let frame = self.shape().num_bytes() / self.frames as usize;
+        let (found, wanted) = (bytes.len() / frame, (range.end - range.start) as usize);
+        match found == wanted {
+            true => Ok(bytes),
+            false => Err(format!("has {found} frames where {wanted} were listed")),
         }
-        Ok(Clips { first, bytes })
     }
 
     /// Writes a clip to `out`.
@@ -263,6 +281,59 @@ impl VideoConfig {
             Err(problem) => Err(problem),
         }
     }
+}
+
+/// What there is to know of a film before its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct About {
+    /// Frames.
+    pub(crate) frames: u64,
+    /// Size of a frame as it is shown, in pixels.
+    pub(crate) height: u32,
+    pub(crate) width: u32,
+    /// Frames in a thousand seconds, where they have times.
+    pub(crate) rate: Option<u32>,
+}
+
+/// Size, length and rate of a film.
+pub(crate) fn about(film: &Film<'_>, max_pixels: u64) -> Result<About, String> {
+    let (mut rate, mut size) = (None, None);
+    let frames = num_frames(film, max_pixels)?;
+    match film {
+        Film::File(path) => {
+            let timeline = Timeline::of(timeline::Film::in_file(path)?, path)?;
+            rate = rate_of(&timeline);
+            size = Some(ffmpeg::size_of(path)?);
+        }
+        Film::Bytes(bytes) => {
+            let file = ffmpeg::in_memory(bytes)?;
+            let timeline = Timeline::of(timeline::Film::in_memory(bytes), file.path())?;
+            rate = rate_of(&timeline);
+            size = Some(ffmpeg::size_of(file.path())?);
+        }
+        Film::Folder(folder) => {
+            if let Some(first) = frame_paths(folder)?.first() {
+                let bytes = fs::read(first).map_err(|error| format!("cannot be read ({error})"))?;
+                size = Some(pictures::dimensions(&bytes)?);
+            }
+        }
+        Film::Gif(bytes) => for_each_frame(bytes, max_pixels, &mut |frame| {
+            size = size.or(Some(frame.dimensions()));
+        })?,
+    }
+    let (width, height) = size.ok_or("has no frames")?;
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(format!("has frames of {width} x {height} pixels, the limit is {max_pixels}"));
+    }
+    Ok(About { frames, height, width, rate })
+}
+
+/// Frames in a thousand seconds, on average.
+fn rate_of(timeline: &Timeline) -> Option<u32> {
+    let times = timeline.times.as_ref()?;
+    let seconds = times.last()? - times.first()?;
+    let rate = (times.len() - 1) as f64 * 1000.0 / seconds;
+    (rate >= 1.0 && rate < 1e6).then_some(rate.round() as u32)
 }
 
 /// Frames of a film.

@@ -8,7 +8,7 @@ use std::process::Command;
 use tessera_data::Windows;
 
 /// What FFmpeg prints, or none where it is not installed; words are separated by spaces.
-fn ffmpeg(folder: &Path, words: &str) -> Option<Vec<u8>> {
+pub(crate) fn ffmpeg(folder: &Path, words: &str) -> Option<Vec<u8>> {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-nostdin", "-y"]).args(words.split_whitespace());
     let Ok(output) = command.current_dir(folder).output() else {

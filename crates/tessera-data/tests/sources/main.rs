@@ -8,6 +8,7 @@ mod containers;
 mod ffmpeg;
 mod labels;
 mod media;
+mod native;
 mod packing;
 mod pictures;
 mod skipping;

@@ -6,7 +6,7 @@ use std::process::Command;
 use tessera_data::{SampleShape, Windows};
 
 /// A wav file of 16 bits, one channel, 8000 frames a second.
-fn wav(samples: &[i16]) -> Vec<u8> {
+pub(crate) fn wav(samples: &[i16]) -> Vec<u8> {
     let bytes = 2 * samples.len() as u32;
     let mut wav = b"RIFF".to_vec();
     wav.extend((36 + bytes).to_le_bytes());

@@ -35,7 +35,7 @@ use tch::{Device, Kind, Tensor};
 pub use self::codes::{Codes, Level};
 pub use self::config::PriorConfig;
 pub use self::losses::TokenLosses;
-use self::sample::{Request, Samples, Sampling};
+use self::sample::{Request, Samples, Sampling, Walk};
 use crate::cost::Cost;
 use crate::layers::Scope;
 use crate::parameters::{Declarations, Kinds, Parameters, Stage};
@@ -175,6 +175,14 @@ trait Scheme: Debug + Send {
         sampling: &Sampling,
         request: &Request<'_>,
     ) -> Samples;
+
+    /// As [`Prior::walk`].
+    fn walk(
+        &self,
+        parameters: &Parameters,
+        request: &Request<'_>,
+        walk: Walk<'_>,
+    ) -> Option<Samples>;
 
     /// How many numbers a code is drawn by.
     fn num_parts(&self) -> usize;

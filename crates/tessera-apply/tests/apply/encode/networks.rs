@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tessera_data::{DataConfig, DataKind, Modality, SyntheticConfig};
+use tessera_apply::{DecodeOptions, Form};
+use tessera_data::{DataConfig, DataKind, Modality, Source, SyntheticConfig};
 
 use super::media::{write_film, write_wav};
 
@@ -95,4 +97,23 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.filter(|path| path.is_file());
     files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
+}
+
+/// A split of a token set.
+pub(crate) fn tokens(set: &Path, split: &str) -> Arc<dyn Source> {
+    let config =
+        DataConfig { kind: DataKind::Tokens, path: set.to_owned(), ..DataConfig::default() };
+    tessera_data::source::open(&config, split).unwrap()
+}
+
+/// All of split `test` as an array.
+pub(crate) fn as_array(set: &Path, out: &Path) -> DecodeOptions {
+    DecodeOptions {
+        tokens: set.to_owned(),
+        split: "test".to_owned(),
+        ids: Vec::new(),
+        limit: None,
+        levels: None,
+        form: Form::Array(out.to_owned()),
+    }
 }

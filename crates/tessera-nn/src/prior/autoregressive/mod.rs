@@ -27,7 +27,7 @@ use super::codes::Codes;
 use super::config::{AutoregressiveConfig, Levels};
 use super::dropout::{Masks, Sites};
 use super::losses::cross_entropy;
-use super::sample::{Request, Samples, Sampling};
+use super::sample::{Request, Samples, Sampling, Walk};
 use super::vocabulary::Vocabulary;
 use super::{Scheme, TokenBatch, TokenLosses, TrainingDraws, class_rows};
 use crate::chain::Block;
@@ -254,7 +254,16 @@ impl Scheme for Autoregressive {
         sampling: &Sampling,
         request: &Request<'_>,
     ) -> Samples {
-        self.draw(parameters, sampling, request)
+        self.draw(parameters, sampling, request, None)
+    }
+
+    fn walk(
+        &self,
+        parameters: &Parameters,
+        request: &Request<'_>,
+        walk: Walk<'_>,
+    ) -> Option<Samples> {
+        Some(self.draw(parameters, &Sampling::default(), request, Some(walk)))
     }
 
     fn num_parts(&self) -> usize {

@@ -7,18 +7,21 @@ use super::inner::Within;
 use crate::chain::Block;
 use crate::parameters::Parameters;
 use crate::prior::codes::Place;
-use crate::prior::sample::{Drawing, Logits, Request, Samples, Sampling, likelihood, pick};
+use crate::prior::sample::{
+    Choice, Drawing, Logits, Request, Samples, Sampling, Walk, likelihood, pick,
+};
 use crate::prior::vocabulary::on;
 use crate::random::{Draws, Purpose};
 
 impl Autoregressive {
-    /// As [`Prior::sample`](crate::Prior::sample). Given tokens are gone through one after another too, so that what
+    /// As [`Prior::sample`](crate::Prior::sample), or as [`Prior::walk`](crate::Prior::walk) with a walk. Given tokens are gone through one after another too, so that what
     /// becomes of a sample does not depend on how many the others have.
     pub(super) fn draw(
         &self,
         parameters: &Parameters,
         sampling: &Sampling,
         request: &Request<'_>,
+        walk: Option<Walk<'_>>,
     ) -> Samples {
         let drawing = Drawing::new(sampling, request, self.codes.num_tokens());
         let options = (parameters.compute_kind(), parameters.flat().device());
@@ -30,11 +33,13 @@ impl Autoregressive {
         let places = self.body.places(parameters);
         let rows_n = drawing.class_rows(self.body.no_class(), options.1);
         let mut token_n1w = self.body.class_tokens(parameters, &rows_n);
-        let mut sampler = Sampler { prior: self, parameters, sampling, drawing, within };
-        for at in 0..self.pattern.num_units() {
+        let mut sampler = Sampler { prior: self, parameters, sampling, drawing, within, walk };
+        let num_units = self.pattern.num_units();
+        let end = sampler.walk.as_ref().and_then(|walk| walk.steps).unwrap_or(num_units);
+        for at in 0..end.min(num_units) {
             let state_nw = self.body.step(parameters, &token_n1w, at, places.as_ref(), &mut cache);
             sampler.draw_unit(at, &state_nw);
-            if at + 1 < self.pattern.num_units() {
+            if at + 1 < num_units {
                 token_n1w = sampler.unit_token(at);
             }
         }
@@ -43,19 +48,22 @@ impl Autoregressive {
 }
 
 /// Samples on their way.
-struct Sampler<'a> {
+struct Sampler<'a, 'w> {
     prior: &'a Autoregressive,
     parameters: &'a Parameters,
     sampling: &'a Sampling,
     drawing: Drawing<'a>,
     within: Option<Within<'a>>,
+    /// Who says all values, instead of draws.
+    walk: Option<Walk<'w>>,
 }
 
-impl Sampler<'_> {
+impl Sampler<'_, '_> {
     /// Draws those tokens of a unit that are not given, of what the body says of it.
     fn draw_unit(&mut self, at: i64, state_nw: &Tensor) {
         let unit = &self.prior.pattern.of_units[at as usize];
-        if unit.iter().flatten().all(|place| self.drawing.has_all(place.token)) {
+        let is_known = unit.iter().flatten().all(|place| self.drawing.has_all(place.token));
+        if is_known && self.walk.is_none() {
             return;
         }
         if let Some(within) = &mut self.within {
@@ -84,14 +92,20 @@ impl Sampler<'_> {
             let num_units = self.prior.pattern.num_units();
             let logits = Logits::new(&logits, &self.sampling.guidance, at, num_units);
             for row in 0..num {
-                let value = match self.drawing.token(row, place.token) {
-                    -1 => {
+                let code = self.drawing.token(row, place.token);
+                let given = (code >= 0).then(|| vocabulary.part_of(code, part));
+                let value = match (&mut self.walk, given) {
+                    (Some(walk), given) => {
+                        let (logits, given) = (&logits.at(row), given.map(|value| value as usize));
+                        (walk.choose)(Choice { row, logits, given }) as i64
+                    }
+                    (None, Some(value)) => value,
+                    (None, None) => {
                         let logits = logits.at(row);
                         let value = self.choose(&logits, row, place, draws[row].unit());
                         nats[row] -= likelihood(&logits, value);
                         value as i64
                     }
-                    code => vocabulary.part_of(code, part),
                 };
                 values[row].push(value);
             }

@@ -14,7 +14,7 @@ use super::codes::Codes;
 use super::config::{LossWeight, MaskedConfig};
 use super::dropout::Masks;
 use super::losses::cross_entropy;
-use super::sample::{Request, Samples, Sampling};
+use super::sample::{Request, Samples, Sampling, Walk};
 use super::vocabulary::{Vocabulary, on};
 use super::{Scheme, TokenBatch, TokenLosses, TrainingDraws, class_rows};
 use crate::chain::Block;
@@ -256,6 +256,15 @@ impl Scheme for Masked {
         request: &Request<'_>,
     ) -> Samples {
         self.draw(parameters, sampling, request)
+    }
+
+    fn walk(
+        &self,
+        _parameters: &Parameters,
+        _request: &Request<'_>,
+        _walk: Walk<'_>,
+    ) -> Option<Samples> {
+        None
     }
 
     fn num_parts(&self) -> usize {

@@ -118,6 +118,25 @@ pub struct Samples {
     pub nats_nt: Tensor,
 }
 
+/// A value that is to be said while a prior goes through samples: a code, or a part of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// Number of the sample.
+    pub row: usize,
+    /// Its logits, of all values that it may have.
+    pub logits: &'a [f64],
+    /// The value, where its token is given.
+    pub given: Option<usize>,
+}
+
+/// How a prior goes through samples.
+pub struct Walk<'a> {
+    /// Says each value.
+    pub choose: &'a mut dyn FnMut(Choice<'_>) -> usize,
+    /// Steps after which it ends, all samples together; none: after the last one.
+    pub steps: Option<i64>,
+}
+
 /// How many of `num_hidden` tokens each pass of a masked prior reveals.
 pub fn tokens_revealed(num_hidden: usize, steps: i64) -> Vec<usize> {
     let mut hidden = num_hidden;
@@ -142,6 +161,15 @@ impl Prior {
     /// Draws samples, for a request that is [good](Self::check_request). Tokens that are given stay as they are.
     pub fn sample(&self, sampling: &Sampling, request: &Request<'_>) -> Samples {
         tch::no_grad(|| self.scheme.sample(&self.parameters, sampling, request))
+    }
+
+    /// Goes through samples token by token, as [`Self::sample`] does, and lets somebody else say each value, those of given tokens
+    /// too: what an entropy coder does, which writes given values and, the other way round, reads them. The same request in a
+    /// batch as large gives the same logits, as long as the same values are said. Tokens `[N, T]` int64, level after level; none of
+    /// a masked prior, which has no order.
+    pub fn walk(&self, request: &Request<'_>, walk: Walk<'_>) -> Option<Tensor> {
+        let walked = tch::no_grad(|| self.scheme.walk(&self.parameters, request, walk));
+        walked.map(|samples| samples.tokens_nt)
     }
 
     /// What is wrong with a request, if anything.

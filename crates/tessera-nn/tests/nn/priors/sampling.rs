@@ -1,7 +1,7 @@
 //! Drawing whole samples.
 
 use tch::{Device, Kind, Tensor};
-use tessera_nn::prior::sample::{Filter, Guidance, Request, Samples, Sampling};
+use tessera_nn::prior::sample::{Choice, Filter, Guidance, Request, Samples, Sampling, Walk};
 use tessera_nn::prior::{Codes, Prior, PriorConfig, TokenBatch, TrainingDraws};
 
 use crate::priors::cases::{ALL, codes, config, fill, gradients, ids, made, numbers, of, tokens};
@@ -45,6 +45,56 @@ fn logits_with_a_cache_are_those_without() {
             }
         }
     }
+}
+
+/// Going through given tokens shows the logits by which they were drawn, and who reads the same values gets the same tokens by the
+/// same logits, bit for bit: in float32, on one thread.
+#[test]
+fn a_walk_shows_the_logits_of_all_values_and_takes_what_is_said() {
+    tch::set_num_threads(1);
+    for case in ALL.iter().filter(|case| !case.starts_with("masked")) {
+        let (prior, codes) = filled(case, Kind::Float);
+        let (ids, tokens_nt) = (ids(16), tokens(&codes, 16));
+        let request = |known_nt| Request { seed: 0, ids: &ids, classes_n: None, known_nt };
+        let (mut values, mut seen, mut nats) = (Vec::new(), Vec::new(), 0.0);
+        let mut write = |choice: Choice<'_>| {
+            let value = choice.given.unwrap();
+            let total: f64 = choice.logits.iter().map(|logit| logit.exp()).sum();
+            nats -= choice.logits[value] - total.ln();
+            values.push((choice.row, value));
+            seen.extend_from_slice(choice.logits);
+            value
+        };
+        let walk = Walk { choose: &mut write, steps: None };
+        assert_eq!(prior.walk(&request(Some(&tokens_nt)), walk).unwrap(), tokens_nt, "{case}");
+        let none = Tensor::full([16], -1, (Kind::Int64, Device::Cpu));
+        let batch = TokenBatch { tokens_nt: &tokens_nt, classes_n: Some(&none), ids: &ids };
+        let expected = prior.nats(&batch, 0).sum(Kind::Double).double_value(&[]);
+        assert!((nats - expected).abs() < 1e-4 * expected, "{case}: {nats} {expected}");
+
+        let (mut next, mut again) = (values.iter(), Vec::new());
+        let mut read = |choice: Choice<'_>| {
+            assert_eq!(choice.given, None);
+            again.extend_from_slice(choice.logits);
+            let (row, value) = next.next().unwrap();
+            assert_eq!(choice.row, *row);
+            *value
+        };
+        let walk = Walk { choose: &mut read, steps: None };
+        assert_eq!(prior.walk(&request(None), walk).unwrap(), tokens_nt, "{case}");
+        assert!(again == seen, "{case}: the same logits");
+        let mut count = 0;
+        let mut first = |_: Choice<'_>| {
+            count += 1;
+            0
+        };
+        drop(prior.walk(&request(None), Walk { choose: &mut first, steps: Some(1) }));
+        assert!(count > 0 && count <= values.len() / 4, "{case}: {count} of the first step");
+    }
+    let (masked, _) = filled("masked", Kind::Float);
+    let request = Request { seed: 0, ids: &ids(2), classes_n: None, known_nt: None };
+    let mut never = |_: Choice<'_>| unreachable!("it has no order");
+    assert!(masked.walk(&request, Walk { choose: &mut never, steps: None }).is_none());
 }
 
 /// The same 16 ids in another order, and beside others; in float32, whose rounding would show. One thread: among more,
