@@ -131,18 +131,21 @@ pub fn write_features(
     Ok(FeaturesWritten { path: options.out.clone(), splits: written })
 }
 
+/// Name and samples of a split.
+type Split = (String, Arc<dyn Source>);
+
 fn open_splits(
     model: &OpenModel,
     data: &DataConfig,
     options: &FeaturesOptions,
-) -> Result<Vec<(String, Arc<dyn Source>)>, ApplyError> {
+) -> Result<Vec<Split>, ApplyError> {
     if options.pooled && options.of == FeatureKind::Codes {
         let problem = "codes have no mean: leave out --pool, or choose --of quantized";
         return Err(ApplyError::BadInput(problem.to_owned()));
     }
     let named: Vec<&str> = options.splits.iter().map(String::as_str).collect();
     let names = if named.is_empty() { USUAL_SPLITS.to_vec() } else { named };
-    let mut splits: Vec<(String, Arc<dyn Source>)> = Vec::new();
+    let mut splits: Vec<Split> = Vec::new();
     for name in names {
         match tessera_data::source::open(data, name) {
             Err(DataError::NoSplit { .. }) if options.splits.is_empty() && !splits.is_empty() => {}

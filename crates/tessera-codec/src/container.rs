@@ -164,6 +164,10 @@ pub struct FileReader<R: Read> {
     ended: bool,
 }
 
+/// Who decodes blocks: gets the bytes of one and its number of samples, and gives its codes `[samples, positions, levels]`, or `None` where
+/// the bytes are no such codes.
+pub type DecodeBlock<'a> = &'a mut dyn FnMut(&[u8], usize) -> Option<Vec<u32>>;
+
 /// What comes next in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
@@ -261,16 +265,12 @@ impl<R: Read> FileReader<R> {
         self.next_by(&mut |payload, samples| coder::decode(payload, samples, &positions, tables))
     }
 
-    /// The same with somebody who decodes: `decode` gets the bytes of a block and its number of samples, and gives codes
-    /// `[samples, positions, levels]`, or `None` where the bytes are no such codes.
+    /// The same with somebody else who decodes.
     ///
     /// # Errors
     ///
     /// [`CodecError::Io`].
-    pub fn next_by(
-        &mut self,
-        decode: &mut dyn FnMut(&[u8], usize) -> Option<Vec<u32>>,
-    ) -> Result<Next, CodecError> {
+    pub fn next_by(&mut self, decode: DecodeBlock<'_>) -> Result<Next, CodecError> {
         if self.ended {
             return Ok(Next::End);
         }

@@ -6,6 +6,8 @@
 
 mod counted;
 
+pub use self::counted::PositionCounts;
+
 use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
 use sha2::{Digest, Sha256};
 

@@ -46,7 +46,7 @@ pub(super) struct Given {
 }
 
 enum Origin {
-    Files(NativeFiles),
+    Files(Box<NativeFiles>),
     Pipe,
 }
 
@@ -99,7 +99,7 @@ impl Given {
             let grid = Grid::new(shape_of(&place.media), sample);
             GivenFile { number, place, grid }
         });
-        Ok(Self::of(Origin::Files(files), given.collect(), sample))
+        Ok(Self::of(Origin::Files(Box::new(files)), given.collect(), sample))
     }
 
     /// What comes through standard input.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tessera_checkpoint::Storage;
+use tessera_codec::table::PositionCounts;
 use tessera_codec::{LevelShape, LevelTable, Tables};
 use tessera_comm::{Communicator, all_gather_bytes};
 use tessera_control::Phase;
@@ -18,8 +19,8 @@ use crate::input::{codes_of, read};
 use crate::tile;
 use crate::watch::Watch;
 
-/// Most counts of a level's positions, 32 MiB of them.
-const MOST_COUNTS: usize = 1 << 22;
+/// Most counts of a level's positions in a half, 16 MiB of them: tables have as many numbers.
+const MOST_COUNTS: usize = 1 << 21;
 
 /// What is counted, and where tables go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +119,9 @@ fn of_tokens(
 ) -> Result<Counts, ApplyError> {
     let tokens = TokenFile::of_model(path, "train", model)?;
     let mut counts = Counts::new(levels);
-    for row in spread(tokens.num_samples(), most) {
-        counts.add(&tokens.codes(row)?);
+    let rows: Vec<u64> = spread(tokens.num_samples(), most).collect();
+    for (at, &row) in rows.iter().enumerate() {
+        counts.add(&tokens.codes(row)?, 2 * at < rows.len());
     }
     Ok(counts)
 }
@@ -137,13 +139,16 @@ fn of_data(
     check_data(&model.file, source.shape())?;
     let mut counts = Counts::new(levels);
     let ids: Vec<u64> = spread(source.num_samples(), most).collect();
-    let tiles = ids.chunks(tile::size(&model.signal()));
-    for of_tile in tiles.skip(comm.rank()).step_by(comm.world_size()) {
+    let size = tile::size(&model.signal());
+    let tiles = ids.chunks(size).enumerate();
+    for (tile, of_tile) in tiles.skip(comm.rank()).step_by(comm.world_size()) {
         let mut bytes = Vec::new();
         for &id in of_tile {
             bytes.extend(read(&*source, id)?);
         }
-        codes_of(model, &bytes, of_tile[0])?.iter().for_each(|codes| counts.add(codes));
+        for (at, codes) in codes_of(model, &bytes, of_tile[0])?.iter().enumerate() {
+            counts.add(codes, 2 * (tile * size + at) < ids.len());
+        }
         watch.activity.part_done();
     }
     Ok(counts)
@@ -163,8 +168,8 @@ struct Counts {
 
 struct LevelCounts {
     shape: LevelShape,
-    /// `[positions, K]`, or `[1, K]` of all positions where those were too many.
-    counts: Vec<Vec<u64>>,
+    /// Of the first half of the samples, and of the second.
+    halves: [PositionCounts; 2],
 }
 
 impl Counts {
@@ -173,19 +178,20 @@ impl Counts {
             let [positions, num_codes] =
                 [shape.positions, shape.num_codes].map(|size| size as usize);
             let rows = if positions * num_codes > MOST_COUNTS { 1 } else { positions };
-            LevelCounts { shape, counts: vec![vec![0; num_codes]; rows] }
+            LevelCounts { shape, halves: [0, 1].map(|_| vec![vec![0; num_codes]; rows]) }
         };
         Self { num_samples: 0, levels: levels.iter().map(level).collect() }
     }
 
-    /// Counts the codes of a sample, level after level.
-    fn add(&mut self, codes: &[u32]) {
+    /// Counts the codes of a sample, level after level, which is in the first half of all, or in the second.
+    fn add(&mut self, codes: &[u32], is_first: bool) {
         let mut codes = codes.iter();
         for level in &mut self.levels {
-            let rows = level.counts.len();
+            let counts = &mut level.halves[usize::from(!is_first)];
+            let rows = counts.len();
             for (position, &code) in (0..).zip(codes.by_ref().take(level.shape.positions as usize))
             {
-                level.counts[position % rows][code as usize] += 1;
+                counts[position % rows][code as usize] += 1;
             }
         }
         self.num_samples += 1;
@@ -194,7 +200,9 @@ impl Counts {
     /// Those of all ranks. Collective.
     fn summed(mut self, comm: &dyn Communicator) -> Result<Self, ApplyError> {
         let mut numbers = vec![&mut self.num_samples];
-        numbers.extend(self.levels.iter_mut().flat_map(|level| level.counts.iter_mut().flatten()));
+        numbers.extend(
+            self.levels.iter_mut().flat_map(|level| level.halves.iter_mut().flatten().flatten()),
+        );
         let mine: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         numbers.iter_mut().for_each(|number| **number = 0);
         for theirs in all_gather_bytes(comm, &mine)? {
@@ -208,28 +216,17 @@ impl Counts {
     }
 
     fn tables(&self) -> Result<Tables, ApplyError> {
-        let levels: Result<Vec<LevelTable>, _> = self
-            .levels
-            .iter()
-            .map(|level| LevelTable::counted(&level.all(), Some(&level.counts)))
-            .collect();
+        let levels: Result<Vec<LevelTable>, _> =
+            self.levels.iter().map(|level| LevelTable::counted(level.halves.each_ref())).collect();
         Ok(Tables::new(levels?)?)
     }
 }
 
 impl LevelCounts {
-    /// Counts `[K]` of all positions.
-    fn all(&self) -> Vec<u64> {
-        let mut all = vec![0; self.shape.num_codes as usize];
-        for counts in &self.counts {
-            all.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-        }
-        all
-    }
-
     fn told(&self, table: &LevelTable) -> CountedLevel {
         let (mut bits, mut num) = (0.0, 0u64);
-        for (row, counts) in self.counts.iter().enumerate() {
+        let rows = self.halves.iter().flat_map(|half| half.iter().enumerate());
+        for (row, counts) in rows {
             for (&count, &part) in counts.iter().zip(table.probabilities(row)) {
                 let probability = f64::from(part) / f64::from(tessera_codec::table::WHOLE);
                 bits -= count as f64 * probability.log2();
@@ -261,9 +258,10 @@ mod tests {
     fn codes_are_counted_by_level_and_position() {
         let level = |positions| LevelShape { num_codes: 3, positions };
         let mut counts = Counts::new(&[level(2), level(1)]);
-        counts.add(&[0, 2, 1]);
-        counts.add(&[0, 1, 1]);
-        assert_eq!(counts.levels[0].counts, [vec![2, 0, 0], vec![0, 1, 1]]);
-        assert_eq!((counts.levels[1].all(), counts.num_samples), (vec![0, 2, 0], 2));
+        counts.add(&[0, 2, 1], true);
+        counts.add(&[0, 1, 1], false);
+        assert_eq!(counts.levels[0].halves[0], [vec![1, 0, 0], vec![0, 0, 1]]);
+        assert_eq!(counts.levels[0].halves[1], [vec![1, 0, 0], vec![0, 1, 0]]);
+        assert_eq!((&counts.levels[1].halves[1], counts.num_samples), (&vec![vec![0, 1, 0]], 2));
     }
 }

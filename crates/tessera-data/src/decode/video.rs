@@ -333,7 +333,7 @@ fn rate_of(timeline: &Timeline) -> Option<u32> {
     let times = timeline.times.as_ref()?;
     let seconds = times.last()? - times.first()?;
     let rate = (times.len() - 1) as f64 * 1000.0 / seconds;
-    (rate >= 1.0 && rate < 1e6).then_some(rate.round() as u32)
+    (1.0..1e6).contains(&rate).then_some(rate.round() as u32)
 }
 
 /// Frames of a film.

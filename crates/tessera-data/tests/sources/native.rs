@@ -60,14 +60,14 @@ fn film_is_read_at_its_own_size_and_rate() {
     let files = NativeFiles::open(&of(Modality::Video, folder.path())).unwrap();
     let names: Vec<String> = (0..files.len()).map(|at| files.name(at)).collect();
     assert_eq!(names, ["a.mkv", "b.gif", "frames"]);
-    for at in 0..3 {
+    for (at, name) in names.iter().enumerate() {
         let (file, shape) = (files.read(at).unwrap(), files.shape(at).unwrap());
-        assert_eq!(shape.shape, SampleShape::video(3, 5, 21, 35), "{}", names[at]);
+        assert_eq!(shape.shape, SampleShape::video(3, 5, 21, 35), "{name}");
         assert_eq!(shape.film_rate, (at == 0).then_some(12_500));
         let frames = files.frames(at, &file, 2..4).unwrap();
         assert_eq!(frames.len(), 2 * 21 * 35 * 3);
         if at != 1 {
-            assert_eq!(frames, &expected[2 * 21 * 35 * 3..4 * 21 * 35 * 3], "{}", names[at]);
+            assert_eq!(frames, &expected[2 * 21 * 35 * 3..4 * 21 * 35 * 3], "{name}");
         }
         assert!(files.frames(at, &file, 4..6).is_err(), "there are five");
     }
