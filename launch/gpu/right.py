@@ -218,6 +218,27 @@ def used(kind: str, model: pathlib.Path, prior: pathlib.Path, m: Machine, table:
     if holes:
         given = [[picture["num_given"] for picture in about["pictures"]] for about in holes]
         table.add("a hole filled", f"codes given: {given[1]}, on the CPU {given[0]}", OK if given[0] == given[1] else BAD)
+    else:
+        compressed(model, prior, m, table)
+
+
+def compressed(model: pathlib.Path, prior: pathlib.Path, m: Machine, table: Table):
+    """Pictures compressed on the device, by tables and by a prior, and back: as the model reconstructs them there."""
+    folder = m.work / "files"
+    (folder / "in").mkdir(parents=True)
+    for number in range(5):
+        rows = [[(row * column + 40 * number) % 256 for column in range(37)] for row in range(20)]
+        (folder / "in" / f"{number}.png").write_bytes(png(rows))
+    place = ["--run", model, "--device", m.device]
+    m.run(1, ["tables", *place])
+    m.run(1, ["reconstruct", folder / "in", folder / "whole", *place])
+    contents = lambda name: [path.read_bytes() for path in sorted((folder / name).iterdir())]
+    for name, more in [("tables", []), ("prior", ["--prior", prior])]:
+        m.run(1, ["compress", folder / "in", folder / f"{name}.tsc", *place, *more])
+        m.run(1, ["decompress", folder / f"{name}.tsc", folder / name, *place, *more])
+        same = contents(name) == contents("whole")
+        table.add(f"files compressed by {name}", f"{(folder / f'{name}.tsc').stat().st_size} bytes; {'as' if same else 'not as'} reconstructed",
+                  OK if same else BAD)
 
 
 def png(rows: list) -> bytes:

@@ -201,7 +201,8 @@ impl Work<'_> {
         let size = tile::size(&self.model.signal()) as u64;
         for round in 0..num.div_ceil(size).div_ceil(world_size) {
             let first = (round * world_size + rank) * size;
-            let mine = agree_on(comm, self.of_samples(first..num.min(first + size)))?;
+            let mine = watch.check().and_then(|()| self.of_samples(first..num.min(first + size)));
+            let mine = agree_on(comm, mine)?;
             let all = all_gather_bytes(comm, &mine)?;
             let added =
                 out.as_mut().map_or(Ok(()), |out| all.iter().try_for_each(|bytes| out.add(bytes)));

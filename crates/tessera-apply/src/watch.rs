@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tessera_control::Activity;
+use tessera_control::{Activity, ExitCode};
+
+use crate::error::ApplyError;
 
 /// What this process tells of its work, and where it hears that it should stop.
 pub struct Watch<'a> {
@@ -14,6 +16,23 @@ pub struct Watch<'a> {
     pub stop: Arc<AtomicBool>,
     /// Says a line to whoever watches.
     pub say: &'a dyn Fn(String),
+}
+
+impl Watch<'_> {
+    /// Refuses to go on where somebody has asked for an end, of work that cannot go on later.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Opened`].
+    pub(crate) fn check(&self) -> Result<(), ApplyError> {
+        match self.stop.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(ApplyError::Opened {
+                code: ExitCode::Failed,
+                message: "stopped before all was done; nothing was written".to_owned(),
+            }),
+        }
+    }
 }
 
 impl fmt::Debug for Watch<'_> {

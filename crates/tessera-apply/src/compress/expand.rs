@@ -143,9 +143,10 @@ impl<'a> Opened<'a> {
         refuse_pipes(comm, input, out)?;
         let from: Box<dyn Read> = match input {
             Stream::Pipe => Box::new(io::stdin()),
-            Stream::Path(path) => {
-                Box::new(File::open(path).map_err(ApplyError::file("read", path))?)
-            }
+            Stream::Path(path) => Box::new(File::open(path).map_err(|error| {
+                let problem = format!("{} cannot be read ({error})", path.display());
+                ApplyError::BadInput(problem)
+            })?),
         };
         let reader = FileReader::open(from)?;
         check_model(model, reader.header())?;
@@ -343,6 +344,7 @@ impl Work<'_> {
         let mine: Vec<&OutFile> = self.files.iter().filter(|file| is_mine(file)).collect();
         let (mut next, mut open) = (0, None::<Making>);
         for first in (0..num).step_by(size as usize) {
+            watch.check()?;
             let there = first..num.min(first + size);
             let of_tile = codes.take((there.end - there.start) as usize)?;
             if let (false, Some(lost)) = (salvage, codes.lost.first()) {

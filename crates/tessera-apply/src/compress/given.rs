@@ -74,7 +74,13 @@ impl Given {
             Stream::Pipe => return agree_on(comm, Self::piped(&data, sample)),
         };
         data.path = path.clone();
-        let files = agree_on(comm, NativeFiles::open(&data).map_err(ApplyError::from))?;
+        let files = NativeFiles::open(&data).map_err(|error| match error {
+            DataError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                ApplyError::BadInput(format!("{} cannot be read ({source})", path.display()))
+            }
+            error => error.into(),
+        });
+        let files = agree_on(comm, files)?;
         let listed = match comm.rank() {
             0 => listed(&files, path.is_file(), sample, skips, watch),
             _ => Ok(Vec::new()),

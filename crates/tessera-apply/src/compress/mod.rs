@@ -16,7 +16,6 @@ mod tables;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -130,7 +129,11 @@ fn kept_levels(model: &OpenModel, levels: Option<usize>) -> Result<Vec<LevelShap
     let mut shapes = model.file.autoencoder().code_levels();
     let Some(num) = levels else { return Ok(shapes) };
     model.vqvae.check_levels(levels).map_err(ApplyError::BadInput)?;
-    if model.vqvae.quantizers.len() > 1 {
+    let is_one_residual = match model.vqvae.quantizers.as_slice() {
+        [quantizer] => quantizer.num_residual_levels() == shapes.len(),
+        _ => false,
+    };
+    if !is_one_residual {
         let problem = "--levels leaves out levels of one residual quantiser: this model has several quantisers";
         return Err(ApplyError::BadInput(problem.to_owned()));
     }
@@ -268,7 +271,9 @@ fn write(
     let num_tiles = num.div_ceil(size);
     for round in 0..num_tiles.div_ceil(world_size) {
         let first = (round * world_size + rank) * size;
-        let mine = codes(model, coding, given, first..num.min(first + size), &positions);
+        let mine = watch
+            .check()
+            .and_then(|()| codes(model, coding, given, first..num.min(first + size), &positions));
         let (codes, payload) = agree_on(comm, mine)?;
         let all = all_gather_bytes(comm, &codes)?;
         let payloads = match &coding.prior {
@@ -284,10 +289,6 @@ fn write(
         });
         agree_on(comm, added)?;
         watch.activity.part_done();
-        if watch.stop.load(Ordering::Relaxed) {
-            let message = "stopped before the file was whole; nothing was written".to_owned();
-            return Err(ApplyError::Opened { code: tessera_control::ExitCode::Failed, message });
-        }
     }
     let mine = match coder {
         Some(coder) => coder.finish().map(|written| Written { codes_of_a_sample, ..written }),
@@ -396,7 +397,7 @@ impl OutFile {
         };
         check_free(path, force)?;
         let partial = partial_of(path);
-        let file = File::create(&partial).map_err(ApplyError::file("make", &partial))?;
+        let file = File::create(&partial).map_err(|error| unwritable(path, &error))?;
         let names = Some((partial, path.clone()));
         Ok(Self { to: BufWriter::new(Box::new(file)), names })
     }
@@ -435,6 +436,14 @@ fn check_free(path: &Path, force: bool) -> Result<(), ApplyError> {
         ))),
         false => Ok(()),
     }
+}
+
+/// What is said of a place that cannot be written to.
+fn unwritable(path: &Path, error: &io::Error) -> ApplyError {
+    ApplyError::BadInput(format!(
+        "{} cannot be written ({error}): name a place that can",
+        path.display()
+    ))
 }
 
 /// A name beside a path for what is not whole yet.

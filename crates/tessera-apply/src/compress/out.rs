@@ -10,7 +10,7 @@ use tessera_codec::{Media, Place};
 use tessera_model::media::{self, FilmWriter, ImageShape, SoundWriter};
 
 use super::given::Stream;
-use super::{check_free, partial_of};
+use super::{check_free, partial_of, unwritable};
 use crate::error::ApplyError;
 
 /// Where files go.
@@ -39,7 +39,7 @@ impl Out {
         let Some(media) = alone else {
             if path.exists() && !(path.is_dir() && (force || is_empty(path))) {
                 return bad(format!(
-                    "{} is there already: name a folder that is not, or give --force to replace it",
+                    "{} is there already: name a folder that is not, or give --force to replace files of the same names",
                     path.display()
                 ));
             }
@@ -63,9 +63,13 @@ impl Out {
 
     /// Makes what files are written into.
     pub(super) fn prepare(&self) -> Result<(), ApplyError> {
-        let Self::Folder(partial, _) = self else { return Ok(()) };
         self.discard();
-        fs::create_dir_all(partial).map_err(ApplyError::file("make", partial))
+        let (made, path) = match self {
+            Self::Pipe => return Ok(()),
+            Self::File(partial, path) => (File::create(partial).map(drop), path),
+            Self::Folder(partial, path) => (fs::create_dir_all(partial), path),
+        };
+        made.map_err(|error| unwritable(path, &error))
     }
 
     /// Where the file of this name is written.
@@ -83,9 +87,13 @@ impl Out {
             Self::Pipe => return Ok(()),
             Self::File(partial, path) | Self::Folder(partial, path) => (partial, path),
         };
+        if path.is_dir() && !is_empty(path) {
+            // Files of these names are replaced; what else is there stays.
+            move_into(partial, path)?;
+            return fs::remove_dir_all(partial).map_err(ApplyError::file("remove", partial));
+        }
         if path.is_dir() {
-            // What may be replaced was asked before.
-            fs::remove_dir_all(path).map_err(ApplyError::file("remove", path))?;
+            fs::remove_dir(path).map_err(ApplyError::file("remove", path))?;
         }
         fs::rename(partial, path).map_err(ApplyError::file("rename", partial))
     }
@@ -98,6 +106,20 @@ impl Out {
             Self::Folder(partial, _) => fs::remove_dir_all(partial),
         };
     }
+}
+
+/// Moves all files of a folder into another, below which they have the same names.
+fn move_into(from: &Path, to: &Path) -> Result<(), ApplyError> {
+    fs::create_dir_all(to).map_err(ApplyError::file("make", to))?;
+    for entry in fs::read_dir(from).map_err(ApplyError::file("read", from))? {
+        let path = entry.map_err(ApplyError::file("read", from))?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        match path.is_dir() {
+            true => move_into(&path, &target)?,
+            false => fs::rename(&path, &target).map_err(ApplyError::file("rename", &path))?,
+        }
+    }
+    Ok(())
 }
 
 fn is_empty(folder: &Path) -> bool {

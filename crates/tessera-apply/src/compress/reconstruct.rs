@@ -274,6 +274,7 @@ impl Work<'_> {
             let native = shape_of(&self.places[file].media);
             let grid = Grid::overlapping(native, self.sample, self.options.overlap);
             for number in 0..grid.num_clips() {
+                watch.check()?;
                 let frames = grid.frames(number);
                 let input = given.frames(file, frames.clone())?;
                 let frames = (frames.end - frames.start) as u32;

@@ -142,6 +142,7 @@ fn of_data(
     let size = tile::size(&model.signal());
     let tiles = ids.chunks(size).enumerate();
     for (tile, of_tile) in tiles.skip(comm.rank()).step_by(comm.world_size()) {
+        watch.check()?;
         let mut bytes = Vec::new();
         for &id in of_tile {
             bytes.extend(read(&*source, id)?);

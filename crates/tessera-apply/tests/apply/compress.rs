@@ -433,7 +433,17 @@ fn what_cannot_work_is_refused_and_leaves_nothing() {
     }
     assert!(!path("out").exists());
     let missing = decompressed(&model, &from_file(&path("missing.tsc"), &path("out")));
+    assert_eq!(missing.code(), ExitCode::BadInput, "{missing}");
     assert!(missing.to_string().contains("missing.tsc"), "{missing}");
+    refused(&to_file(&path("nowhere"), &path("new2.tsc")), "cannot be read");
+    refused(&to_file(&inputs.join("a.png"), &path("no/folder.tsc")), "cannot be written");
+    let error = decompressed(&model, &from_file(&file, &path("garbage.tsc/below")));
+    assert!(error.to_string().contains("cannot be written"), "{error}");
+    // What is in a folder that is written into stays, but for files of the same names.
+    let forced = DecompressOptions { force: true, ..from_file(&file, &path("there")) };
+    fs::write(path("there/a.png"), b"another").unwrap();
+    watching(|watch| decompress(&Solo::default(), &model, &coding, &forced, watch)).unwrap();
+    assert!(path("there/is").is_dir() && contents(&path("there/a.png")).len() == 768);
     // One file: its name says what it is.
     compressed(&to_file(&path("pictures/a.png"), &path("one.tsc"))).unwrap();
     let error = decompressed(&model, &from_file(&path("one.tsc"), &path("one.jpg")));
