@@ -4,7 +4,7 @@
 python3 compressed.py film --run RUN --prior RUN --input FOLDER --tessera PATH
 python3 compressed.py speech --run RUN --prior RUN --input FOLDER --tessera PATH
 
-Needs numpy, and FFmpeg with libx264, libx265 and libaom or libsvtav1. Film: each film as a whole, at its own size, 8-bit RGB; PSNR of the mean squared
+Needs numpy, and FFmpeg with libx264, libx265 and libsvtav1. Film: each film as a whole, at its own size, 8-bit RGB; PSNR of the mean squared
 error over all values of all films, after rounding. A codec's coarsest setting is told where even that is better. Speech: bits of the file for
 a second of sound; qualities of the same codes are in the page about speech.
 """
@@ -40,8 +40,14 @@ def ours(args, folder: pathlib.Path):
         yield "prior", begun
 
 
-def frames(path, size=None) -> np.ndarray:
-    return np.frombuffer(run("ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"), np.uint8)
+def frames(path, like=None) -> np.ndarray:
+    """All bytes of all frames, at the size of another film's."""
+    size = []
+    if like:
+        sides = run("ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=width,height", "-of", "csv=p=0", like)
+        size = ["-vf", "scale={}:{}:flags=bicubic".format(*sides.decode().strip().split(","))]
+    words = ["ffmpeg", "-v", "error", "-i", path, *size, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    return np.frombuffer(run(*words), np.uint8)
 
 
 def film(args):
@@ -49,21 +55,24 @@ def film(args):
     originals = [frames(file) for file in files]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        quality = tessera(args, "reconstruct", args.input, folder / "out")["psnr"]
+        quality = args.psnr or tessera(args, "reconstruct", args.input, folder / "out")["psnr"]
         print(f"{len(files)} films, {sum(map(len, originals))} bytes decoded, PSNR {quality:.2f} dB")
-        for name, done in ours(args, folder):
+        for name, done in () if args.baselines else ours(args, folder):
             print(f"| {name} | {done['bytes']} | {done['payload']} | {done['bits_per_code']:.3f} | {quality:.2f} | {done['seconds']:.1f} |")
-        for codec, words, worst in [
-            ("libx264", ["-preset", "veryslow"], 51), ("libx265", ["-preset", "slower", "-x265-params", "log-level=none"], 51),
-            ("libaom-av1", ["-cpu-used", "4", "-b:v", "0"], 63),
+        # At the size that they have, and at half of it, which is less than the coarsest setting.
+        x265 = ["-preset", "slower", "-x265-params", "log-level=none"]
+        for codec, words, worst, size in [
+            ("libx264", ["-preset", "veryslow"], 51, ""), ("libx264", ["-preset", "veryslow"], 51, "scale=iw/2:-2:flags=area"),
+            ("libx265", x265, 51, ""), ("libx265", x265, 51, "scale=iw/2:-2:flags=area"), ("libsvtav1", ["-preset", "4"], 63, ""),
         ]:
             def coded(setting):
                 total, squares, values = 0, 0.0, 0
                 for file, original in zip(files, originals):
                     out = folder / "out.mkv"
-                    run("ffmpeg", "-v", "error", "-y", "-i", file, "-an", "-c:v", codec, *words, "-pix_fmt", "yuv420p", "-crf", setting, out)
+                    smaller = ["-vf", size] if size else []
+                    run("ffmpeg", "-v", "error", "-y", "-i", file, "-an", *smaller, "-c:v", codec, *words, "-pix_fmt", "yuv420p", "-crf", setting, out)
                     total += out.stat().st_size
-                    error = frames(out).astype(np.float64) - original
+                    error = frames(out, file if size else None).astype(np.float64) - original
                     squares, values = squares + float((error**2).sum()), values + error.size
                 return total, 10 * np.log10(255**2 * values / squares)
             # The coarsest setting that is as good; PSNR falls with it.
@@ -77,7 +86,7 @@ def film(args):
                         low, best = middle, found
                     else:
                         high = middle
-            print(f"| {codec} | {best[0]} | | | {best[1]:.2f} | |")
+            print(f"| {codec}{', half the size' if size else ''} | {best[0]} | | | {best[1]:.2f} | |")
 
 
 def speech(args):
@@ -97,6 +106,8 @@ def main():
     parser.add_argument("--run", required=True)
     parser.add_argument("--prior")
     parser.add_argument("--input", required=True)
+    parser.add_argument("--baselines", action="store_true", help="nothing but them, beside a quality that is given by --psnr")
+    parser.add_argument("--psnr", type=float)
     parser.add_argument("--tessera", default="tessera")
     args = parser.parse_args()
     film(args) if args.what == "film" else speech(args)
