@@ -21,7 +21,7 @@ use tessera_nn::{from_vectors, to_vectors};
 
 use crate::agreement::agree_on;
 use crate::decode::npy_header;
-use crate::encode::{USUAL_SPLITS, check_data};
+use crate::encode::{Split, open_splits};
 use crate::error::ApplyError;
 use crate::input::{codes_of, read, values_of};
 use crate::tile;
@@ -121,46 +121,33 @@ pub fn write_features(
     options: &FeaturesOptions,
     watch: &Watch<'_>,
 ) -> Result<FeaturesWritten, ApplyError> {
-    let splits = agree_on(comm, open_splits(model, data, options))?;
+    let splits = agree_on(comm, checked_splits(model, data, options))?;
     watch.activity.enter(Phase::Evaluate);
     let mut written = BTreeMap::new();
     for (name, source) in splits {
-        let work = Work { model, options, name: &name, source: &source };
-        written.insert(name.clone(), work.write(comm, watch)?);
+        let work = Work { model, options, name, source: &source };
+        written.insert(name.to_owned(), work.write(comm, watch)?);
     }
     Ok(FeaturesWritten { path: options.out.clone(), splits: written })
 }
 
-/// Name and samples of a split.
-type Split = (String, Arc<dyn Source>);
-
-fn open_splits(
+/// Opens the splits, if there is room for what is made of them.
+fn checked_splits<'a>(
     model: &OpenModel,
     data: &DataConfig,
-    options: &FeaturesOptions,
-) -> Result<Vec<Split>, ApplyError> {
+    options: &'a FeaturesOptions,
+) -> Result<Vec<Split<'a>>, ApplyError> {
     if options.pooled && options.of == FeatureKind::Codes {
         let problem = "codes have no mean: leave out --pool, or choose --of quantized";
         return Err(ApplyError::BadInput(problem.to_owned()));
     }
-    let named: Vec<&str> = options.splits.iter().map(String::as_str).collect();
-    let names = if named.is_empty() { USUAL_SPLITS.to_vec() } else { named };
-    let mut splits: Vec<Split> = Vec::new();
-    for name in names {
-        match tessera_data::source::open(data, name) {
-            Err(DataError::NoSplit { .. }) if options.splits.is_empty() && !splits.is_empty() => {}
-            source => splits.push((name.to_owned(), source?)),
-        }
-    }
-    for (name, source) in &splits {
-        check_data(&model.file, source.shape())?;
-        if let Some(path) = options.paths(name).iter().find(|path| path.exists() && !options.force)
-        {
-            return Err(ApplyError::BadInput(format!(
-                "{} is there already: name another folder, or give --force to replace it",
-                path.display()
-            )));
-        }
+    let splits = open_splits(model, data, &options.splits)?;
+    let mut paths = splits.iter().flat_map(|(name, _)| options.paths(name));
+    if let Some(path) = paths.find(|path| path.exists() && !options.force) {
+        return Err(ApplyError::BadInput(format!(
+            "{} is there already: name another folder, or give --force to replace it",
+            path.display()
+        )));
     }
     Ok(splits)
 }

@@ -63,8 +63,7 @@ pub(crate) fn run_reconstruct(arguments: &ReconstructArguments, stop: Arc<Atomic
 }
 
 fn of_reconstructed(done: &Reconstructed) -> String {
-    let path =
-        done.path.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+    let path = place(done.path.as_deref());
     let seam = done.seam.map_or(String::new(), |seam| {
         format!("; across borders of tiles the error changes {seam:.2} times as much as elsewhere")
     });
@@ -98,10 +97,14 @@ fn answer(out: &Stream, text: String, watch: &Watch<'_>) -> String {
     }
 }
 
+/// Where something went.
+fn place(path: Option<&Path>) -> String {
+    path.map_or("standard output".to_owned(), |path| path.display().to_string())
+}
+
 fn of_compressed(done: &Compressed) -> String {
     let Compressed { num_files, num_codes, bytes, payload, bits_per_code, raw_bytes, .. } = done;
-    let path =
-        done.path.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+    let path = place(done.path.as_deref());
     let stored =
         done.stored_bytes.map_or(String::new(), |bytes| format!(", {bytes} as they were stored"));
     let hint = match done.has_tables {
@@ -118,8 +121,7 @@ fn of_compressed(done: &Compressed) -> String {
 }
 
 fn of_decompressed(done: &Decompressed) -> String {
-    let path =
-        done.path.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+    let path = place(done.path.as_deref());
     let mut text = format!("{path}  {} files\n", done.num_files);
     for lost in &done.lost {
         let files = lost.files.join(", ");

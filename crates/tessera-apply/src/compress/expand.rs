@@ -105,10 +105,7 @@ pub fn decompress(
     }
     done?;
     Ok(Decompressed {
-        path: match &options.out {
-            Stream::Path(path) => Some(path.clone()),
-            Stream::Pipe => None,
-        },
+        path: options.out.path(),
         num_files,
         num_samples: codes.next,
         lost: codes.lost.iter().map(|lost| told(lost, &files)).collect(),

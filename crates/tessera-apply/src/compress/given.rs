@@ -32,6 +32,16 @@ impl From<PathBuf> for Stream {
     }
 }
 
+impl Stream {
+    /// The file or folder; none of a pipe.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Pipe => None,
+            Self::Path(path) => Some(path.clone()),
+        }
+    }
+}
+
 /// What is compressed.
 pub(super) struct Given {
     from: Origin,

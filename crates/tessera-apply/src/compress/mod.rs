@@ -181,10 +181,7 @@ pub fn compress(
     let written = finished?;
     let num_codes = given.num_samples() * written.codes_of_a_sample;
     Ok(Compressed {
-        path: match &options.out {
-            Stream::Path(path) => Some(path.clone()),
-            Stream::Pipe => None,
-        },
+        path: options.out.path(),
         num_files: given.files.len(),
         num_samples: given.num_samples(),
         num_codes,
@@ -205,11 +202,7 @@ fn check(
     options: &CompressOptions,
 ) -> Result<Vec<LevelShape>, ApplyError> {
     let CompressOptions { input, out, levels, .. } = options;
-    if comm.world_size() > 1 && [input, out].contains(&&Stream::Pipe) {
-        let problem =
-            "several ranks cannot share standard input or output: name files, or start one process";
-        return Err(ApplyError::BadInput(problem.to_owned()));
-    }
+    refuse_pipes(comm, input, out)?;
     if let (Stream::Path(input), Stream::Path(out)) = (input, out)
         && out.starts_with(input)
     {

@@ -110,10 +110,7 @@ pub fn reconstruct(
     let mse = sums.squares / sums.values;
     let peak = if sample.modality == Modality::Audio { 65_535.0 } else { 255.0 };
     Ok(Reconstructed {
-        path: match &options.out {
-            Stream::Path(path) => Some(path.clone()),
-            Stream::Pipe => None,
-        },
+        path: options.out.path(),
         num_files: places.len(),
         mse,
         psnr: 10.0 * (peak * peak / mse).log10(),

@@ -34,7 +34,7 @@ use crate::tile;
 use crate::watch::Watch;
 
 /// What is encoded where nobody says it; the second only where it is there.
-pub(crate) const USUAL_SPLITS: [&str; 2] = ["train", "test"];
+const USUAL_SPLITS: [&str; 2] = ["train", "test"];
 
 /// How a data set is encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,23 +148,42 @@ fn prepare(
         return Err(ApplyError::BadInput(problem));
     }
     options.augment.validate(&model.signal(), hop(&model.vqvae)).map_err(ApplyError::BadInput)?;
-    let names = options.splits.iter().map(String::as_str).collect::<Vec<_>>();
-    let names = if names.is_empty() { USUAL_SPLITS.to_vec() } else { names };
-    let mut splits = Vec::new();
+    let splits = open_splits(model, data, &options.splits)?;
+    let tokenizer = Tokenizer { hash: model.file.hash.clone(), levels: levels_of(model)? };
+    let names = options.augment.names(hop(&model.vqvae));
+    let plan = TokenPlan::new(&tokenizer, &names, data, &splits, options.shard_samples)?;
+    let sources = splits.into_iter().map(|(_, source)| source).collect();
+    Ok(Prepared { plan, sources, load: data.load_options() })
+}
+
+/// Name and samples of a split.
+pub(crate) type Split<'a> = (&'a str, Arc<dyn Source>);
+
+/// The splits of these names, with samples that the model takes; of no name the usual ones.
+///
+/// # Errors
+///
+/// [`ApplyError::Data`], and those of [`check_data`].
+pub(crate) fn open_splits<'a>(
+    model: &OpenModel,
+    data: &DataConfig,
+    named: &'a [String],
+) -> Result<Vec<Split<'a>>, ApplyError> {
+    let names = match named {
+        [] => USUAL_SPLITS.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let mut splits: Vec<Split<'a>> = Vec::new();
     for name in names {
         match tessera_data::source::open(data, name) {
-            Err(DataError::NoSplit { .. }) if options.splits.is_empty() && !splits.is_empty() => {}
+            Err(DataError::NoSplit { .. }) if named.is_empty() && !splits.is_empty() => {}
             source => splits.push((name, source?)),
         }
     }
     for (_, source) in &splits {
         check_data(&model.file, source.shape())?;
     }
-    let tokenizer = Tokenizer { hash: model.file.hash.clone(), levels: levels_of(model)? };
-    let names = options.augment.names(hop(&model.vqvae));
-    let plan = TokenPlan::new(&tokenizer, &names, data, &splits, options.shard_samples)?;
-    let sources = splits.into_iter().map(|(_, source)| source).collect();
-    Ok(Prepared { plan, sources, load: data.load_options() })
+    Ok(splits)
 }
 
 /// Places of a sample along its first axis that a code of the finest level stands for: instants of a sound.
