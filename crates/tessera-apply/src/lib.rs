@@ -13,7 +13,9 @@ mod compress;
 mod decode;
 mod encode;
 mod error;
+mod export;
 mod features;
+mod import;
 mod inpaint;
 mod input;
 mod judge;
@@ -34,9 +36,11 @@ pub use compress::{
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};
 pub use error::ApplyError;
+pub use export::{ExportForm, Exported, export};
 pub use features::{
     FeatureForm, FeatureKind, FeaturesOptions, FeaturesWritten, SplitWritten, write_features,
 };
+pub use import::{ImportOptions, Imported, import};
 pub use inpaint::{Damage, InpaintOptions, Inpainted, Input, inpaint};
 pub use judge::{Classifier, Copies, JudgeOptions, Judged, Judging, SetFigures, judge};
 pub use open::{open, open_prior};

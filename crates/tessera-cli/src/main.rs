@@ -59,6 +59,8 @@ enum Command {
     /// Write the model of a run, complete in itself.
     #[command(disable_help_flag = true)]
     Export(worker::WorkerArgs),
+    /// Make a model folder of the weights of another program.
+    Import(worker::WorkerArgs),
     /// Make tokens of a data set with a trained model, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Encode(worker::WorkerArgs),
@@ -162,6 +164,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Train(args) => worker::run("train", &args),
         Command::Eval(args) => worker::run("eval", &args),
         Command::Export(args) => worker::run("export", &args),
+        Command::Import(args) => worker::run("import", &args),
         Command::Encode(args) => worker::run("encode", &args),
         Command::Decode(args) => worker::run("decode", &args),
         Command::Compress(args) => worker::run("compress", &args),

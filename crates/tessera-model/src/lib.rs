@@ -27,7 +27,7 @@ pub use file::{
     VERSION,
 };
 pub use folder::{CONFIG_FILE, Stored, WEIGHTS_FILE, open, read_file, write};
-pub use opened::{ModelPath, OpenModel};
+pub use opened::{ModelPath, OpenModel, assemble};
 pub use prior::{OpenPrior, TOKENIZER, open_prior, open_prior_checkpoint};
 pub use run::{find_checkpoint, open_checkpoint, open_run};
 pub use samples::{raw_axes, raw_samples, signal_of};

@@ -8,7 +8,7 @@ use tessera_nn::parameters::Stage;
 use tessera_nn::{Signal, VqVae};
 
 use crate::error::ModelError;
-use crate::file::ModelFile;
+use crate::file::{Level, ModelFile, ModelKind};
 use crate::folder::Stored;
 use crate::hash::hashes;
 use crate::prior::OpenPrior;
@@ -96,6 +96,11 @@ impl OpenModel {
         self.vqvae.signal
     }
 
+    /// Every tensor that decides what it computes, by name.
+    pub fn named(&self) -> BTreeMap<String, Tensor> {
+        named(&self.vqvae).into_iter().collect()
+    }
+
     /// The same with the hash of what it is now, for whoever made it otherwise than by opening it.
     #[must_use]
     pub fn hashed(mut self) -> Self {
@@ -126,6 +131,30 @@ impl OpenModel {
         vqvae.parameters.refresh();
         Ok(Self { file, vqvae })
     }
+}
+
+/// An autoencoder of these tensors by name, on the CPU: hashed, and with its levels. `from` is for messages.
+///
+/// # Errors
+///
+/// [`ModelError::NotOne`] where `file` describes no model of this version, or the tensors are not those of its model.
+pub fn assemble(
+    file: ModelFile,
+    tensors: BTreeMap<String, Tensor>,
+    from: &Path,
+) -> Result<OpenModel, ModelError> {
+    let values = tensors::values(tensors.into_iter().collect());
+    let mut model = OpenModel::build(file, from, Device::Cpu, |names| {
+        match values.keys().find(|name| !names.contains(name)) {
+            Some(name) => Err(format!("{name}, as it is called here, has no place in its model")),
+            None => Ok(values),
+        }
+    })?;
+    let levels = Level::of(&model.vqvae);
+    if let ModelKind::Autoencoder(file) = &mut model.file.kind {
+        file.levels = levels;
+    }
+    Ok(model)
 }
 
 /// Writes what is chosen of these tensors, by name, into them, and sets the hash.

@@ -24,10 +24,12 @@ pub struct ModelConfig {
     pub quantizer: QuantizerConfig,
     /// What the decoder's output stands for.
     pub output: Output,
+    /// The range that encoder and decoder see the values of pictures and film in.
+    pub pixels: Pixels,
     /// Quantisers of the further levels of a hierarchy, from fine to coarse; empty: like `model.quantizer`.
     pub coarser_quantizers: Vec<QuantizerConfig>,
-    /// Begin from what another training made: a run folder, of which the newest good checkpoint is taken, or the
-    /// folder of a checkpoint; empty: begin from nothing. Counts only where a run begins. Nothing but tensors is taken:
+    /// Begin from what another training made: a run folder, of which the newest good checkpoint is taken, the
+    /// folder of a checkpoint, or a model folder, which `tessera import` writes too; empty: begin from nothing. Counts only where a run begins. Nothing but tensors is taken:
     /// the step is 0, and the optimiser has no moments.
     pub init_from: PathBuf,
     /// Which parts of it are taken: any of `"quantizer"`, `"encoder"`, `"decoder"`; empty: all of them.
@@ -47,6 +49,14 @@ impl ModelConfig {
                 "model.output = \"logit_laplace\" is for pictures and film, whose values are in [0, 1]; these data \
                  are {signal}: set it to \"values\""
             ));
+        }
+        if self.pixels == Pixels::Signed && signal.range() != Some(0.0..=1.0) {
+            return Err(format!(
+                "model.pixels = \"signed\" is for pictures and film; these data are {signal}: set it to \"unit\""
+            ));
+        }
+        if self.pixels == Pixels::Signed && self.output == Output::LogitLaplace {
+            return Err("model.output = \"logit_laplace\" is of values in [0, 1]: set model.pixels to \"unit\"".to_owned());
         }
         self.validate_quantizers()
     }
@@ -94,6 +104,18 @@ pub enum Output {
     LogitLaplace,
 }
 
+/// The range in which networks see pixels, a value of `model.pixels`. Losses, figures and files have them in [0, 1] always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pixels {
+    /// `[0, 1]`.
+    #[default]
+    Unit,
+    /// `[-1, 1]`, as taming-transformers, LlamaGen and diffusers have them. A convolution that pads with zeros sees gray
+    /// beyond the border then, and not black.
+    Signed,
+}
+
 /// A vector-quantised autoencoder, of one quantised level or of several.
 #[derive(Debug)]
 pub struct VqVae {
@@ -101,6 +123,8 @@ pub struct VqVae {
     pub signal: Signal,
     /// What the decoder's output stands for.
     pub output: Output,
+    /// The range that encoder and decoder see the values of pictures and film in.
+    pub pixels: Pixels,
     /// Encoder and decoder.
     pub backbone: Box<dyn Backbone>,
     /// All trainable tensors.
@@ -152,11 +176,15 @@ impl VqVae {
         let more = more(&mut declarations);
         let parameters = declarations.allocate(seed, kinds, device);
         if let Some(range) = signal.range() {
-            backbone.set_input_middle(&parameters, (range.start() + range.end()) / 2.0);
+            let middle = match config.pixels {
+                Pixels::Unit => (range.start() + range.end()) / 2.0,
+                Pixels::Signed => 0.0,
+            };
+            backbone.set_input_middle(&parameters, middle);
             parameters.refresh();
         }
-        let output = config.output;
-        (Self { signal: *signal, output, backbone, parameters, quantizers }, more)
+        let ModelConfig { output, pixels, .. } = *config;
+        (Self { signal: *signal, output, pixels, backbone, parameters, quantizers }, more)
     }
 
     /// Kind of the parameters that the optimiser moves, of latents, samples and losses.
@@ -178,7 +206,7 @@ impl VqVae {
         mut quantize: impl FnMut(usize, &Tensor) -> Tensor,
     ) -> Vec<Tensor> {
         let above = self.backbone.above();
-        let mut features = vec![self.through(self.backbone.encoder(), samples_nc)];
+        let mut features = vec![self.through(self.backbone.encoder(), &self.seen(samples_nc))];
         for level in above {
             features.push(self.through(&level.down, &features[features.len() - 1]));
         }
@@ -260,11 +288,20 @@ impl VqVae {
         self.decode(&codes).clamp(*range.start(), *range.end())
     }
 
+    /// Samples `[N, C, ..]` in the range that the encoder sees them in.
+    pub fn seen(&self, samples_nc: &Tensor) -> Tensor {
+        match self.pixels {
+            Pixels::Unit => samples_nc.shallow_clone(),
+            Pixels::Signed => samples_nc * 2.0 - 1.0,
+        }
+    }
+
     /// The values `[N, C, ..]` that a decoder's output stands for.
     pub fn values(&self, output: &Tensor) -> Tensor {
-        match self.output {
-            Output::Values => output.shallow_clone(),
-            Output::LogitLaplace => logit_laplace_values(output),
+        match (self.output, self.pixels) {
+            (Output::Values, Pixels::Unit) => output.shallow_clone(),
+            (Output::Values, Pixels::Signed) => (output + 1.0) / 2.0,
+            (Output::LogitLaplace, _) => logit_laplace_values(output),
         }
     }
 
@@ -316,7 +353,9 @@ impl VqVae {
     /// Lets the output start at the mean of each channel, `[C]`.
     pub fn set_output_mean(&self, means_c: &Tensor) {
         match self.output {
-            Output::Values => self.backbone.set_output_mean(&self.parameters, means_c),
+            Output::Values => {
+                self.backbone.set_output_mean(&self.parameters, &self.seen(means_c));
+            }
             Output::LogitLaplace => {
                 self.backbone.set_output_mean(&self.parameters, &logit_laplace_start(means_c));
             }

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tch::Device;
-use tessera_apply::{ApplyError, Decoded, EncodeFigures, Encoded, Sampled, Watch, agree_on};
+use tessera_apply::{
+    ApplyError, Decoded, EncodeFigures, Encoded, ExportForm, Sampled, Watch, agree_on,
+};
 use tessera_checkpoint::Storage;
 use tessera_comm::CommConfig;
 use tessera_control::{ExitCode, LimitsConfig};
@@ -16,7 +18,6 @@ use tessera_train::TrainError;
 
 use crate::arguments::apply::{
     ComputeArguments, DataArguments, DecodeArguments, EncodeArguments, ExportArguments,
-    ExportFormat,
 };
 use crate::arguments::sample::SampleArguments;
 use crate::session::{Session, refuse};
@@ -26,15 +27,32 @@ use crate::{answer_alone, arguments, judge, logging, threads};
 pub(crate) fn run_export(arguments: &ExportArguments) -> ExitCode {
     logging::to_stderr();
     threads::compute_with(1);
-    let exported = match arguments.format {
-        ExportFormat::Tessera => arguments.model.path().open_any(Device::Cpu).and_then(|model| {
-            tessera_model::write(&Storage::new(), &arguments.out, &*model)?;
-            Ok(model.file().clone())
-        }),
-    };
+    if let Some(form) = arguments.format.form() {
+        return run_export_to(arguments, form);
+    }
+    let exported = arguments.model.path().open_any(Device::Cpu).and_then(|model| {
+        tessera_model::write(&Storage::new(), &arguments.out, &*model)?;
+        Ok(model.file().clone())
+    });
     match exported {
         Ok(file) => answer_alone(&told(arguments.json, &file, &of_export(&file, &arguments.out))),
         Err(error) => refuse(&error.into()),
+    }
+}
+
+/// Writes a model in the form of another program.
+fn run_export_to(arguments: &ExportArguments, form: ExportForm) -> ExitCode {
+    let opened = arguments.model.path().open(Device::Cpu).map_err(ApplyError::from);
+    let exported = opened
+        .and_then(|model| tessera_apply::export(&model, form, &arguments.out, arguments.force));
+    match exported {
+        Ok(exported) => {
+            let files: Vec<&str> = exported.files.iter().map(|(name, _)| name.as_str()).collect();
+            let line =
+                format!("{}  for {}: {}\n", exported.path.display(), form.name(), files.join(", "));
+            answer_alone(&told(arguments.json, &exported, &line))
+        }
+        Err(error) => refuse(&in_training_words(error)),
     }
 }
 
@@ -201,7 +219,7 @@ pub(crate) fn run(
 }
 
 /// The same error as whoever ends a process tells it.
-fn in_training_words(error: ApplyError) -> TrainError {
+pub(crate) fn in_training_words(error: ApplyError) -> TrainError {
     match error {
         ApplyError::BadInput(text) => TrainError::BadInput(text),
         ApplyError::Model(error) => error.into(),

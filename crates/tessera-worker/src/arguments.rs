@@ -17,7 +17,9 @@ use tessera_comm::{Backend, DeviceConfig};
 use tessera_control::variables;
 use tessera_train::{Resolved, Resume, TrainError, resolve};
 
-use self::apply::{DecodeArguments, EncodeArguments, ExportArguments, ModelArguments};
+use self::apply::{
+    DecodeArguments, EncodeArguments, ExportArguments, ImportArguments, ModelArguments,
+};
 use self::compress::{
     CompressArguments, DecompressArguments, ReconstructArguments, TablesArguments,
 };
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     /// Write the model of a run, complete in itself.
     #[command(after_help = EXIT_CODES)]
     Export(ExportArguments),
+    /// Make a model folder of the weights of another program.
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportArguments),
     /// Make tokens of a data set; under mpirun or `tessera launch`, as one of several ranks.
     #[command(after_help = EXIT_CODES)]
     Encode(EncodeArguments),

@@ -8,6 +8,7 @@ mod apply;
 mod arguments;
 mod compress;
 mod features;
+mod import;
 mod inpaint;
 mod judge;
 mod last_words;
@@ -61,6 +62,7 @@ fn main() {
             run_train(&train, stop)
         }
         Command::Export(export) => apply::run_export(&export),
+        Command::Import(import) => import::run(&import),
         Command::Encode(encode) => {
             lifeline::end_with_parent();
             apply::run_encode(&encode, stop)

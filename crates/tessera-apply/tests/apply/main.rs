@@ -3,5 +3,6 @@
 
 mod compress;
 mod encode;
+mod exports;
 mod features;
 mod sample;

@@ -18,10 +18,11 @@ pub(crate) struct ReferenceArgs {
 }
 
 /// Those that `tessera-worker` knows the arguments of.
-const OF_THE_WORKER: [&str; 14] = [
+const OF_THE_WORKER: [&str; 15] = [
     "train",
     "eval",
     "export",
+    "import",
     "encode",
     "decode",
     "compress",

@@ -7,6 +7,7 @@
 use tch::Tensor;
 
 use crate::chain::{Block, Chain};
+use crate::graph::{Each, Graph, Op, Value};
 use crate::layers::{Conv, ConvConfig, ConvTransposeConfig, Pad, Scope, Trim};
 use crate::parameters::{Declarations, Parameters};
 
@@ -67,6 +68,19 @@ impl Block for Residual {
         output += input;
         output
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = graph.each(Each::Relu, input);
+        let hidden = self.wide.describe(parameters, graph, hidden)?;
+        let hidden = graph.each(Each::Relu, hidden);
+        let hidden = self.narrow.describe(parameters, graph, hidden)?;
+        Ok(graph.push(Op::Add, &[hidden, input]))
+    }
 }
 
 /// A block, and a ReLU in place on its output.
@@ -76,6 +90,16 @@ pub(super) struct Relu<B>(pub(super) B);
 impl<B: Block> Block for Relu<B> {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.0.forward(parameters, input).relu_()
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let output = self.0.describe(parameters, graph, input)?;
+        Ok(graph.each(Each::Relu, output))
     }
 }
 

@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::Scope;
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Each, Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// A function of each number by itself.
@@ -54,6 +55,22 @@ impl Block for Activation {
     fn forward(&self, _parameters: &Parameters, input: &Tensor) -> Tensor {
         self.of(input)
     }
+
+    fn describe(
+        &self,
+        _parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let each = match self {
+            Self::Relu => Each::Relu,
+            Self::Silu => Each::Silu,
+            Self::Elu => Each::Elu,
+            Self::Gelu => Each::Gelu,
+            Self::LeakyRelu => return Err("a leaky ReLU has no form in a graph".to_owned()),
+        };
+        Ok(graph.each(each, input))
+    }
 }
 
 /// Keeps the quotient finite where a frequency is 0.
@@ -83,6 +100,16 @@ impl Block for Snake {
         let alpha = parameters.get(self.alpha);
         cost::tell(|meter| meter.keep(input));
         input + (input * alpha).sin().square() / (alpha + SNAKE_EPS)
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let alpha = constant(parameters.get(self.alpha));
+        Ok(graph.push(Op::Snake { alpha }, &[input]))
     }
 }
 

@@ -3,10 +3,11 @@
 use tch::Tensor;
 
 use super::Scope;
-use super::padding::{Pad, pad};
+use super::padding::{Fill, Pad, pad};
 use super::steps::Steps;
 use super::weight::Weight;
 use crate::chain::Block;
+use crate::graph::{Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// Size of a convolution; the lists have an entry for each positional axis.
@@ -110,5 +111,35 @@ impl Block for Conv {
         let steps = Steps { stride, padding: &zeros, dilation, groups: *groups };
         let weight = self.weight.get(parameters);
         steps.convolve(&input, &weight, self.bias.map(|bias| parameters.get(bias)), None)
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let ConvConfig { stride, dilation, groups, padding, .. } = &self.config;
+        let mut zeros = vec![(0, 0); padding.len()];
+        let mut input = input;
+        for (axis, pad) in padding.iter().enumerate() {
+            let ends = pad.of_whole_strides(self.reach[axis], stride[axis]);
+            if pad.fill == Fill::Zeros || ends == (0, 0) {
+                zeros[axis] = ends;
+                continue;
+            }
+            let mut of_axes = vec![(0, 0); padding.len()];
+            of_axes[axis] = ends;
+            input = graph.push(Op::Pad { ends: of_axes, fill: pad.fill }, &[input]);
+        }
+        let op = Op::Conv {
+            weight: constant(&self.weight.get(parameters)),
+            bias: self.bias.map(|bias| constant(parameters.get(bias))),
+            stride: stride.clone(),
+            dilation: dilation.clone(),
+            groups: *groups,
+            zeros,
+        };
+        Ok(graph.push(op, &[input]))
     }
 }

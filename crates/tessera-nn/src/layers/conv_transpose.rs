@@ -6,6 +6,7 @@ use super::Scope;
 use super::steps::Steps;
 use super::weight::Weight;
 use crate::chain::Block;
+use crate::graph::{Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// What is cut off the ends of an axis of the full output.
@@ -144,6 +145,31 @@ impl Block for ConvTranspose {
             }
         }
         output
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let ConvTransposeConfig { kernel, stride, dilation, trim, groups, output_padding, .. } =
+            &self.config;
+        if output_padding.iter().any(|&more| more != 0) {
+            return Err(
+                "a transposed convolution with output padding has no form in a graph".to_owned()
+            );
+        }
+        let cut = |(axis, trim): (usize, &Trim)| trim.ends(kernel[axis], stride[axis]);
+        let op = Op::ConvTranspose {
+            weight: constant(&self.weight.get(parameters)),
+            bias: self.bias.map(|bias| constant(parameters.get(bias))),
+            stride: stride.clone(),
+            dilation: dilation.clone(),
+            groups: *groups,
+            cut: trim.iter().enumerate().map(cut).collect(),
+        };
+        Ok(graph.push(op, &[input]))
     }
 }
 

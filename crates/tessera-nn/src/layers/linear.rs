@@ -56,6 +56,14 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// Weight and bias as they are now.
+    pub(crate) fn tensors(&self, parameters: &Parameters) -> (Tensor, Option<Tensor>) {
+        let copy = |id| parameters.get(id).detach();
+        (copy(self.weight), self.bias.map(copy))
+    }
+}
+
 impl Block for Linear {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let weight = parameters.get(self.weight);

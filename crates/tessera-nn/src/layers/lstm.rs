@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::Scope;
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 use crate::signal::rows;
 
@@ -97,5 +98,19 @@ fn is_followed(tensor: &Tensor) -> bool {
 impl Block for Lstm {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.forward_from(parameters, input, None).0
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let mut hidden = input;
+        for ids in &self.layers {
+            let weights = ids.map(|id| constant(parameters.get(id)));
+            hidden = graph.push(Op::Lstm(weights), &[hidden]);
+        }
+        Ok(hidden)
     }
 }

@@ -7,6 +7,7 @@ use super::{Activation, Scope};
 use crate::chain::Block;
 use crate::cost;
 use crate::fused;
+use crate::graph::{Each, Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 use crate::signal::{from_frames, to_frames};
 
@@ -53,6 +54,23 @@ impl GroupNorm {
         }
     }
 
+    /// [`Block::describe`] with SiLU of what the norm gives.
+    pub(crate) fn describe_silu(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Value {
+        let normed = self.describe_norm(parameters, graph, input);
+        graph.each(Each::Silu, normed)
+    }
+
+    fn describe_norm(&self, parameters: &Parameters, graph: &mut Graph, input: Value) -> Value {
+        let [weight, bias] =
+            [self.affine.weight, self.affine.bias].map(|id| constant(parameters.get(id)));
+        graph.push(Op::GroupNorm { groups: self.groups, eps: self.eps, weight, bias }, &[input])
+    }
+
     fn fused(&self, parameters: &Parameters, input: &Tensor, is_silu: bool) -> Tensor {
         cost::tell(|meter| meter.keep(input));
         let affine = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
@@ -74,6 +92,15 @@ impl Block for GroupNorm {
         } else {
             self.plain(parameters, input)
         }
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        Ok(self.describe_norm(parameters, graph, input))
     }
 }
 

@@ -56,6 +56,11 @@ impl Pad {
 
     /// Numbers before and behind an axis of length `len` under a window of `reach` (K) and
     /// `stride`.
+    /// The ends of an input whose length is a multiple of the stride.
+    pub(super) fn of_whole_strides(&self, reach: i64, stride: i64) -> (i64, i64) {
+        self.ends(stride, reach, stride)
+    }
+
     fn ends(&self, len: i64, reach: i64, stride: i64) -> (i64, i64) {
         let whole = reach - stride;
         // K - P is the stride, so the formula is what L lacks to a multiple of it.
@@ -143,7 +148,7 @@ fn repeat_ends(input: Tensor, (axis, &(before, behind)): (usize, &(i64, i64))) -
 }
 
 /// libtorch names the last axis first.
-fn libtorch_order(ends: &[(i64, i64)]) -> Vec<i64> {
+pub(crate) fn libtorch_order(ends: &[(i64, i64)]) -> Vec<i64> {
     ends.iter().rev().flat_map(|&(before, behind)| [before, behind]).collect()
 }
 

@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::{LinearConfig, Scope};
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Value};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// `[.., inputs]` to `[.., outputs]`: x W^T + b, with W `[outputs, inputs, 1, ..]`.
@@ -39,6 +40,13 @@ impl Pointwise {
     }
 }
 
+impl Pointwise {
+    /// The weight, `[outputs, inputs, 1..]`.
+    pub fn weight(&self) -> ParameterId {
+        self.weight
+    }
+}
+
 impl Block for Pointwise {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let matrix = parameters.get(self.weight).flatten(1, -1);
@@ -47,5 +55,16 @@ impl Block for Pointwise {
             meter.keep(input);
         });
         input.linear(&matrix, self.bias.map(|bias| parameters.get(bias)))
+    }
+
+    /// Of channels in front, as all values of a graph have them.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let bias = self.bias.map(|bias| parameters.get(bias));
+        Ok(graph.linear(input, parameters.get(self.weight), bias))
     }
 }

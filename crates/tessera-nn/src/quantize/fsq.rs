@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::validate::MAX_CODES;
 use super::{FiniteScalarConfig, Lens, Path, Place, Quantized, Quantizer, Slot, Sums};
+use crate::graph::{Each, Rule, Step};
 use crate::parameters::Parameters;
 
 /// How far the shifted bound reaches beyond the outermost levels.
@@ -223,6 +224,43 @@ impl Quantizer for FiniteScalarQuantizer {
 
     fn look_up(&self, _: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.codes_of(&indices_nl.select(1, 0))
+    }
+
+    fn rule(&self, _: &Parameters) -> Result<Rule, String> {
+        let all_k = Tensor::arange(
+            FiniteScalarQuantizer::num_codes(self),
+            (Kind::Int64, self.basis_d.device()),
+        );
+        let (ones, zeros) = (self.half_d.ones_like(), self.half_d.zeros_like());
+        let plus = |shift: Tensor| Step::Affine(ones.shallow_clone(), shift);
+        let symmetric = |bound| {
+            vec![
+                plus(zeros.shallow_clone()),
+                Step::Each(bound),
+                Step::Affine(self.half_width_d.shallow_clone(), &self.half_width_d + 0.5),
+                Step::Each(Each::Floor),
+            ]
+        };
+        let mut is_sign_d = zeros.shallow_clone();
+        let mut steps = match self.bound {
+            Bound::Shifted => {
+                is_sign_d = self.is_sign_d.to_kind(zeros.kind());
+                vec![
+                    plus(self.shift_d.shallow_clone()),
+                    Step::Each(Each::Tanh),
+                    Step::Affine(self.half_d.shallow_clone(), -&self.offset_d),
+                    Step::Each(Each::Round),
+                    plus(self.half_width_d.shallow_clone()),
+                ]
+            }
+            Bound::Symmetric => symmetric(Each::Tanh),
+            Bound::Clamped => symmetric(Each::Clamp(-1.0, 1.0)),
+        };
+        if let Step::Affine(scale_d, _) = &mut steps[0] {
+            *scale_d = self.scale_d.reciprocal();
+        }
+        let (basis_d, codes_kd) = (self.basis_d.to_kind(zeros.kind()), self.codes_of(&all_k));
+        Ok(Rule::Levels { steps, is_sign_d, basis_d, codes_kd })
     }
 
     fn forward(

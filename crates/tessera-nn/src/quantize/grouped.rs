@@ -9,6 +9,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{GroupedConfig, Lens, Path, Place, Quantized, Quantizer, Slot, Sums, Updated, build};
+use crate::graph::Rule;
 use crate::parameters::{Declarations, Parameters};
 
 /// Quantisers side by side.
@@ -105,6 +106,12 @@ impl Quantizer for Grouped {
 
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.of_each_group(indices_nl, |part, own_nl| part.look_up(parameters, own_nl))
+    }
+
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String> {
+        let dim = self.parts[0].dim();
+        let group = |group| Ok((self.part(group).rule(parameters)?, dim));
+        Ok(Rule::Grouped((0..self.num_groups).map(group).collect::<Result<_, String>>()?))
     }
 
     fn num_residual_levels(&self) -> usize {

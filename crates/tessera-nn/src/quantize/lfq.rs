@@ -20,6 +20,7 @@ use super::entropy::{LEAST_LOG, log};
 use super::gradient::pass_through;
 use super::vector::unit;
 use super::{LateLoss, Lens, LookupFreeConfig, Path, Place, Quantized, Quantizer, Slot, Sums};
+use crate::graph::Rule;
 use crate::parameters::Parameters;
 
 /// Most numbers in a tile of probabilities, tokens times corners.
@@ -213,6 +214,12 @@ impl Quantizer for LookupFreeQuantizer {
 
     fn look_up(&self, _: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.codes_of(&indices_nl.select(1, 0))
+    }
+
+    fn rule(&self, _: &Parameters) -> Result<Rule, String> {
+        let all_k =
+            Tensor::arange(1 << self.config.num_bits, (Kind::Int64, self.weights_d.device()));
+        Ok(Rule::Signs { codes_kd: self.codes_of(&all_k) })
     }
 
     fn forward(

@@ -53,6 +53,7 @@ pub use self::resize::{Codes, resize};
 pub use self::simvq::SimVq;
 pub use self::tokens::lay_out_tokens;
 pub use self::vector::VectorQuantizer;
+use crate::graph::Rule;
 use crate::parameters::{Declarations, ParameterId, Parameters};
 use crate::random::{Purpose, draws};
 
@@ -224,6 +225,13 @@ pub trait Quantizer: Debug + Send {
 
     /// Outputs `[N, D]` of these indices; a level whose index is -1 adds nothing.
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor;
+
+    /// How it takes its codes, in numbers.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be said.
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String>;
 
     /// Levels in a row, of which the last can be left out: 1 where there are none.
     fn num_residual_levels(&self) -> usize {

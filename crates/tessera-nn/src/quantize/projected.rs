@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use super::{Lens, Path, Place, Quantized, Quantizer, QuantizerConfig, Slot, Sums, Updated, bare};
 use crate::chain::Block;
+use crate::graph::Rule;
 use crate::layers::{Linear, LinearConfig, Scope};
 use crate::parameters::{Declarations, Parameters, Stage};
 
@@ -62,6 +63,11 @@ impl Quantizer for Projected {
 
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.out.forward(parameters, &self.inner.look_up(parameters, indices_nl)).detach()
+    }
+
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String> {
+        let [into, out] = [&self.into, &self.out].map(|layer| layer.tensors(parameters));
+        Ok(Rule::Projected { into, out, inner: Box::new(self.inner.rule(parameters)?) })
     }
 
     fn num_residual_levels(&self) -> usize {

@@ -25,6 +25,7 @@ use super::{
     FiniteScalarQuantizer, Lens, LookupFreeQuantizer, Path, Place, Quantized, Quantizer,
     QuantizerConfig, ResidualConfig, Slot, Sums, Updated, build,
 };
+use crate::graph::Rule;
 use crate::parameters::{Declarations, Parameters};
 use crate::random::{Purpose, draws};
 
@@ -158,6 +159,12 @@ impl Quantizer for Residual {
             output_nd.masked_fill(&is_left_out_n1, 0.0)
         });
         outputs.reduce(|sum, output| sum + output).expect("a level at least")
+    }
+
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String> {
+        let levels = (0..self.num_levels()).map(|level| self.part(level).rule(parameters));
+        let clamp_d = self.clamp_d.as_ref().map(Tensor::shallow_clone);
+        Ok(Rule::Residual { levels: levels.collect::<Result<_, _>>()?, clamp_d })
     }
 
     fn num_residual_levels(&self) -> usize {

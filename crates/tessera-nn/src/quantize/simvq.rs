@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::nearest::nearest_code;
 use super::{Lens, Place, Quantized, Quantizer, SimVqConfig, Slot, Sums};
+use crate::graph::Rule;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 use crate::random::{Purpose, draws};
 
@@ -70,6 +71,11 @@ impl Quantizer for SimVq {
 
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.codes(parameters).index_select(0, &indices_nl.select(1, 0))
+    }
+
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String> {
+        let codes_kd = self.codes(parameters);
+        Ok(Rule::Nearest { compared_kd: codes_kd.shallow_clone(), codes_kd, is_unit: false })
     }
 
     fn forward(

@@ -24,6 +24,7 @@ use super::{
     Codebook, Distance, LateLoss, Lens, Place, Quantized, Quantizer, ReplaceWith, Slot, Sums,
     Updated, VectorConfig,
 };
+use crate::graph::Rule;
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 use crate::random::{Purpose, draws};
 
@@ -324,6 +325,12 @@ impl Quantizer for VectorQuantizer {
 
     fn look_up(&self, parameters: &Parameters, indices_nl: &Tensor) -> Tensor {
         self.codes(parameters).detach().index_select(0, &indices_nl.select(1, 0))
+    }
+
+    fn rule(&self, parameters: &Parameters) -> Result<Rule, String> {
+        let codes_kd = self.codes(parameters).detach();
+        let is_unit = self.config.distance != Distance::Euclidean;
+        Ok(Rule::Nearest { compared_kd: self.compared(&codes_kd), codes_kd, is_unit })
     }
 
     fn forward(

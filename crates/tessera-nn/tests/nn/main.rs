@@ -11,6 +11,7 @@ mod dead_codes;
 mod edges;
 mod features;
 mod fused_norm;
+mod graphs;
 mod hierarchy;
 mod layers;
 mod losses;

@@ -4,13 +4,13 @@
 //! moments, other averages of a training and the order of samples are not taken: for those there is `--resume`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 use tessera_checkpoint::Checkpoint;
 use tessera_comm::{Communicator, broadcast_bytes};
-use tessera_model::Weights;
+use tessera_model::{ModelPath, Weights};
 use tessera_nn::parameters::Stage;
 
 use super::agreement::agree_on;
@@ -35,13 +35,41 @@ struct Report {
     notices: Vec<String>,
 }
 
-/// Refuses a path that holds no checkpoint; reads no file but manifests.
+/// Refuses a path that holds no checkpoint and no model; reads no file but manifests and `config.json`.
 pub(crate) fn check(config: &TrainConfig) -> Result<(), TrainError> {
     let path = &config.model.init_from;
-    if !path.as_os_str().is_empty() {
-        named(path, KEY, How::Manifest)?;
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    match is_model(path) {
+        true => drop(tessera_model::read_file(path)?),
+        false => drop(named(path, KEY, How::Manifest)?),
     }
     Ok(())
+}
+
+/// What a training begins from.
+struct Begun {
+    path: PathBuf,
+    step: u64,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// Whether this is a model folder.
+fn is_model(path: &Path) -> bool {
+    path.join(tessera_model::CONFIG_FILE).is_file()
+}
+
+/// The tensors of a model folder, or of the checkpoint that the path names.
+fn begin(path: &Path) -> Result<Begun, TrainError> {
+    if is_model(path) {
+        let model = ModelPath::Model(path.to_owned()).open(Device::Cpu)?;
+        let (path, step) = (path.to_owned(), model.file.step);
+        return Ok(Begun { path, step, tensors: model.named() });
+    }
+    let checkpoint = read(path, KEY)?;
+    let (path, step) = (checkpoint.path.clone(), checkpoint.manifest.step);
+    Ok(Begun { path, step, tensors: usable(&checkpoint)? })
 }
 
 /// Takes what `model.init_from` names, where it names something: rank 0 reads it, and its parameters and state are to be
@@ -60,7 +88,7 @@ pub(crate) fn load(
         return Ok(Vec::new());
     }
     let report = match comm.rank() {
-        0 => read(path, KEY).and_then(|checkpoint| take(&checkpoint, &*training.task, config)),
+        0 => begin(path).and_then(|begun| take(begun, &*training.task, config)),
         _ => Ok(Report::default()),
     };
     let report = serde_json::to_vec(&agree_on(comm, report)?).expect("a report is plain data");
@@ -107,19 +135,15 @@ fn part_of(tensor: &str) -> &str {
     tensor.split('.').next().unwrap_or(tensor)
 }
 
-/// Writes into the task what a checkpoint has of it.
-fn take(
-    checkpoint: &Checkpoint,
-    task: &dyn Task,
-    config: &TrainConfig,
-) -> Result<Report, TrainError> {
+/// Writes into the task what there is of it.
+fn take(begun: Begun, task: &dyn Task, config: &TrainConfig) -> Result<Report, TrainError> {
+    let Begun { path, step, tensors: mut saved } = begun;
     let asked = &config.model.init_parts;
     let is_asked = |tensor: &str| {
         let part = part_of(tensor);
         ALL.iter().any(|stage| name(*stage) == part)
             && (asked.is_empty() || asked.iter().any(|name| name == part))
     };
-    let mut saved = usable(checkpoint)?;
     saved.retain(|name, _| is_asked(name));
     let mut notices = task.fit(&mut saved);
 
@@ -128,7 +152,7 @@ fn take(
         parameters.named_views().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
     wanted.extend(task.state());
     wanted.retain(|name, _| is_asked(name));
-    let path = checkpoint.path.display();
+    let path = path.display();
     let refuse = |part: &str, what: String| {
         TrainError::BadInput(format!(
             "{KEY} {path} is of another architecture: {what}; set [model] as it is there, or leave \
@@ -174,8 +198,7 @@ fn take(
     notices.insert(
         0,
         format!(
-            "begun from {path}, step {}: {} tensors taken; left there: {}; new here: {}",
-            checkpoint.manifest.step,
+            "begun from {path}, step {step}: {} tensors taken; left there: {}; new here: {}",
             taken.len(),
             list(&left),
             list(&missing)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tessera_apply::{Augment, DecodeOptions, EncodeOptions, Form};
+use tessera_apply::{Augment, DecodeOptions, EncodeOptions, ExportForm, Form};
 use tessera_comm::DeviceConfig;
 use tessera_model::{ModelPath, Weights, Which};
 
@@ -75,15 +75,47 @@ impl ComputeArguments {
 pub(crate) struct ExportArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// Folder to write; a model folder that is there is replaced.
+    /// Folder to write. A model folder that is there is replaced by another one; files of other forms are replaced with
+    /// --force alone.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Form of the export.
     #[arg(long, value_enum, default_value_t = ExportFormat::Tessera)]
     pub(crate) format: ExportFormat,
+    /// Replace files of the same names.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Print one JSON object instead of a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// A folder of diffusers' VQModel, transformers' EncodecModel or DacModel, or a file of safetensors with the weights of
+    /// taming-transformers' or LlamaGen's VQModel; what it is is found out.
+    #[arg(value_name = "IN")]
+    pub(crate) from: PathBuf,
+    /// Model folder to write; one that is there is replaced.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Height and width of pictures, such as 256x256 [default: what the source says, or 256x256]
+    #[arg(long, value_name = "HxW", value_parser = size_of)]
+    pub(crate) size: Option<(u32, u32)>,
+    /// Instants of a window of sound [default: a second, in whole codes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    pub(crate) length: Option<u32>,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `HEIGHTxWIDTH`.
+fn size_of(text: &str) -> Result<(u32, u32), String> {
+    let side = |side: &str| side.parse().ok().filter(|side| (1..=16_384).contains(side));
+    text.split_once('x')
+        .and_then(|(height, width)| Some((side(height)?, side(width)?)))
+        .ok_or_else(|| format!("expected height and width such as 256x256, found '{text}'"))
 }
 
 /// Form of an export.
@@ -91,6 +123,35 @@ pub(crate) struct ExportArguments {
 pub(crate) enum ExportFormat {
     /// A model folder: model.safetensors and config.json, which all commands of tessera open.
     Tessera,
+    /// A folder for diffusers' VQModel.from_pretrained; for models with the backbone unet2d.
+    Diffusers,
+    /// Weights and configuration of taming-transformers' VQModel; for models with the backbone unet2d.
+    Taming,
+    /// Weights and configuration of LlamaGen's VQModel; for models with the backbone unet2d.
+    #[value(name = "llamagen")]
+    LlamaGen,
+    /// A folder for transformers' EncodecModel or DacModel; for models with the backbone conv1d.
+    Transformers,
+    /// Two programs for torch.jit.load: encoder.ts and decoder.ts.
+    #[value(name = "torchscript")]
+    TorchScript,
+    /// Two graphs of opset 17: encoder.onnx and decoder.onnx.
+    Onnx,
+}
+
+impl ExportFormat {
+    /// The form of another program; none for a model folder.
+    pub(crate) fn form(self) -> Option<ExportForm> {
+        Some(match self {
+            Self::Tessera => return None,
+            Self::Diffusers => ExportForm::Diffusers,
+            Self::Taming => ExportForm::Taming,
+            Self::LlamaGen => ExportForm::LlamaGen,
+            Self::Transformers => ExportForm::Transformers,
+            Self::TorchScript => ExportForm::TorchScript,
+            Self::Onnx => ExportForm::Onnx,
+        })
+    }
 }
 
 /// Which data a model is applied to.

@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::attention::Layer;
 use super::config::{Conv1dConfig, Nonlinearity, OutputActivation, Shortcut};
 use crate::chain::Block;
+use crate::graph::{Each, Graph, Op, Value};
 use crate::layers::{
     Activation, Amount, Conv, ConvConfig, ConvTranspose, ConvTransposeConfig, Lstm, Pad, Scope,
     Snake, Trim,
@@ -39,6 +40,32 @@ impl Block for Arc<Part> {
             Part::Output(output) => output.of(output.conv.forward(parameters, input)),
         }
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        match &**self {
+            Part::Conv(conv) => conv.describe(parameters, graph, input),
+            Part::Act(act) => act.describe(parameters, graph, input),
+            Part::Unit(unit) => unit.describe(parameters, graph, input),
+            Part::Up(conv) => conv.describe(parameters, graph, input),
+            Part::Lstm(lstm) => {
+                let output = lstm.describe(parameters, graph, input)?;
+                Ok(graph.push(Op::Add, &[output, input]))
+            }
+            Part::Attention(layer) => layer.describe(parameters, graph, input),
+            Part::Output(output) => {
+                let values = output.conv.describe(parameters, graph, input)?;
+                Ok(match output.activation {
+                    OutputActivation::None => values,
+                    OutputActivation::Tanh => graph.each(Each::Tanh, values),
+                })
+            }
+        }
+    }
 }
 
 /// What stands between convolutions.
@@ -67,6 +94,18 @@ impl Block for Act {
         match self {
             Self::Elu => Activation::Elu.of(input),
             Self::Snake(snake) => snake.forward(parameters, input),
+        }
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        match self {
+            Self::Elu => Activation::Elu.describe(parameters, graph, input),
+            Self::Snake(snake) => snake.describe(parameters, graph, input),
         }
     }
 }
@@ -111,6 +150,23 @@ impl Block for Unit {
             Some(shortcut) => hidden + shortcut.forward(parameters, input),
             None => hidden + input,
         }
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.act1.describe(parameters, graph, input)?;
+        let hidden = self.conv1.describe(parameters, graph, hidden)?;
+        let hidden = self.act2.describe(parameters, graph, hidden)?;
+        let hidden = self.conv2.describe(parameters, graph, hidden)?;
+        let beside = match &self.shortcut {
+            Some(shortcut) => shortcut.describe(parameters, graph, input)?,
+            None => input,
+        };
+        Ok(graph.push(Op::Add, &[hidden, beside]))
     }
 }
 

@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Op, Value};
 use crate::layers::resample::upsample_nearest;
 use crate::layers::{Conv, ConvConfig, GroupNorm, LinearConfig, Pad, Pointwise, Scope};
 use crate::parameters::{Declarations, Parameters};
@@ -31,6 +32,15 @@ impl NormSwish {
 impl Block for NormSwish {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         norm_swish(&self.0, parameters, input)
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        Ok(self.0.describe_silu(parameters, graph, input))
     }
 }
 
@@ -82,6 +92,23 @@ impl Block for Residual {
         }
         output
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.norm1.describe_silu(parameters, graph, input);
+        let hidden = self.conv1.describe(parameters, graph, hidden)?;
+        let hidden = self.norm2.describe_silu(parameters, graph, hidden);
+        let hidden = self.conv2.describe(parameters, graph, hidden)?;
+        let beside = match &self.shortcut {
+            Some(shortcut) => shortcut.describe(parameters, graph, input)?,
+            None => input,
+        };
+        Ok(graph.push(Op::Add, &[hidden, beside]))
+    }
 }
 
 /// Norm, one head of attention over all positions, added to the input.
@@ -124,6 +151,23 @@ impl Block for Attention {
         let output_nlc = self.proj_out.forward(parameters, &seen.squeeze_dim(1)) + rows(input);
         channels_first(&output_nlc.unflatten(1, [height, width]))
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.norm.describe(parameters, graph, input)?;
+        let mut seen = Vec::new();
+        for layer in [&self.query, &self.key, &self.value] {
+            seen.push(layer.describe(parameters, graph, hidden)?);
+        }
+        let channels = parameters.get(self.query.weight()).size()[0];
+        let seen = graph.push(Op::Attention(channels), &seen);
+        let output = self.proj_out.describe(parameters, graph, seen)?;
+        Ok(graph.push(Op::Add, &[output, input]))
+    }
 }
 
 /// Half the height and width: a 3x3 convolution of stride 2, of the input with one row and one
@@ -147,5 +191,15 @@ impl Up {
 impl Block for Up {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.0.forward(parameters, &upsample_nearest(input, &[2, 2]))
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let larger = graph.push(Op::Repeat(vec![2, 2]), &[input]);
+        self.0.describe(parameters, graph, larger)
     }
 }

@@ -151,6 +151,7 @@ impl Autoencoder {
         let coarsest = above.len();
         let trains_encoder = self.model.parameters.trains(Stage::Encoder);
         let flows = !self.trains_decoder_alone();
+        let samples_nc = &self.model.seen(samples_nc);
         let mut features: Vec<Features> = Vec::new();
         let mut next = None;
         for level in 0..=coarsest {
