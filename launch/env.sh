@@ -68,6 +68,10 @@ fi
 if [[ -z ${TESSERA_PYTHON:-} && -e $tessera_cache/python/complete.txt ]]; then
   export TESSERA_PYTHON=$tessera_cache/python/bin/python
 fi
+# The Python with the libraries that exports are for; launch/interop.sh makes it.
+if [[ -z ${TESSERA_INTEROP:-} && -e $tessera_cache/interop/complete.txt ]]; then
+  export TESSERA_INTEROP=$tessera_cache/interop/bin/python
+fi
 
 # Open MPI refuses to run as root, as in a container, unless it is told twice (4.x, then 5.x).
 if ((EUID == 0)); then

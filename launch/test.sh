@@ -18,6 +18,7 @@ fi
 if [[ -n $full ]]; then wanted=full; else wanted=short; fi
 TESSERA_TESTS=$wanted ./launch/setup.sh
 ./launch/python.sh
+if [[ -n $full ]]; then ./launch/interop.sh; fi
 # shellcheck source=launch/env.sh
 . launch/env.sh
 nextest=$(tool cargo-nextest)

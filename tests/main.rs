@@ -26,6 +26,7 @@ mod probes;
 mod quantized_runs;
 mod recipes;
 mod resume;
+mod serving;
 mod signals;
 mod slurm;
 mod storage;

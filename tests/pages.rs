@@ -140,19 +140,6 @@ fn the_commands_of_data_work() {
 }
 
 #[test]
-fn the_commands_of_fine_tuning_work() {
-    let place = Place::new();
-    place.small_fashion_mnist();
-    let said = place.follow(
-        "fine-tuning.md",
-        &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
-    );
-    for name in ["larger", "fashion_mnist_classifier", "fashion_mnist_probe"] {
-        assert_eq!(steps_logged(&place.path("runs").join(name)), 4, "{name}: {said}");
-    }
-}
-
-#[test]
 fn the_commands_of_use_work() {
     let place = Place::new();
     place.small_fashion_mnist();
@@ -166,81 +153,100 @@ fn the_commands_of_use_work() {
     assert_eq!(fs::read_dir(place.path("rebuilt")).unwrap().count(), 16);
     assert!(place.path("features/train.safetensors").is_file());
     assert!(place.path("codes/test.labels.npy").is_file());
-}
-
-#[test]
-fn the_commands_of_generation_work() {
-    let place = Place::new();
-    place.small_fashion_mnist();
-    place.pictures("photos/sea", 20, (96, 64));
-    let white = |x, y| image::Luma([if x > 9 && x < 15 && y > 11 { 255u8 } else { 0 }]);
-    image::GrayImage::from_fn(28, 28, white).save(place.path("mask.png")).unwrap();
-    place.follow(
-        "generation.md",
-        &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
-    );
-    assert_eq!(fs::read_dir(place.path("samples/pictures")).unwrap().count(), 100);
-    let sheet = image::open(place.path("samples/grid.png")).unwrap();
-    assert_eq!(sheet.width(), 10 * 28 + 11 * 2, "ten beside one another");
-    let about = fs::read_to_string(place.path("samples/samples.json")).unwrap();
-    let about: serde_json::Value = serde_json::from_str(&about).unwrap();
-    assert_eq!(about["classes"][1], 1, "samples take turns in the classes");
-    let told = rows(&place.path("runs/fashion_mnist_prior"), "metrics.jsonl");
-    // A prior begins with all codes alike.
-    let nats = told[0]["nats_per_token"].as_f64().unwrap();
-    assert!((nats - 256f64.ln()).abs() < 0.5, "{nats}");
-    assert!(place.path("runs/fashion_mnist_prior/model/tokenizer/config.json").is_file());
-    for (folder, num) in [
-        ("continued", 16),
-        ("filled", 4 * 20),
-        ("filled_test", 2),
-        ("restored", 160),
-        ("clear", 40),
-    ] {
-        let pictures = fs::read_dir(place.path(folder).join("pictures")).unwrap();
-        assert_eq!(pictures.count(), num, "{folder}");
+    for file in ["onnx/encoder.onnx", "torchscript/decoder.ts", "onnx/README.md"] {
+        assert!(place.path("exports").join(file).is_file(), "{file}");
     }
-}
-
-#[test]
-fn the_commands_of_sound_and_film_work() {
-    let place = Place::new();
-    for (file, hertz) in [("train/en/a", 440), ("train/fr/b", 330), ("test/en/hello", 220)] {
-        let source = format!("sine=frequency={hertz}:sample_rate=8000");
-        place.made_by_ffmpeg(&source, 4, &format!("prompts/{file}.wav"));
-    }
-    for (file, pattern) in [("train/hills", "testsrc"), ("test/sea", "testsrc2")] {
-        place.made_by_ffmpeg(
-            &format!("{pattern}=size=64x64:rate=17"),
-            2,
-            &format!("films/{file}.mkv"),
-        );
-    }
-    let short = [
-        ("TESSERA__SCHEDULE__WARMUP_STEPS", "0"),
-        ("TESSERA__TRAIN__GLOBAL_BATCH", "2"),
-        ("TESSERA__PRIOR__NETWORK__LAYERS", "1"),
-        ("TESSERA__MODEL__BACKBONE__CHANNELS", "4"),
-    ];
-    place.follow("sound-and-film.md", &[&SHORT[..], &short].concat());
-    let shown = ["reconstructions.png", "reconstructions.wav"];
-    assert!(shown.iter().all(|name| place.path("shown").join(name).is_file()));
-    let files = |folder: &str| fs::read_dir(place.path(folder)).unwrap().count();
-    assert_eq!([files("spoken/sounds"), files("continued/sounds")], [8, 4]);
-    assert_eq!([files("moving/films"), files("continued_film/films")], [8, 2]);
-    // Two seconds at 8 kHz, 16 bits; all begin with the same second, as the decoder sees it alone.
-    let sounds = [0, 1]
-        .map(|number| fs::read(place.path(&format!("continued/sounds/{number:08}.wav"))).unwrap());
-    assert_eq!(sounds[0].len(), 44 + 2 * 16_000);
-    let second = 44 + 2 * (8000 - 64);
-    assert!(sounds[0][..second] == sounds[1][..second] && sounds[0] != sounds[1]);
-    let about = fs::read_to_string(place.path("spoken/samples.json")).unwrap();
-    let about: serde_json::Value = serde_json::from_str(&about).unwrap();
-    assert!(about["classes"].as_array().unwrap().iter().all(|class| class == 1), "{about}");
+    let page = fs::read_to_string(place.path("rate/rate_distortion.md")).unwrap();
+    assert!(page.contains("JPEG"), "{page}");
 }
 
 mod full {
     use super::*;
+
+    #[test]
+    fn the_commands_of_fine_tuning_work() {
+        let place = Place::new();
+        place.small_fashion_mnist();
+        let said = place.follow(
+            "fine-tuning.md",
+            &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
+        );
+        for name in ["larger", "fashion_mnist_classifier", "fashion_mnist_probe"] {
+            assert_eq!(steps_logged(&place.path("runs").join(name)), 4, "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_commands_of_generation_work() {
+        let place = Place::new();
+        place.small_fashion_mnist();
+        place.pictures("photos/sea", 20, (96, 64));
+        let white = |x, y| image::Luma([if x > 9 && x < 15 && y > 11 { 255u8 } else { 0 }]);
+        image::GrayImage::from_fn(28, 28, white).save(place.path("mask.png")).unwrap();
+        place.follow(
+            "generation.md",
+            &[&SHORT[..], &[("TESSERA__SCHEDULE__WARMUP_STEPS", "0")]].concat(),
+        );
+        assert_eq!(fs::read_dir(place.path("samples/pictures")).unwrap().count(), 100);
+        let sheet = image::open(place.path("samples/grid.png")).unwrap();
+        assert_eq!(sheet.width(), 10 * 28 + 11 * 2, "ten beside one another");
+        let about = fs::read_to_string(place.path("samples/samples.json")).unwrap();
+        let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+        assert_eq!(about["classes"][1], 1, "samples take turns in the classes");
+        let told = rows(&place.path("runs/fashion_mnist_prior"), "metrics.jsonl");
+        // A prior begins with all codes alike.
+        let nats = told[0]["nats_per_token"].as_f64().unwrap();
+        assert!((nats - 256f64.ln()).abs() < 0.5, "{nats}");
+        assert!(place.path("runs/fashion_mnist_prior/model/tokenizer/config.json").is_file());
+        for (folder, num) in [
+            ("continued", 16),
+            ("filled", 4 * 20),
+            ("filled_test", 2),
+            ("restored", 160),
+            ("clear", 40),
+        ] {
+            let pictures = fs::read_dir(place.path(folder).join("pictures")).unwrap();
+            assert_eq!(pictures.count(), num, "{folder}");
+        }
+    }
+
+    #[test]
+    fn the_commands_of_sound_and_film_work() {
+        let place = Place::new();
+        for (file, hertz) in [("train/en/a", 440), ("train/fr/b", 330), ("test/en/hello", 220)] {
+            let source = format!("sine=frequency={hertz}:sample_rate=8000");
+            place.made_by_ffmpeg(&source, 4, &format!("prompts/{file}.wav"));
+        }
+        for (file, pattern) in [("train/hills", "testsrc"), ("test/sea", "testsrc2")] {
+            place.made_by_ffmpeg(
+                &format!("{pattern}=size=64x64:rate=17"),
+                2,
+                &format!("films/{file}.mkv"),
+            );
+        }
+        let short = [
+            ("TESSERA__SCHEDULE__WARMUP_STEPS", "0"),
+            ("TESSERA__TRAIN__GLOBAL_BATCH", "2"),
+            ("TESSERA__PRIOR__NETWORK__LAYERS", "1"),
+            ("TESSERA__MODEL__BACKBONE__CHANNELS", "4"),
+        ];
+        place.follow("sound-and-film.md", &[&SHORT[..], &short].concat());
+        let shown = ["reconstructions.png", "reconstructions.wav"];
+        assert!(shown.iter().all(|name| place.path("shown").join(name).is_file()));
+        let files = |folder: &str| fs::read_dir(place.path(folder)).unwrap().count();
+        assert_eq!([files("spoken/sounds"), files("continued/sounds")], [8, 4]);
+        assert_eq!([files("moving/films"), files("continued_film/films")], [8, 2]);
+        // Two seconds at 8 kHz, 16 bits; all begin with the same second, as the decoder sees it alone.
+        let sounds = [0, 1].map(|number| {
+            fs::read(place.path(&format!("continued/sounds/{number:08}.wav"))).unwrap()
+        });
+        assert_eq!(sounds[0].len(), 44 + 2 * 16_000);
+        let second = 44 + 2 * (8000 - 64);
+        assert!(sounds[0][..second] == sounds[1][..second] && sounds[0] != sounds[1]);
+        let about = fs::read_to_string(place.path("spoken/samples.json")).unwrap();
+        let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+        assert!(about["classes"].as_array().unwrap().iter().all(|class| class == 1), "{about}");
+    }
 
     /// Word for word with the real data: half an hour on two cores. The prior has learned, and samples are nearer to real
     /// pictures than what needs no prior.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
     (
@@ -24,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "tessera-control",
         ],
     ),
+    ("tessera-baselines", &["tessera-resample"]),
     ("tessera-codec", &[]),
     ("tessera-comm", &["nccl-rs"]),
     ("tessera-control", &[]),
@@ -32,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("tessera-model", &["tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-codec"]),
     ("tessera-nn", &[]),
     ("tessera-resample", &[]),
+    ("tessera-serve", &[]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),
     (
         "tessera-train",
@@ -51,6 +53,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "tessera-comm",
             "tessera-nn",
             "tessera-data",
+            "tessera-baselines",
+            "tessera-serve",
             "tessera-checkpoint",
             "tessera-codec",
             "tessera-control",
@@ -61,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
         &[
             "tessera-train",
             "tessera-apply",
+            "tessera-serve",
             "tessera-model",
             "tessera-comm",
             "tessera-data",

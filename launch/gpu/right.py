@@ -1,6 +1,6 @@
 """What has to be right on a GPU: sums, losses, networks, priors, resume, faults. No figure of these sections is a time, so that
 they run side by side."""
-import functools, json, os, pathlib, signal, struct, time, zlib
+import concurrent.futures, contextlib, functools, json, os, pathlib, signal, struct, time, urllib.error, urllib.request, zlib
 
 import machine
 from machine import Failed, Machine, output, rows
@@ -239,6 +239,34 @@ def compressed(model: pathlib.Path, prior: pathlib.Path, m: Machine, table: Tabl
         same = contents(name) == contents("whole")
         table.add(f"files compressed by {name}", f"{(folder / f'{name}.tsc').stat().st_size} bytes; {'as' if same else 'not as'} reconstructed",
                   OK if same else BAD)
+    served(place, folder, m, table)
+
+
+def served(place: list, folder: pathlib.Path, m: Machine, table: Table):
+    """A server on the device: eight clients at once get what `reconstruct` wrote, and SIGTERM ends it in good order."""
+    server = m.start(1, ["serve", *place, "--listen", "127.0.0.1:0"])
+    address, until = None, time.monotonic() + 60
+    while address is None and server.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+        server.log.seek(0)
+        address = next((line.split()[0] for line in server.log.read().splitlines() if "http://" in line), None)
+    if address is None:
+        raise Failed(f"no server: {machine.last_words(m.finish(server, 1)[1])}")
+    ask = lambda name, body: urllib.request.urlopen(urllib.request.Request(address.rstrip("/") + name, body, {"Content-Type": "image/png"}), timeout=60).read()
+    while server.poll() is None:
+        with contextlib.suppress(urllib.error.HTTPError):
+            ask("/v2/health/ready", None)
+            break
+        time.sleep(0.05)
+    pictures = sorted((folder / "in").iterdir())
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda path: ask("/reconstruct", path.read_bytes()), pictures * 8))
+    whole = [(folder / "whole" / path.name).read_bytes() for path in pictures] * 8
+    server.terminate()
+    code = m.finish(server, 60)[0]
+    same = sum(answer == wanted for answer, wanted in zip(answers, whole))
+    right = same == len(whole) and code == 0
+    table.add("served to 8 clients", f"{same} of {len(whole)} pictures as reconstructed; ended with {code}", OK if right else BAD)
 
 
 def png(rows: list) -> bytes:

@@ -60,6 +60,7 @@ enum Command {
     #[command(disable_help_flag = true)]
     Export(worker::WorkerArgs),
     /// Make a model folder of the weights of another program.
+    #[command(disable_help_flag = true)]
     Import(worker::WorkerArgs),
     /// Make tokens of a data set with a trained model, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
@@ -82,6 +83,12 @@ enum Command {
     /// Count a model's codes, so that compressed files are smaller.
     #[command(disable_help_flag = true)]
     Tables(worker::WorkerArgs),
+    /// Serve a model over HTTP: files, tokens and samples, KServe's protocol, and a page for people.
+    #[command(disable_help_flag = true)]
+    Serve(worker::WorkerArgs),
+    /// Measure a model beside the codecs of today: bytes and quality, as a page, a table and pictures.
+    #[command(disable_help_flag = true)]
+    RateDistortion(worker::WorkerArgs),
     /// Draw new samples from a prior, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Sample(worker::WorkerArgs),
@@ -172,6 +179,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Reconstruct(args) => worker::run("reconstruct", &args),
         Command::Features(args) => worker::run("features", &args),
         Command::Tables(args) => worker::run("tables", &args),
+        Command::Serve(args) => worker::run("serve", &args),
+        Command::RateDistortion(args) => worker::run("rate-distortion", &args),
         Command::Sample(args) => worker::run("sample", &args),
         Command::Judge(args) => worker::run("judge", &args),
         Command::Inpaint(args) => worker::run("inpaint", &args),

@@ -7,7 +7,9 @@ pub(crate) mod features;
 pub(crate) mod inpaint;
 pub(crate) mod judge;
 mod prompt;
+pub(crate) mod rate;
 pub(crate) mod sample;
+pub(crate) mod serve;
 
 use std::path::PathBuf;
 
@@ -26,7 +28,9 @@ use self::compress::{
 use self::features::FeaturesArguments;
 use self::inpaint::InpaintArguments;
 use self::judge::JudgeArguments;
+use self::rate::RateArguments;
 use self::sample::SampleArguments;
+use self::serve::ServeArguments;
 
 /// One worker of a training or an evaluation.
 #[derive(Debug, Parser)]
@@ -91,6 +95,12 @@ pub(crate) enum Command {
     /// model folder.
     #[command(after_help = EXIT_CODES)]
     Tables(TablesArguments),
+    /// Serve a model over HTTP: files, tokens and samples, KServe's protocol, and a page for people.
+    #[command(after_help = EXIT_CODES)]
+    Serve(ServeArguments),
+    /// Measure a model beside the codecs of today: bytes and quality, as a page, a table and pictures.
+    #[command(after_help = EXIT_CODES)]
+    RateDistortion(RateArguments),
     /// Draw new samples from a prior.
     #[command(after_help = EXIT_CODES)]
     Sample(SampleArguments),

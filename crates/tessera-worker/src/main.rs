@@ -15,6 +15,8 @@ mod last_words;
 mod lifeline;
 mod logging;
 mod nccl;
+mod rate;
+mod serve;
 mod session;
 mod threads;
 
@@ -102,6 +104,14 @@ fn main() {
         Command::Tables(tables) => {
             lifeline::end_with_parent();
             compress::run_tables(&tables, stop)
+        }
+        Command::Serve(serve) => {
+            lifeline::end_with_parent();
+            serve::run(&serve, stop)
+        }
+        Command::RateDistortion(rate) => {
+            lifeline::end_with_parent();
+            rate::run(&rate, stop)
         }
         Command::Bench(bench) => {
             lifeline::end_with_parent();

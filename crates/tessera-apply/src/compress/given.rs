@@ -263,7 +263,7 @@ fn plain(name: &str) -> String {
     name.replace(['\\', ':', '\0'], "_")
 }
 
-fn placed(name: String, native: NativeShape, grid: Grid) -> Place {
+pub(crate) fn placed(name: String, native: NativeShape, grid: Grid) -> Place {
     let NativeShape { shape, film_rate } = native;
     let SampleShape { modality, frames, channels, height, width, sample_rate } = shape;
     let media = match modality {
@@ -278,7 +278,7 @@ fn placed(name: String, native: NativeShape, grid: Grid) -> Place {
 }
 
 /// The shape that the frames of a medium have; of sound of unknown length that of one frame.
-pub(super) fn shape_of(media: &Media) -> SampleShape {
+pub(crate) fn shape_of(media: &Media) -> SampleShape {
     let count = |frames: u64| u32::try_from(frames).unwrap_or(u32::MAX);
     match *media {
         Media::Image { channels, height, width } => SampleShape::image(channels, height, width),

@@ -6,8 +6,8 @@
 
 mod blend;
 mod expand;
-mod given;
-mod grid;
+pub(crate) mod given;
+pub(crate) mod grid;
 mod model;
 mod out;
 mod reconstruct;
@@ -37,7 +37,7 @@ use crate::tile;
 use crate::watch::Watch;
 
 /// Codes that a block has at least, where there are as many: its head is a thousandth of it then.
-const CODES_OF_A_BLOCK: u64 = 1 << 15;
+pub(crate) const CODES_OF_A_BLOCK: u64 = 1 << 15;
 
 /// What is compressed, and into what.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -67,11 +67,7 @@ fn farthest(found: &Tensor, expected: &Tensor) -> f64 {
 
 /// What an imported model makes of the samples is what the original made of them.
 fn compare(path: &Path) -> OpenModel {
-    let beside = match path.is_dir() {
-        true => path.to_owned(),
-        false => path.with_extension(""),
-    };
-    let Reference { samples, codes, decoded: expected } = reference(&beside);
+    let Reference { samples, codes, decoded: expected } = reference(path);
     let model = imported(path, &samples);
     let found = codes_of(&model, &samples);
     let different = found.ne_tensor(&codes).sum(Kind::Int64).int64_value(&[]);
@@ -172,9 +168,21 @@ fn what_cannot_be_said_is_refused_with_the_reason() {
     let from = fixtures().join("diffusers-tiny");
     let picture = imported(&from, &reference(&from).samples);
     for (model, form, reason) in [
-        (&sound, ExportForm::Diffusers, "this model has no diffusers form: it is for pictures, this model for sound"),
-        (&picture, ExportForm::Transformers, "this model has no transformers form: it is for sound, this model for pictures"),
-        (&picture, ExportForm::Taming, "this model has no taming form: its norms have 4 groups, and there they have 32 (model.backbone.groups)"),
+        (
+            &sound,
+            ExportForm::Diffusers,
+            "this model has no diffusers form: it is for pictures, this model for sound",
+        ),
+        (
+            &picture,
+            ExportForm::Transformers,
+            "this model has no transformers form: it is for sound, this model for pictures",
+        ),
+        (
+            &picture,
+            ExportForm::Taming,
+            "this model has no taming form: its norms have 4 groups, and there they have 32 (model.backbone.groups)",
+        ),
     ] {
         let folder = TempDir::new().unwrap();
         let out = folder.path().join("out");
@@ -192,7 +200,10 @@ fn what_is_no_known_model_is_refused_with_what_to_do() {
         Err(ApplyError::BadInput(problem)) => problem,
         other => panic!("{other:?}"),
     };
-    assert!(refused(&path("nowhere")).ends_with("does not exist: name a folder or a file of safetensors"));
+    assert!(
+        refused(&path("nowhere"))
+            .ends_with("does not exist: name a folder or a file of safetensors")
+    );
     fs::write(path("model.ckpt"), b"PK").unwrap();
     assert!(refused(&path("model.ckpt")).contains("launch/interop/unpickle.py"));
     assert!(refused(folder.path()).contains("launch/interop/unpickle.py"));
@@ -210,10 +221,15 @@ fn what_is_no_known_model_is_refused_with_what_to_do() {
     };
     let mut more = copy_of(&whole);
     more.push(("encoder.strange.weight".to_owned(), Tensor::zeros([1], tch::kind::FLOAT_CPU)));
-    assert!(refused(copy(&more).path()).ends_with("its tensor encoder.strange.weight has no place in this network"));
+    assert!(
+        refused(copy(&more).path())
+            .ends_with("its tensor encoder.strange.weight has no place in this network")
+    );
     let mut less = copy_of(&whole);
     less.retain(|(name, _)| name != "post_quant_conv.bias");
-    assert!(refused_model(copy(&less).path()).contains("it has no tensor decoder.post_quant_conv.bias"));
+    assert!(
+        refused_model(copy(&less).path()).contains("it has no tensor decoder.post_quant_conv.bias")
+    );
 }
 
 fn copy_of(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
@@ -238,30 +254,44 @@ mod full {
         let python = std::env::var_os("TESSERA_INTEROP")
             .expect("TESSERA_INTEROP names the Python of launch/interop.sh");
         let done = Command::new(python).args(words).output().unwrap();
-        let told = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let told =
+            [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         (done.status.success(), told.concat())
     }
 
-    /// Samples as the other programs read them, and what this model makes of them.
-    fn write_reference(model: &OpenModel, samples: &Tensor, folder: &Path) {
+    /// Samples as the other programs read them, and what this model makes of them: in the range of its network and as it is, or
+    /// as graphs have it, whose range is ours and which clamp it.
+    fn write_reference(model: &OpenModel, samples: &Tensor, folder: &Path, of_graphs: bool) {
         fs::create_dir_all(folder).unwrap();
         let signal = model.signal();
         let raw = signal.to_raw(samples);
         let samples = signal.from_raw(&raw, Kind::Float);
         let codes = codes_of(model, &samples);
-        let outputs = decoded(model, &codes);
+        let clamped = decoded(model, &codes);
         let own = |values: &Tensor| match model.vqvae.pixels {
-            tessera_nn::Pixels::Signed => values * 2.0 - 1.0,
-            tessera_nn::Pixels::Unit => values.shallow_clone(),
+            tessera_nn::Pixels::Signed if !of_graphs => values * 2.0 - 1.0,
+            _ => values.shallow_clone(),
+        };
+        let outputs = match of_graphs {
+            true => clamped.shallow_clone(),
+            false => as_it_is(model, &samples),
         };
         let all = [
             ("samples", raw),
             ("codes", codes),
-            ("decoded", signal.to_raw(&outputs)),
+            ("decoded", signal.to_raw(&clamped)),
             ("inputs_float", own(&samples).contiguous()),
             ("decoded_float", own(&outputs).contiguous()),
         ];
         Tensor::write_safetensors(&all, folder.join("reference.safetensors")).unwrap();
+    }
+
+    /// What the decoder makes of the codes of samples, beyond their range too.
+    fn as_it_is(model: &OpenModel, samples: &Tensor) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let codes =
+            model.vqvae.descend(samples, |level, latents| model.vqvae.quantize(level, latents).0);
+        model.vqvae.decode(&codes)
     }
 
     /// Every form of every original, over a hundred samples: opened by the library that it is for.
@@ -275,26 +305,28 @@ mod full {
         for (name, forms) in [
             ("diffusers", &["diffusers", "taming"][..]),
             ("diffusers-groups", &["diffusers"]),
-            ("taming.safetensors", &["diffusers", "taming"]),
-            ("llamagen.safetensors", &["llamagen", "diffusers", "taming"]),
-            ("llamagen-plain-codes.safetensors", &["llamagen"]),
+            ("taming", &["diffusers", "taming"]),
+            ("llamagen", &["llamagen", "diffusers", "taming"]),
+            ("llamagen-plain-codes", &["llamagen"]),
             ("encodec", &["transformers"]),
             ("encodec-centered", &["transformers"]),
             ("dac", &["transformers"]),
         ] {
             let from = originals.join(name);
-            if !from.exists() {
-                unpickle(&originals, &from);
-            }
+            unpickle(&from);
             let model = compare(&from);
             let size = model.signal().shape(100);
             let samples = Tensor::rand(size.as_slice(), (Kind::Float, Device::Cpu));
-            let given = folder.path().join("reference");
-            write_reference(&model, &samples, &given);
+            let given = [false, true].map(|of_graphs| {
+                let given = folder.path().join(format!("reference-{of_graphs}"));
+                write_reference(&model, &samples, &given, of_graphs);
+                given
+            });
             for form in forms.iter().chain(any) {
+                let given = &given[usize::from(any.contains(form))];
                 let out = folder.path().join(format!("{name}.{form}"));
                 export(&model, form_of(form), &out, false).unwrap();
-                let (is_done, told) = python(&[&script("check.py"), Path::new(form), &out, &given]);
+                let (is_done, told) = python(&[&script("check.py"), Path::new(form), &out, given]);
                 println!("{name} as {form}: {told}");
                 assert!(is_done, "{name} as {form}: {told}");
             }
@@ -312,20 +344,14 @@ mod full {
         }
     }
 
-    /// Weights of a pickle, in a file beside its folder.
-    fn unpickle(originals: &Path, to: &Path) {
-        let folder = to.with_extension("");
-        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-        let pickle = entries
-            .into_iter()
-            .find(|path| path.extension().is_some_and(|end| end == "ckpt" || end == "pt"))
-            .unwrap();
-        let script = originals_root().join("launch/interop/unpickle.py");
-        let (is_done, told) = python(&[&script, &pickle, to]);
-        assert!(is_done, "{} of {}: {told}", pickle.display(), originals.display());
-    }
-
-    fn originals_root() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    /// Lays the weights of a pickle beside it, where there is one.
+    fn unpickle(folder: &Path) {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let is_pickle =
+            |path: &PathBuf| path.extension().is_some_and(|end| end == "ckpt" || end == "pt");
+        let Some(pickle) = entries.into_iter().find(is_pickle) else { return };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch/interop/unpickle.py");
+        let (is_done, told) = python(&[&script, &pickle, &folder.join("model.safetensors")]);
+        assert!(is_done, "{}: {told}", pickle.display());
     }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{ListAccessor, RowAccessor};
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
 use tessera_apply::{
@@ -151,6 +153,30 @@ fn numbers_labels_means_and_arrays_are_written() {
     assert_eq!(labels_of_arrays[128..], labels);
     let left = fs::read_dir(path("arrays")).unwrap().count();
     assert_eq!(left, 3, "nothing half-written");
+
+    let table = FeaturesOptions {
+        form: FeatureForm::Parquet,
+        splits: vec!["test".to_owned()],
+        ..all.clone()
+    };
+    written(2, &path("model"), &data(), &table).unwrap();
+    let file =
+        SerializedFileReader::new(fs::File::open(path("all/test.parquet")).unwrap()).unwrap();
+    let said = file.metadata().file_metadata().key_value_metadata().unwrap();
+    assert!(
+        said.iter()
+            .any(|entry| entry.key == "tessera.axes" && entry.value.as_deref() == Some("[4,4,8]"))
+    );
+    let rows: Vec<_> = file.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), NUM_TEST as usize);
+    let mut of_rows = Vec::new();
+    for (row, id) in rows.iter().zip(0..) {
+        assert_eq!(row.get_long(0).unwrap(), id);
+        assert_eq!(row.get_long(1).unwrap(), source.label(id as u64).unwrap().unwrap_or(-1));
+        let list = row.get_list(2).unwrap();
+        of_rows.extend((0..list.len()).map(|place| list.get_float(place).unwrap()));
+    }
+    assert_eq!(Tensor::from_slice(&of_rows), latents.view([-1]));
 
     for (options, word) in [
         (arrays, "--force"),

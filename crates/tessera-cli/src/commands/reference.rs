@@ -18,7 +18,7 @@ pub(crate) struct ReferenceArgs {
 }
 
 /// Those that `tessera-worker` knows the arguments of.
-const OF_THE_WORKER: [&str; 15] = [
+const OF_THE_WORKER: [&str; 17] = [
     "train",
     "eval",
     "export",
@@ -30,6 +30,8 @@ const OF_THE_WORKER: [&str; 15] = [
     "reconstruct",
     "features",
     "tables",
+    "serve",
+    "rate-distortion",
     "sample",
     "judge",
     "inpaint",

@@ -27,8 +27,8 @@ pub(crate) struct FeaturesArguments {
     /// Split to write, as often as wanted [default: train, and test where there is one]
     #[arg(long, value_name = "NAME")]
     split: Vec<String>,
-    /// Form of the files: safetensors, or npy (an array each of features, ids and labels).
-    #[arg(long, value_name = "safetensors|npy", default_value = "safetensors")]
+    /// Form of the files: safetensors, npy (an array each of features, ids and labels), or parquet (a row for each sample).
+    #[arg(long, value_name = "safetensors|npy|parquet", default_value = "safetensors")]
     format: FeatureForm,
     /// Replace files that are there.
     #[arg(long)]

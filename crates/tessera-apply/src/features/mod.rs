@@ -3,6 +3,8 @@
 //! Samples go through the model in the [tiles](crate::tile) in which every command has them, shared by ranks; rank 0 writes. A split is
 //! a file of its own, or three arrays, with the number and the label of each sample: a probe or a search in any language needs no more.
 
+mod parquet;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -19,6 +21,7 @@ use tessera_data::{DataConfig, DataError, Source};
 use tessera_model::OpenModel;
 use tessera_nn::{from_vectors, to_vectors};
 
+use self::parquet::{Numbers, Parquet};
 use crate::agreement::agree_on;
 use crate::decode::npy_header;
 use crate::encode::{Split, open_splits};
@@ -47,6 +50,8 @@ pub enum FeatureForm {
     Safetensors,
     /// `SPLIT.features.npy`, `SPLIT.ids.npy` and `SPLIT.labels.npy`.
     Npy,
+    /// `SPLIT.parquet` with the columns `id`, `label` and `features`.
+    Parquet,
 }
 
 impl FromStr for FeatureKind {
@@ -69,7 +74,8 @@ impl FromStr for FeatureForm {
         match word {
             "safetensors" => Ok(Self::Safetensors),
             "npy" => Ok(Self::Npy),
-            other => Err(format!("must be safetensors or npy, not {other}")),
+            "parquet" => Ok(Self::Parquet),
+            other => Err(format!("must be safetensors, npy or parquet, not {other}")),
         }
     }
 }
@@ -158,6 +164,7 @@ impl FeaturesOptions {
         let path = |end: &str| self.out.join(format!("{split}.{end}"));
         match self.form {
             FeatureForm::Safetensors => vec![path("safetensors")],
+            FeatureForm::Parquet => vec![path("parquet")],
             FeatureForm::Npy => vec![path("features.npy"), path("ids.npy"), path("labels.npy")],
         }
     }
@@ -275,8 +282,15 @@ impl Work<'_> {
 
 /// Files in the making, each under a name that is not yet its own.
 struct Out {
-    features: BufWriter<File>,
+    to: To,
     partial: PathBuf,
+}
+
+/// What features are written into.
+enum To {
+    Plain(BufWriter<File>),
+    /// Gone once it is finished.
+    Parquet(Option<Box<Parquet>>),
 }
 
 impl Out {
@@ -284,17 +298,28 @@ impl Out {
         let folder = &work.options.out;
         fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
         let partial = folder.join(format!(".{}.partial", work.name));
-        let file = File::create(&partial).map_err(ApplyError::file("make", &partial))?;
-        let mut out = Self { features: BufWriter::new(file), partial };
-        out.add(&match work.options.form {
+        let head = match work.options.form {
             FeatureForm::Npy => npy_header(kind_of(work.options.of).1, shape),
             FeatureForm::Safetensors => header(work, shape),
-        })?;
+            FeatureForm::Parquet => {
+                let to = parquet_of(work, &partial, shape)?;
+                return Ok(Self { to: To::Parquet(Some(Box::new(to))), partial });
+            }
+        };
+        let file = File::create(&partial).map_err(ApplyError::file("make", &partial))?;
+        let mut out = Self { to: To::Plain(BufWriter::new(file)), partial };
+        out.add(&head)?;
         Ok(out)
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        self.features.write_all(bytes).map_err(ApplyError::file("write", &self.partial))
+        match &mut self.to {
+            To::Plain(file) => {
+                file.write_all(bytes).map_err(ApplyError::file("write", &self.partial))
+            }
+            To::Parquet(Some(parquet)) => parquet.add(&self.partial, bytes),
+            To::Parquet(None) => unreachable!("nothing is added to what is finished"),
+        }
     }
 
     fn finish(mut self, work: &Work<'_>) -> Result<(), ApplyError> {
@@ -307,7 +332,12 @@ impl Out {
             self.add(&bytes(&ids))?;
             self.add(&bytes(&labels))?;
         }
-        self.features.flush().map_err(ApplyError::file("write", &self.partial))?;
+        match &mut self.to {
+            To::Plain(file) => file.flush().map_err(ApplyError::file("write", &self.partial))?,
+            To::Parquet(parquet) => {
+                parquet.take().map_or(Ok(()), |parquet| parquet.finish(&self.partial))?;
+            }
+        }
         for (path, numbers) in paths[1..].iter().zip([&ids, &labels]) {
             let array = [npy_header("<i8", &[numbers.len() as i64]), bytes(numbers)].concat();
             write_whole(path, &array)?;
@@ -338,22 +368,42 @@ fn kind_of(of: FeatureKind) -> (&'static str, &'static str) {
     }
 }
 
-/// The header of a safetensors file: its length, and where each tensor lies.
-fn header(work: &Work<'_>, shape: &[i64]) -> Vec<u8> {
-    let (num, features) = (shape[0], 4 * shape.iter().product::<i64>());
-    let numbers = |start: i64| json!({ "dtype": "I64", "shape": [num], "data_offsets": [start, start + 8 * num] });
+/// What a file says of its features beside their numbers.
+fn said(work: &Work<'_>) -> serde_json::Value {
     let FeaturesOptions { of, pooled, .. } = work.options;
-    let words = json!({
+    json!({
         "format": "tessera-features-1",
         "model": work.model.file.hash,
         "of": of,
         "pooled": pooled.to_string(),
         "split": work.name,
         "classes": json!(work.source.classes()).to_string(),
+    })
+}
+
+/// A Parquet file of these features.
+fn parquet_of(work: &Work<'_>, path: &Path, shape: &[i64]) -> Result<Parquet, ApplyError> {
+    let numbers = match work.options.of {
+        FeatureKind::Codes => Numbers::Codes,
+        FeatureKind::Latents | FeatureKind::Quantized => Numbers::Floats,
+    };
+    let mut entries = said(work);
+    entries["axes"] = json!(json!(shape[1..]).to_string());
+    let entries = entries.as_object().expect("it is one").iter();
+    let entries = entries.map(|(key, value)| {
+        (format!("tessera.{key}"), value.as_str().unwrap_or_default().to_owned())
     });
+    let width = shape[1..].iter().product::<i64>() as usize;
+    Parquet::create(path, numbers, width, work.numbers()?.1, entries.collect())
+}
+
+/// The header of a safetensors file: its length, and where each tensor lies.
+fn header(work: &Work<'_>, shape: &[i64]) -> Vec<u8> {
+    let (num, features) = (shape[0], 4 * shape.iter().product::<i64>());
+    let numbers = |start: i64| json!({ "dtype": "I64", "shape": [num], "data_offsets": [start, start + 8 * num] });
     let head = json!({
-        "__metadata__": words,
-        "features": { "dtype": kind_of(*of).0, "shape": shape, "data_offsets": [0, features] },
+        "__metadata__": said(work),
+        "features": { "dtype": kind_of(work.options.of).0, "shape": shape, "data_offsets": [0, features] },
         "ids": numbers(features),
         "labels": numbers(features + 8 * num),
     });
