@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import websocket
 from http1 import file, get, model
 
 url, out = sys.argv[1], os.environ.get("SERVE_OUT", ".")
+given = os.environ.get("SERVE_FILE")  # a picture or a sound to drop; else one is made up
 told = model(url)
 
 
@@ -107,7 +109,8 @@ def visit(width, height, dark, name):
     browser.call("Page.navigate", url=url + "/")
     browser.wait("typeof model === 'object' && model !== null")
     kind = {"sound": "sound.wav", "film": "film.apng"}.get(told["modality"], "picture.png")
-    browser.value(DROP % (base64.b64encode(file(told, original())).decode(), kind))
+    dropped = pathlib.Path(given).read_bytes() if given else file(told, original())
+    browser.value(DROP % (base64.b64encode(dropped).decode(), kind))
     browser.wait("document.getElementById('status').textContent.startsWith('Done')")
     if told["has_prior"]:
         browser.value("document.getElementById('go').click()")
