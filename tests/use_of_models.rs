@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{run, tessera, train};
+use crate::support::{root, run, tessera, train};
 
 /// A training of seconds, with an average of its weights.
 fn trained(folder: &TempDir) -> PathBuf {
@@ -117,4 +117,44 @@ fn one_model_has_to_be_named_and_no_more() {
     assert!(stderr.contains("cannot be used with"), "{stderr}");
     let (_, stderr) = done(&["export", "--model", "nowhere", "--out", "x"], 2);
     assert!(stderr.starts_with("error: nowhere does not exist"), "{stderr}");
+}
+
+/// A model of diffusers becomes a model folder, goes back to diffusers as it came, is evaluated, and trained on from the table
+/// that the import prints.
+#[test]
+fn weights_of_another_program_are_imported_and_trained_on() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (model, out) = (path("model"), path("back"));
+    let from = root().join("tests/fixtures/interop/diffusers-tiny");
+    let (told, _) = done(&["import", text(&from), text(&model)], 0);
+    assert!(told.contains("made of diffusers' VQModel"), "{told}");
+    let back = ["export", "--model", text(&model), "--format", "diffusers", "--out"];
+    done(&[&back[..], &[text(&out)]].concat(), 0);
+    let weights = "diffusion_pytorch_model.safetensors";
+    assert!(files(&path("back"))[weights].len() == files(&from)[weights].len());
+    let (_, stderr) = done(&[&back[..], &[text(&out)]].concat(), 2);
+    assert!(stderr.contains("--force"), "{stderr}");
+    let onnx = ["export", "--model", text(&model), "--format", "transformers", "--out", "x"];
+    let (_, stderr) = done(&onnx, 2);
+    assert!(stderr.contains("this model has no transformers form"), "{stderr}");
+
+    let data = "[data]\nkind = \"synthetic\"\n[data.synthetic]\nchannels = 3\nheight = 16\nwidth = 16\nnum_train = 64\nnum_test = 32\n\
+                [train]\nsteps = 2\nglobal_batch = 16\n[eval]\nbatch = 16\n";
+    let table = &told[told.find("[model]").unwrap()..];
+    fs::write(path("config.toml"), format!("{data}\n{table}")).unwrap();
+    let mut training = tessera();
+    training.args(["train", "--config"]).arg(path("config.toml"));
+    let (code, _, stderr) = run(training.arg("--run-dir").arg(path("run")));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("begun from") && stderr.contains("new here: none"), "{stderr}");
+    let mut eval = vec!["eval", "--model", text(&model), "--json", "--set", "eval.batch=16"];
+    let data =
+        ["kind=synthetic", "synthetic.channels=3", "synthetic.height=16", "synthetic.width=16"];
+    let data: Vec<String> = data.iter().map(|setting| format!("data.{setting}")).collect();
+    data.iter().for_each(|setting| eval.extend(["--set", setting]));
+    eval.extend(["--set", "data.synthetic.num_test=32"]);
+    let (stdout, _) = done(&eval, 0);
+    let measured: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(measured["samples"], 32);
 }

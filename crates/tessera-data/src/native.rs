@@ -1,11 +1,14 @@
 //! Files as they are: pictures and film at their own size, sound at its own length.
 //!
 //! Samples of a training have one shape; a file that somebody wants to compress has another. Here it is decoded
-//! whole, with the channels (and of sound the rate) that a model takes, and read frame by frame: a picture is one frame.
+//! with the channels (and of sound the rate) that a model takes, and read frame by frame: a picture is one frame. Film, and WAV
+//! files at the rate asked for, are decoded as they are read, so that any length takes the same memory; other sound is decoded
+//! whole, since a resampler and most codecs need what came before.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::split::SplitConfig;
 use crate::config::{DataConfig, DataKind};
@@ -13,11 +16,12 @@ use crate::decode::audio::Sound;
 use crate::decode::has_extension;
 use crate::decode::image;
 use crate::decode::video::{self, About, Film, VideoConfig};
+use crate::decode::wav::{self, Wav};
 use crate::decode::{ffmpeg, pcm};
 use crate::error::DataError;
 use crate::shape::{Modality, SampleShape};
 use crate::sources::files::{Files, FolderFiles};
-use crate::{ImageConfig, Resize};
+use crate::{AudioConfig, ImageConfig, Resize};
 
 /// Files that a person names: one, or all of a modality below a folder.
 pub struct NativeFiles {
@@ -43,6 +47,8 @@ pub struct Native {
 enum Kept {
     Picture(Vec<u8>),
     Sound(Sound),
+    /// At the rate asked for, read as it is asked for.
+    Wav(PathBuf, Wav, AudioConfig),
     Film(Film<'static>, VideoConfig),
     /// A film that came through a pipe, in a file of its own.
     Piped(tempfile::NamedTempFile, VideoConfig),
@@ -101,6 +107,9 @@ impl NativeFiles {
     /// [`DataError::CorruptFile`] if it is damaged or no file of its modality, [`DataError::Read`].
     pub fn shape(&self, index: usize) -> Result<NativeShape, DataError> {
         let corrupt = |problem| self.files.corrupt(index, problem);
+        if let Some((_, wav, config)) = self.wav(index) {
+            return of_wav(&wav, &config).map_err(corrupt);
+        }
         match self.film(index)? {
             Some(film) => of_film(&film, &self.data.video).map_err(corrupt),
             None => shape_of(&self.files.read(index)?, &self.data).map_err(corrupt),
@@ -114,6 +123,10 @@ impl NativeFiles {
     /// As [`Self::shape`].
     pub fn read(&self, index: usize) -> Result<Native, DataError> {
         let corrupt = |problem| self.files.corrupt(index, problem);
+        if let Some((path, wav, config)) = self.wav(index) {
+            let shape = of_wav(&wav, &config).map_err(corrupt)?;
+            return Ok(Native { shape, kept: Kept::Wav(path, wav, config) });
+        }
         match self.film(index)? {
             None => Native::of(&self.files.read(index)?, &self.data).map_err(corrupt),
             Some(film) => {
@@ -136,6 +149,32 @@ impl NativeFiles {
         range: Range<u64>,
     ) -> Result<Vec<u8>, DataError> {
         file.frames(range).map_err(|problem| self.files.corrupt(index, problem))
+    }
+
+    /// A WAV file that can be read piece by piece: at the rate asked for, of frames that are all alike.
+    fn wav(&self, index: usize) -> Option<(PathBuf, Wav, AudioConfig)> {
+        if self.data.modality != Modality::Audio {
+            return None;
+        }
+        let path = self.files.path(index)?;
+        let mut file = File::open(&path).ok()?;
+        let total = usize::try_from(file.metadata().ok()?.len()).ok()?;
+        let mut head = Vec::new();
+        file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+        // What is wrong with it is told by whoever decodes the whole of it.
+        let wav = Some(&head).filter(|head| wav::is_wav(head))?;
+        let wav = Wav::parse_head(wav, total).ok().filter(Wav::is_plain)?;
+        let config = AudioConfig { sample_rate: self.rate(wav.rate), ..self.data.audio.clone() };
+        let is_whole = pcm::RATES.contains(&wav.rate) && wav.place(0..0).is_some();
+        (is_whole && wav.rate == config.sample_rate).then_some((path, wav, config))
+    }
+
+    /// The rate asked for; where none is, that of the file.
+    fn rate(&self, of_file: u32) -> u32 {
+        match self.data.audio.sample_rate {
+            0 => of_file,
+            rate => rate,
+        }
     }
 
     fn film(&self, index: usize) -> Result<Option<Film<'static>>, DataError> {
@@ -209,6 +248,16 @@ impl Native {
             Kept::Picture(bytes) => Ok(bytes.clone()),
             Kept::Film(film, config) => config.frames(film, range),
             Kept::Piped(file, config) => config.frames(&Film::File(file.path().to_owned()), range),
+            Kept::Wav(path, wav, config) => {
+                let there = range.end.min(u64::from(self.shape.shape.frames));
+                let bytes =
+                    (range.end - range.start) as usize * 2 * self.shape.shape.channels as usize;
+                let mut out = vec![0; bytes];
+                if range.start < there {
+                    piece(path, wav, config, range.start..there)?.copy(0, &mut out);
+                }
+                Ok(out)
+            }
             Kept::Sound(sound) => {
                 let bytes =
                     (range.end - range.start) as usize * 2 * self.shape.shape.channels as usize;
@@ -218,6 +267,33 @@ impl Native {
             }
         }
     }
+}
+
+/// Bytes of a file in which the samples of a WAV file begin; where they do not, it is decoded whole.
+const HEAD_BYTES: u64 = 1 << 16;
+
+/// These frames of a WAV file, decoded as those of a whole file are.
+fn piece(
+    path: &Path,
+    wav: &Wav,
+    config: &AudioConfig,
+    frames: Range<u64>,
+) -> Result<Sound, String> {
+    let place = wav.place(frames).expect("all frames are alike");
+    let unread = |error| format!("cannot be read ({error})");
+    let mut file = File::open(path).map_err(unread)?;
+    file.seek(SeekFrom::Start(place.start)).map_err(unread)?;
+    let mut data = vec![0; (place.end - place.start) as usize];
+    file.read_exact(&mut data).map_err(unread)?;
+    config.decode(&wav.plain_of(&data))
+}
+
+fn of_wav(wav: &Wav, config: &AudioConfig) -> Result<NativeShape, String> {
+    let frames = wav.num_frames().unwrap_or(0);
+    if frames == 0 {
+        return Err("has no sound".to_owned());
+    }
+    sound_of(frames, config.channels, config.sample_rate)
 }
 
 /// What the header of a picture or a sound says.

@@ -11,7 +11,7 @@ pub(crate) mod pcm;
 mod tests;
 mod timeline;
 pub(crate) mod video;
-mod wav;
+pub(crate) mod wav;
 mod whole;
 
 /// Why a file gives no sample; the words of either complete "sample ...".

@@ -54,6 +54,11 @@ pub(crate) fn is_wav(bytes: &[u8]) -> bool {
 impl Wav {
     /// Finds the samples; the error completes "sample ...".
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse_head(bytes, bytes.len())
+    }
+
+    /// The same of a file of `total` bytes whose beginning these are, up to its samples at least.
+    pub(crate) fn parse_head(bytes: &[u8], total: usize) -> Result<Self, String> {
         let riff = u32_at(bytes, 4).unwrap_or(0);
         let (mut at, mut format, mut long, mut fact) = (12, None, None, None);
         loop {
@@ -69,7 +74,7 @@ impl Wav {
                     Some(long) if size == u32::MAX => long,
                     _ => u64::from(size),
                 };
-                return Self::of(bytes, format, fact, start, size, riff);
+                return Self::of((bytes, total), format, fact, start, size, riff);
             }
             let end = start.saturating_add(size as usize);
             let Some(chunk) = bytes.get(start..end) else {
@@ -90,7 +95,7 @@ impl Wav {
     }
 
     fn of(
-        bytes: &[u8],
+        (bytes, total): (&[u8], usize),
         format: Range<usize>,
         fact: Option<u32>,
         start: usize,
@@ -121,16 +126,16 @@ impl Wav {
             // Samples of fewer bits than they are stored in stand at the upper end.
             bits = 8 * (block / channels);
         }
-        let there = bytes.len() - start;
+        let there = total - start;
         let data = match size {
-            size if is_until_end(size, riff, start) && size != there as u64 => start..bytes.len(),
+            size if is_until_end(size, riff, start) && size != there as u64 => start..total,
             size => start..start + size.min(there as u64) as usize,
         };
         let fact = fact.filter(|_| [ADPCM, IMA_ADPCM].contains(&tag));
         let wav = Self { tag, rate, channels, mask, bits, format, data, fact };
         let frame = u64::from(wav.frame_bytes().unwrap_or(1));
         let (promised, found) = (size / frame, wav.data.len() as u64 / frame);
-        if wav.data.end == bytes.len() && !is_until_end(size, riff, start) && found < promised {
+        if wav.data.end == total && !is_until_end(size, riff, start) && found < promised {
             let unit = if wav.frame_bytes().is_some() { "frames" } else { "bytes" };
             return Err(format!("is cut short: it promises {promised} {unit} and has {found}"));
         }
@@ -162,6 +167,19 @@ impl Wav {
     /// Frames that are not to be exceeded, of what is decoded in blocks.
     pub(crate) fn most_frames(&self) -> Option<u64> {
         self.fact.map(u64::from).filter(|&frames| frames > 0)
+    }
+
+    /// Where these frames lie in the file, where all frames are alike.
+    pub(crate) fn place(&self, frames: Range<u64>) -> Option<Range<u64>> {
+        let size = u64::from(self.frame_bytes()?);
+        let start = self.data.start as u64;
+        Some(start + frames.start * size..start + frames.end * size)
+    }
+
+    /// Samples that lie somewhere in the file, below a header of their own.
+    pub(crate) fn plain_of(&self, data: &[u8]) -> Vec<u8> {
+        debug_assert!(self.frame_bytes().is_some(), "all frames are alike");
+        Self { data: 0..data.len(), ..self.clone() }.plain(data)
     }
 
     /// The same samples below the shortest header that tells what they are.

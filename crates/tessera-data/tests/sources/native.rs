@@ -46,6 +46,37 @@ fn sound_is_as_long_as_it_is_and_silent_beyond() {
     assert_eq!(files.frames(0, &file, 1..5).unwrap(), [0xfe, 0xff, 3, 0, 0, 0, 0, 0]);
 }
 
+/// A WAV file at the rate asked for is read piece by piece: stereo floats mixed to one channel come out as from the whole.
+#[test]
+fn pieces_of_a_sound_are_those_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<f32> = (0..2000).map(|at| ((at * 37 % 401) as f32 - 200.0) / 211.0).collect();
+    let mut bytes = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x03\0\x02\0".to_vec();
+    for number in [8000u32, 8000 * 8] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(b"\x08\0\x20\0data");
+    bytes.extend((4 * values.len() as u32).to_le_bytes());
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    let size = bytes.len() as u32 - 8;
+    bytes[4..8].copy_from_slice(&size.to_le_bytes());
+    write(folder.path(), &[("a.wav", bytes.clone())]);
+    let data = of(Modality::Audio, folder.path());
+    let whole = Native::piped(&mut bytes.as_slice(), &data).unwrap();
+    let files = NativeFiles::open(&data).unwrap();
+    let file = files.read(0).unwrap();
+    assert_eq!((file.shape(), file.shape().shape.frames), (whole.shape(), 1000));
+    for range in [0..1000, 0..1, 7..300, 299..1000, 900..1200, 1000..1003] {
+        let piece = files.frames(0, &file, range.clone()).unwrap();
+        assert_eq!(piece, whole.frames(range.clone()).unwrap(), "{range:?}");
+    }
+    let mut cut = bytes;
+    cut.truncate(1000);
+    write(folder.path(), &[("a.wav", cut)]);
+    let error = files.read(0).unwrap_err();
+    assert!(error.to_string().contains("is cut short"), "{error}");
+}
+
 /// A film of odd sides, 12.5 frames a second, as a file, as a folder of pictures and as a gif.
 #[test]
 fn film_is_read_at_its_own_size_and_rate() {
