@@ -177,7 +177,7 @@ impl Rating<'_> {
                 prior.map(|coding| self.point((model, coding), None, setting_of(name, model)));
             single_by_prior.extend(prior.transpose()?);
             match num_levels {
-                1 => single.append(&mut points),
+                1 => single.extend(points.into_iter().map(|point| (name.as_str(), point))),
                 _ => curves.push(curve(
                     name,
                     about(model, "by how many codes of a position are kept"),
@@ -186,9 +186,16 @@ impl Rating<'_> {
             }
         }
         if !single.is_empty() {
-            let name = if models.len() == 1 { models[0].name.clone() } else { "models".to_owned() };
-            let text = about(&models[0].model, "a point for each model");
-            curves.insert(0, curve(&name, text, single));
+            let (names, points): (Vec<&str>, Vec<Point>) = single.into_iter().unzip();
+            let (name, along) = match names.as_slice() {
+                [alone] => (*alone, "all codes of a sample"),
+                _ => ("models", "a point for each model"),
+            };
+            let singles =
+                models.iter().map(|one| &one.model).filter(|model| num_levels(model) == 1);
+            let largest = singles.max_by_key(|model| num_parameters(model));
+            let largest = largest.unwrap_or(&models[0].model);
+            curves.insert(0, curve(name, about(largest, along), points));
         }
         if !single_by_prior.is_empty() {
             let name = format!("{} by a prior", models[0].name);
@@ -239,10 +246,14 @@ fn curve(name: &str, about: String, points: Vec<Point>) -> Curve {
 
 /// What a reader has to know of a model's curve.
 fn about(model: &OpenModel, along: &str) -> String {
-    let megabytes = 4.0 * model.vqvae.parameters.flat().numel() as f64 / 1e6;
+    let megabytes = 4.0 * num_parameters(model) as f64 / 1e6;
     format!(
         "{along}; one file of all items; weights of {megabytes:.1} MB, which whoever decodes has to have, are not counted"
     )
+}
+
+fn num_parameters(model: &OpenModel) -> usize {
+    model.vqvae.parameters.flat().numel()
 }
 
 /// Levels that a file can keep.
