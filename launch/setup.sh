@@ -65,6 +65,12 @@ system_packages() {
     has sbatch || missing+=(slurm-client)
   fi
   if [[ ${TESSERA_TESTS:-} == full ]]; then
+    # Codecs of today, beside which models are measured.
+    has cwebp || missing+=(webp)
+    has cjxl || missing+=(libjxl-tools)
+    has avifenc || missing+=(libavif-bin)
+    has opusenc || missing+=(opus-tools)
+    has c2enc || missing+=(codec2)
     # An image without a Docker engine: launch/test-image.sh.
     docker info >/dev/null 2>&1 || {
       has buildah || missing+=(buildah)

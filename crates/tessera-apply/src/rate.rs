@@ -21,7 +21,9 @@ use tessera_data::{DataConfig, Draw, Modality, NativeFiles, SampleShape, source}
 use tessera_model::OpenModel;
 use tessera_model::media::{self, ImageShape};
 
-use crate::compress::{Coding, CompressOptions, DecompressOptions, Stream, compress, decompress};
+use crate::compress::{
+    Coding, CompressOptions, DecompressOptions, Stream, compress, decompress, unwritable,
+};
 use crate::encode::{check_data, usual_data};
 use crate::error::ApplyError;
 use crate::watch::Watch;
@@ -429,15 +431,16 @@ fn write_items(items: &Items, folder: &Path) -> Result<(), ApplyError> {
     }
 }
 
+/// Makes the folder before anything is measured.
 fn check_out(options: &RateOptions) -> Result<(), ApplyError> {
     let page = options.out.join("rate_distortion.md");
-    match page.exists() && !options.force {
-        true => Err(ApplyError::BadInput(format!(
+    if page.exists() && !options.force {
+        return Err(ApplyError::BadInput(format!(
             "{} is there already: name another folder, or give --force to replace it",
             page.display()
-        ))),
-        false => Ok(()),
+        )));
     }
+    fs::create_dir_all(&options.out).map_err(|error| unwritable(&options.out, &error))
 }
 
 fn words(options: &RateOptions, items: &Items) -> String {

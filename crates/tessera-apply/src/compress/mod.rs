@@ -432,7 +432,7 @@ fn check_free(path: &Path, force: bool) -> Result<(), ApplyError> {
 }
 
 /// What is said of a place that cannot be written to.
-fn unwritable(path: &Path, error: &io::Error) -> ApplyError {
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> ApplyError {
     ApplyError::BadInput(format!(
         "{} cannot be written ({error}): name a place that can",
         path.display()

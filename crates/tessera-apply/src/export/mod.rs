@@ -27,6 +27,7 @@ use tessera_data::Modality;
 use tessera_model::{ModelError, OpenModel};
 use tessera_nn::ModelConfig;
 
+use crate::compress::unwritable;
 use crate::error::ApplyError;
 
 /// The form of another program.
@@ -145,7 +146,7 @@ fn check_free(out: &Path, files: &[Written], force: bool) -> Result<(), ApplyErr
 /// Writes all files beside their places, and then moves them there.
 fn write(out: &Path, files: &[Written]) -> Result<(), ApplyError> {
     let was_there = out.is_dir();
-    fs::create_dir_all(out).map_err(ApplyError::file("make", out))?;
+    fs::create_dir_all(out).map_err(|error| unwritable(out, &error))?;
     let partial = |file: &Written| out.join(format!(".{}.partial", file.name));
     let storage = Storage::new();
     let written = files.iter().try_for_each(|file| {

@@ -23,6 +23,7 @@ use tessera_nn::{from_vectors, to_vectors};
 
 use self::parquet::{Numbers, Parquet};
 use crate::agreement::agree_on;
+use crate::compress::unwritable;
 use crate::decode::npy_header;
 use crate::encode::{Split, open_splits};
 use crate::error::ApplyError;
@@ -296,7 +297,7 @@ enum To {
 impl Out {
     fn create(work: &Work<'_>, shape: &[i64]) -> Result<Self, ApplyError> {
         let folder = &work.options.out;
-        fs::create_dir_all(folder).map_err(ApplyError::file("make the folder", folder))?;
+        fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
         let partial = folder.join(format!(".{}.partial", work.name));
         let head = match work.options.form {
             FeatureForm::Npy => npy_header(kind_of(work.options.of).1, shape),

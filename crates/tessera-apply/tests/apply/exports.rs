@@ -1,12 +1,14 @@
 //! Models that go to other programs and come from them: what comes out is what goes in.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
 use tessera_apply::{ApplyError, ExportForm, ImportOptions, export, import};
-use tessera_model::OpenModel;
+use tessera_model::{ModelKind, OpenModel, assemble};
 use tessera_nn::Signal;
 
 /// Farthest that an output may be away: float32 through a deep network, by other kernels.
@@ -143,6 +145,67 @@ fn what_goes_back_is_what_came() {
     }
 }
 
+/// EnCodec's file has an LSTM and normalised weights. A network that has neither goes out with an LSTM of zeros, which adds nothing to
+/// its input, and with each weight as a length and a direction.
+#[test]
+fn a_network_without_an_lstm_goes_out_with_one_that_does_nothing() {
+    let from = fixtures().join("encodec");
+    let Reference { samples, .. } = reference(&from);
+    let whole = imported(&from, &samples);
+    let mut file = whole.file.clone();
+    let ModelKind::Autoencoder(about) = &mut file.kind else { panic!("it is one") };
+    about.model["backbone"]["lstm_layers"] = json!(0);
+    about.model["backbone"]["weight_norm"] = json!(false);
+    let all = whole.named();
+    let plain =
+        all.iter().filter(|(name, _)| !name.contains(".lstm.") && !name.ends_with("weight_g"));
+    let plain = plain.map(|(name, tensor)| match name.strip_suffix("weight_v") {
+        None => (name.clone(), tensor.shallow_clone()),
+        Some(layer) => {
+            let others: Vec<i64> = (1..tensor.dim() as i64).collect();
+            let length = tensor.norm_scalaropt_dim(2, others.as_slice(), true);
+            (format!("{layer}weight"), tensor * (&all[&format!("{layer}weight_g")] / length))
+        }
+    });
+    let plain = assemble(file, plain.collect(), &from).unwrap();
+    let folder = TempDir::new().unwrap();
+    export(&plain, ExportForm::Transformers, folder.path(), false).unwrap();
+    let back = imported(folder.path(), &samples);
+    let codes = codes_of(&plain, &samples);
+    assert_eq!(codes_of(&back, &samples), codes);
+    assert!(farthest(&decoded(&back, &codes), &decoded(&plain, &codes)) < FAR);
+    assert_ne!(codes, codes_of(&whole, &samples), "the LSTM did something");
+}
+
+/// DAC's file has plain weights: normalised ones are multiplied out.
+#[test]
+fn normalised_weights_go_out_multiplied_where_the_file_has_plain_ones() {
+    let from = fixtures().join("dac");
+    let Reference { samples, .. } = reference(&from);
+    let whole = imported(&from, &samples);
+    let mut file = whole.file.clone();
+    let ModelKind::Autoencoder(about) = &mut file.kind else { panic!("it is one") };
+    about.model["backbone"]["weight_norm"] = json!(true);
+    let mut normed = BTreeMap::new();
+    for (name, tensor) in whole.named() {
+        match name.strip_suffix("weight") {
+            Some(layer) if tensor.dim() == 3 => {
+                let length = tensor.norm_scalaropt_dim(2, [1i64, 2].as_slice(), true);
+                normed.insert(format!("{layer}weight_g"), length);
+                normed.insert(format!("{layer}weight_v"), tensor);
+            }
+            _ => drop(normed.insert(name, tensor)),
+        }
+    }
+    let normed = assemble(file, normed, &from).unwrap();
+    let folder = TempDir::new().unwrap();
+    export(&normed, ExportForm::Transformers, folder.path(), false).unwrap();
+    let back = imported(folder.path(), &samples);
+    let codes = codes_of(&whole, &samples);
+    assert_eq!(codes_of(&back, &samples), codes);
+    assert!(farthest(&decoded(&back, &codes), &decoded(&whole, &codes)) < FAR);
+}
+
 #[test]
 fn an_onnx_file_is_as_its_reader_wants_it() {
     let folder = TempDir::new().unwrap();
@@ -195,6 +258,11 @@ fn what_cannot_be_said_is_refused_with_the_reason() {
 #[test]
 fn what_is_no_known_model_is_refused_with_what_to_do() {
     let folder = TempDir::new().unwrap();
+    let unwritable = Path::new("/proc/nowhere/out");
+    let from = fixtures().join("dac");
+    let model = imported(&from, &reference(&from).samples);
+    let error = export(&model, ExportForm::Onnx, unwritable, false).unwrap_err();
+    assert_eq!(error.code(), tessera_control::ExitCode::BadInput, "{error}");
     let path = |name: &str| folder.path().join(name);
     let refused = |at: &Path| match import(at, &ImportOptions::default()) {
         Err(ApplyError::BadInput(problem)) => problem,
