@@ -150,12 +150,7 @@ impl tessera_serve::Media for Media {
                 let channels = u16::try_from(shape.channels).unwrap_or(u16::MAX);
                 media::wav(&words, channels, shape.sample_rate)
             }
-            _ => {
-                let rate = native.film_rate.map_or(media::FRAMES_PER_SECOND, |rate| {
-                    u16::try_from(rate.div_ceil(1000).max(1)).unwrap_or(u16::MAX)
-                });
-                media::animated_png(&bytes, picture, rate)
-            }
+            _ => film(&bytes, picture, native.film_rate),
         };
         written.map_err(|error| error.to_string())
     }
@@ -302,6 +297,17 @@ fn rival(codec: PictureCodec, picture: &Picture, psnr: f64) -> Option<Rival> {
         }
     }
     best
+}
+
+/// An animated PNG, as `tessera decompress` writes it.
+fn film(bytes: &[u8], picture: ImageShape, rate: Option<u32>) -> std::io::Result<Vec<u8>> {
+    let num = bytes.len() / picture.num_bytes();
+    let rate = rate.unwrap_or(u32::from(media::FRAMES_PER_SECOND) * 1000);
+    let mut file = Vec::new();
+    let mut writer = media::FilmWriter::new(&mut file, picture, num, rate)?;
+    bytes.chunks_exact(picture.num_bytes()).try_for_each(|frame| writer.frame(frame))?;
+    writer.finish()?;
+    Ok(file)
 }
 
 fn words(bytes: &[u8]) -> Vec<i16> {

@@ -231,7 +231,9 @@ pub trait Quantizer: Debug + Send {
     /// # Errors
     ///
     /// Why that cannot be said.
-    fn rule(&self, parameters: &Parameters) -> Result<Rule, String>;
+    fn rule(&self, _parameters: &Parameters) -> Result<Rule, String> {
+        Err("its quantiser has no form in a graph of common operations".to_owned())
+    }
 
     /// Levels in a row, of which the last can be left out: 1 where there are none.
     fn num_residual_levels(&self) -> usize {
