@@ -163,21 +163,23 @@ fn rows_that_the_disk_refuses_for_a_while_are_all_there_at_the_end() {
 #[test]
 fn a_checkpoint_is_not_visible_before_its_rows_are_durable() {
     let folder = TempDir::new().unwrap();
-    // Four rows, in two files, until step 20.
-    let mut command = alone(folder.path(), &["metrics.every=5", "checkpoint.max_failures=2"]);
-    let fault = "at=append,nth=9,times=9999,do=enospc";
+    // One row, in two files, until step 20; the next one comes long after the checkpoint of that step is whole.
+    let slow =
+        ["metrics.every=20", "eval.every=0", "metrics.images_every=0", "train.global_batch=256"];
+    let mut command = alone(folder.path(), &[&slow[..], &["checkpoint.max_failures=2"]].concat());
+    let fault = "at=append,nth=3,times=9999,do=enospc";
     let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(errors(&stderr)[0].contains("metrics.jsonl: No space left on device"), "{stderr}");
     assert_eq!(
         (checkpoints(folder.path()), rows(folder.path(), "metrics.jsonl").len()),
-        (vec![20], 4)
+        (vec![20], 1)
     );
     let status = fs::read_to_string(folder.path().join("status.json")).unwrap();
     assert!(status.contains("\"failed\""), "{status}");
-    let (code, _, stderr) = run(&mut alone(folder.path(), &["metrics.every=5"]));
+    let (code, _, stderr) = run(&mut alone(folder.path(), &slow));
     assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(rows(folder.path(), "metrics.jsonl").len(), 12);
+    assert_eq!(rows(folder.path(), "metrics.jsonl").len(), 3);
 }
 
 /// Somebody fills the disk that the run writes to, and makes room again.
