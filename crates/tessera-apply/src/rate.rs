@@ -22,7 +22,8 @@ use tessera_model::OpenModel;
 use tessera_model::media::{self, ImageShape};
 
 use crate::compress::{
-    Coding, CompressOptions, DecompressOptions, Stream, compress, decompress, unwritable,
+    Coding, CompressOptions, DecompressOptions, Stream, compress, decompress, sound_samples,
+    unwritable,
 };
 use crate::encode::{check_data, usual_data};
 use crate::error::ApplyError;
@@ -346,8 +347,7 @@ impl Items {
                 pictures.push(Picture { height, width, channels, bytes });
             }
             Self::Sounds(sounds) => {
-                let of = |pair: &[u8]| i16::from_ne_bytes([pair[0], pair[1]]);
-                let samples = bytes.chunks_exact(2).map(of).collect();
+                let samples = sound_samples(&bytes);
                 let channels = u16::try_from(shape.channels).unwrap_or(u16::MAX);
                 sounds.push(Sound { rate: shape.sample_rate, channels, samples });
             }

@@ -9,7 +9,7 @@ use tessera_apply::{
     Watch, agree_on,
 };
 use tessera_control::ExitCode;
-use tessera_model::OpenModel;
+use tessera_model::{ModelPath, OpenModel};
 
 use crate::apply::{self, data_of, place_of, told};
 use crate::arguments::apply::ModelArguments;
@@ -78,12 +78,29 @@ fn opened(
 ) -> Result<(OpenModel, Coding), ApplyError> {
     let place = model.path();
     let model = tessera_apply::open(session.comm(), &place, session.device())?;
-    let coding = Coding::of(&model, &place.tables_folder());
-    let coding = agree_on(session.comm(), coding)?;
+    let coding = coding_of(session, &model, &place)?;
     let Some(path) = prior else { return Ok((model, coding)) };
-    let prior = tessera_apply::open_prior(session.comm(), &place_of(path), session.device())?;
-    let coder = agree_on(session.comm(), PriorCoder::new(prior, &model))?;
+    let coder = prior_coder(session, path, &model)?;
     Ok((model, coding.by(coder)))
+}
+
+/// What a model's codes may be coded with, by what lies beside it.
+pub(crate) fn coding_of(
+    session: &Session,
+    model: &OpenModel,
+    place: &ModelPath,
+) -> Result<Coding, ApplyError> {
+    agree_on(session.comm(), Coding::of(model, &place.tables_folder()))
+}
+
+/// The prior of a run folder or a model folder as the coder of a model's codes.
+pub(crate) fn prior_coder(
+    session: &Session,
+    path: &Path,
+    model: &OpenModel,
+) -> Result<PriorCoder, ApplyError> {
+    let prior = tessera_apply::open_prior(session.comm(), &place_of(path), session.device())?;
+    agree_on(session.comm(), PriorCoder::new(prior, model))
 }
 
 /// What is said on standard output; nothing there that goes there itself.

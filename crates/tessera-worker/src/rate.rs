@@ -1,17 +1,15 @@
 //! `tessera rate-distortion`: a model beside the codecs of today.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tessera_apply::{
-    ApplyError, Coding, PriorCoder, RateInput, RateModel, RateOptions, Rated, rate_distortion,
-};
+use tessera_apply::{ApplyError, RateInput, RateModel, RateOptions, Rated, rate_distortion};
 use tessera_control::ExitCode;
 use tessera_model::ModelPath;
 
 use crate::apply::{self, data_of, place_of, told};
 use crate::arguments::rate::RateArguments;
+use crate::compress::{coding_of, prior_coder};
 use crate::session::Session;
 
 /// Measures, and writes what came of it.
@@ -26,8 +24,10 @@ pub(crate) fn run(arguments: &RateArguments, stop: Arc<AtomicBool>) -> ExitCode 
             models.push(opened(session, &place_of(path))?);
         }
         if let Some(path) = &arguments.prior {
-            models[0].by_prior =
-                Some(by_prior(session, &models[0], path, &arguments.model.path())?);
+            let model = &models[0].model;
+            let coder = prior_coder(session, path, model)?;
+            let coding = coding_of(session, model, &arguments.model.path())?;
+            models[0].by_prior = Some(coding.by(coder));
         }
         let input = match &arguments.input {
             Some(path) => RateInput::Files(path.clone()),
@@ -47,19 +47,8 @@ pub(crate) fn run(arguments: &RateArguments, stop: Arc<AtomicBool>) -> ExitCode 
 
 fn opened(session: &Session, place: &ModelPath) -> Result<RateModel, ApplyError> {
     let model = tessera_apply::open(session.comm(), place, session.device())?;
-    let coding = Coding::of(&model, &place.tables_folder())?;
+    let coding = coding_of(session, &model, place)?;
     Ok(RateModel { name: name_of(place), model, coding, by_prior: None })
-}
-
-fn by_prior(
-    session: &Session,
-    model: &RateModel,
-    path: &Path,
-    place: &ModelPath,
-) -> Result<Coding, ApplyError> {
-    let prior = tessera_apply::open_prior(session.comm(), &place_of(path), session.device())?;
-    let coder = PriorCoder::new(prior, &model.model)?;
-    Ok(Coding::of(&model.model, &place.tables_folder())?.by(coder))
 }
 
 /// The last word of a path that says something.

@@ -92,8 +92,7 @@ impl Fade {
 
     /// What is whole with the next window, 16-bit numbers of low bytes first: all but what the one behind it shares.
     pub(crate) fn add(&mut self, window: &[u8], is_last: bool) -> Vec<u8> {
-        let (pairs, _) = window.as_chunks::<2>();
-        let mut numbers: Vec<i16> = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+        let mut numbers = super::sound_samples(window);
         for (at, (number, before)) in numbers.iter_mut().zip(&self.kept).enumerate() {
             let part = (at / self.channels + 1) as f32 / (self.overlap + 1) as f32;
             let mixed = f32::from(*number) * part + f32::from(*before) * (1.0 - part);

@@ -119,7 +119,8 @@ impl Coding {
     }
 }
 
-fn uniform(levels: &[LevelShape]) -> Result<Tables, ApplyError> {
+/// Tables of codes that all come as often.
+pub(crate) fn uniform(levels: &[LevelShape]) -> Result<Tables, ApplyError> {
     let num_codes: Vec<u32> = levels.iter().map(|level| level.num_codes).collect();
     Ok(Tables::uniform(&num_codes)?)
 }
@@ -429,6 +430,11 @@ fn check_free(path: &Path, force: bool) -> Result<(), ApplyError> {
         ))),
         false => Ok(()),
     }
+}
+
+/// The samples of sound as it lies in memory.
+pub(crate) fn sound_samples(bytes: &[u8]) -> Vec<i16> {
+    bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
 }
 
 /// What is said of a place that cannot be written to.

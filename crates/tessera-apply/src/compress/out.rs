@@ -10,7 +10,7 @@ use tessera_codec::{Media, Place};
 use tessera_model::media::{self, FilmWriter, ImageShape, SoundWriter};
 
 use super::given::Stream;
-use super::{check_free, partial_of, unwritable};
+use super::{check_free, partial_of, sound_samples, unwritable};
 use crate::error::ApplyError;
 
 /// Where files go.
@@ -235,12 +235,7 @@ impl Writer {
             Self::Film(writer, frame_bytes) => {
                 clip.chunks_exact(*frame_bytes).try_for_each(|frame| writer.frame(frame))
             }
-            Self::Sound(writer) => {
-                let (pairs, _) = clip.as_chunks::<2>();
-                let samples: Vec<i16> =
-                    pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
-                writer.add(&samples)
-            }
+            Self::Sound(writer) => writer.add(&sound_samples(clip)),
         }
     }
 

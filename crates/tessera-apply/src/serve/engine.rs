@@ -87,11 +87,6 @@ fn draw(prior: &OpenPrior, sampling: &Sampling, seed: u64, wanted: &[Wanted]) ->
     samples
 }
 
-/// Checks that a prior is of this model's codes.
-pub(super) fn check_prior(model: &OpenModel, prior: &OpenPrior) -> Result<(), String> {
-    crate::sample::check_tokenizer(prior.codes(), model)
-}
-
 /// Where a server computes.
 pub(super) fn name_of(device: Device) -> String {
     match device {

@@ -12,6 +12,7 @@ use tessera_serve::{BadInput, Layout, Parsed, Rival};
 use crate::compress::CODES_OF_A_BLOCK;
 use crate::compress::given::{placed, shape_of};
 use crate::compress::grid::Grid;
+use crate::compress::sound_samples;
 
 /// Pixels of a picture that others code too, for comparison.
 const MOST_COMPARED: usize = 1 << 20;
@@ -146,7 +147,7 @@ impl tessera_serve::Media for Media {
         let written = match shape.modality {
             Modality::Image => media::png(&bytes, picture),
             Modality::Audio => {
-                let words = words(&bytes);
+                let words = sound_samples(&bytes);
                 let channels = u16::try_from(shape.channels).unwrap_or(u16::MAX);
                 media::wav(&words, channels, shape.sample_rate)
             }
@@ -251,7 +252,7 @@ impl tessera_serve::Media for Media {
         ];
         let (squares, num, peak) = match native.shape.modality {
             Modality::Audio => {
-                let pairs = words(&theirs).into_iter().zip(words(&ours));
+                let pairs = sound_samples(&theirs).into_iter().zip(sound_samples(&ours));
                 let squares: f64 =
                     pairs.map(|(one, other)| (f64::from(one) - f64::from(other)).powi(2)).sum();
                 (squares, theirs.len() / 2, 65536.0)
@@ -308,10 +309,6 @@ fn film(bytes: &[u8], picture: ImageShape, rate: Option<u32>) -> std::io::Result
     bytes.chunks_exact(picture.num_bytes()).try_for_each(|frame| writer.frame(frame))?;
     writer.finish()?;
     Ok(file)
-}
-
-fn words(bytes: &[u8]) -> Vec<i16> {
-    bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
 }
 
 #[cfg(test)]

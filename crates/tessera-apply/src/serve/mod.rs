@@ -8,15 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tch::Device;
-use tessera_codec::Tables;
 use tessera_data::Modality;
 use tessera_model::{Level, ModelFile, ModelPath, read_tables};
 use tessera_serve::{Description, Options, ServeError, Service, Stop};
 
 use self::engine::Engine;
 use self::media::Media;
+use crate::compress::uniform;
 use crate::encode::usual_data;
 use crate::error::ApplyError;
+use crate::sample::check_tokenizer;
 use crate::tile;
 
 /// What is served, and how.
@@ -57,7 +58,7 @@ pub fn serve(
     let opened = model.open(device)?;
     let opened_prior = prior.as_ref().map(|prior| prior.open_prior(device)).transpose()?;
     if let Some(prior) = &opened_prior {
-        engine::check_prior(&opened, prior).map_err(ApplyError::BadInput)?;
+        check_tokenizer(prior.codes(), &opened).map_err(ApplyError::BadInput)?;
     }
     let file = opened.file.clone();
     let codes = opened_prior.as_ref().map(|prior| prior.codes().clone());
@@ -132,9 +133,7 @@ fn media_of(
     data.image.max_pixels = max_pixels;
     data.video.max_pixels = max_pixels;
     data.audio.max_seconds = max_seconds;
-    let levels = file.autoencoder().code_levels();
-    let num_codes: Vec<u32> = levels.iter().map(|level| level.num_codes).collect();
-    let uniform = Tables::uniform(&num_codes)?;
+    let uniform = uniform(&file.autoencoder().code_levels())?;
     let tables = read_tables(tables, &file)?.unwrap_or_else(|| uniform.clone());
     Ok(Media { file, data, tables, uniform })
 }

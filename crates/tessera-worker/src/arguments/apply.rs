@@ -112,10 +112,15 @@ pub(crate) struct ImportArguments {
 
 /// `HEIGHTxWIDTH`.
 fn size_of(text: &str) -> Result<(u32, u32), String> {
-    let side = |side: &str| side.parse().ok().filter(|side| (1..=16_384).contains(side));
+    pair(text, 16_384, "height and width such as 256x256")
+}
+
+/// Two numbers from 1 to `most` with an x between them; an error says what was `wanted`.
+pub(crate) fn pair(text: &str, most: u32, wanted: &str) -> Result<(u32, u32), String> {
+    let side = |side: &str| side.parse().ok().filter(|side| (1..=most).contains(side));
     text.split_once('x')
-        .and_then(|(height, width)| Some((side(height)?, side(width)?)))
-        .ok_or_else(|| format!("expected height and width such as 256x256, found '{text}'"))
+        .and_then(|(first, second)| Some((side(first)?, side(second)?)))
+        .ok_or_else(|| format!("expected {wanted}, found '{text}'"))
 }
 
 /// Form of an export.

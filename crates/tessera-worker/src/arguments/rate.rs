@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::apply::{ComputeArguments, DataArguments, ModelArguments};
+use super::apply::{ComputeArguments, DataArguments, ModelArguments, pair};
 
 #[derive(Debug, Args)]
 pub(crate) struct RateArguments {
@@ -38,8 +38,5 @@ pub(crate) struct RateArguments {
 }
 
 fn sheet_of(text: &str) -> Result<(u32, u32), String> {
-    let side = |side: &str| side.parse().ok().filter(|side| (1..=256).contains(side));
-    text.split_once('x')
-        .and_then(|(across, down)| Some((side(across)?, side(down)?)))
-        .ok_or_else(|| format!("expected pictures across and down such as 16x16, found '{text}'"))
+    pair(text, 256, "pictures across and down such as 16x16")
 }
