@@ -209,8 +209,8 @@ def read_compressed(file, tables: Tables):
     if data[:8] != MAGIC:
         raise ValueError("this is no compressed file of Tessera")
     version, length = struct.unpack_from("<HI", data, 8)
-    if version != 1:
-        raise ValueError(f"this compressed file has version {version}, this reader knows 1")
+    if version not in (1, 2):
+        raise ValueError(f"this compressed file has version {version}, this reader knows 1 and 2")
     if len(data) < 18 + length or zlib.crc32(data[:14 + length]) != struct.unpack_from("<I", data, 14 + length)[0]:
         raise ValueError("the header of this compressed file is damaged")
     header = json.loads(zlib.decompressobj(wbits=-15).decompress(data[14:14 + length], 1 << 26))

@@ -32,18 +32,13 @@ fn main() {
         compiler.define("TESSERA_X86", None);
     }
 
-    let folder = Path::new(FOLDER);
     let mut function = compiler.clone();
-    for (name, flags) in &SETS[..num_sets] {
-        let mut loops = compiler.clone();
-        loops.file(folder.join("kernels.cpp")).define("TESSERA_SET", *name);
-        // Off in ISO C++, and the half of what these sets are for.
-        loops
-            .flags(*flags)
-            .flags(["-ffp-contract=fast", "-fno-math-errno"])
-            .out_dir(out().join(name));
-        function.objects(loops.compile_intermediates());
-    }
+    let loops = {
+        let compiler = compiler.clone();
+        std::thread::spawn(move || {
+            SETS[..num_sets].iter().flat_map(|set| loops(compiler.clone(), set)).collect::<Vec<_>>()
+        })
+    };
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
     let include = include();
     for folder in [include.join("torch/csrc/api/include"), include] {
@@ -51,10 +46,22 @@ fn main() {
         function.flag("-isystem").flag(folder);
     }
     function.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str()).flag("-fopenmp");
-    for file in ["adamw.cpp", "group_norm.cpp", "nearest.cpp", "rows.cpp"] {
-        function.file(folder.join(file));
-    }
-    function.compile("tessera_fused");
+    function.file(Path::new(FOLDER).join("fused.cpp"));
+    let functions = function.compile_intermediates();
+    let mut all = compiler;
+    all.objects(functions).objects(loops.join().expect("the loops compile"));
+    all.compile("tessera_fused");
+}
+
+/// The loops for one instruction set.
+fn loops(mut compiler: cc::Build, (name, flags): &(&str, &[&str])) -> Vec<PathBuf> {
+    compiler.file(Path::new(FOLDER).join("kernels.cpp")).define("TESSERA_SET", *name);
+    // Off in ISO C++, and the half of what these sets are for.
+    compiler
+        .flags(*flags)
+        .flags(["-ffp-contract=fast", "-fno-math-errno"])
+        .out_dir(out().join(name))
+        .compile_intermediates()
 }
 
 fn out() -> PathBuf {

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `\x89TSC\r\n\x1a\n`: a byte above 127 and both kinds of line ends, as PNG has them, so that a transfer as text is seen |
-//! | 2 | version, 1 |
+//! | 2 | version: 2 of streams, else 1 |
 //! | 4 | length of the header |
 //! | .. | the [`Header`], JSON compressed by DEFLATE (RFC 1951) |
 //! | 4 | CRC-32 of all before it |
@@ -25,16 +25,19 @@
 //! All numbers have their low byte first. A block is decoded without the others, so damage costs the block that has it: a
 //! reader whose place is lost goes on at the next four bytes of a block whose own checksum is right. The checksum of codes also
 //! catches what one of bytes cannot: tables, or a program, that decode something else.
+//!
+//! The end of a stream whose length its header did not know has 8 bytes: its frames.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
 
+use crate::ahead::Ahead;
 use crate::{CodecError, Header, Tables, coder};
 
-/// The version that is written, and the newest that is read.
-pub const VERSION: u16 = 1;
+/// The newest version that is written and read; [`Header::version`] says which one a file has.
+pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"\x89TSC\r\n\x1a\n";
 const MARK: [u8; 4] = *b"\xb1TS\x0b";
@@ -83,7 +86,7 @@ impl<'a, W: Write> FileWriter<'a, W> {
         let mut text = Vec::new();
         DeflateEncoder::new(json.as_slice(), Compression::best()).read_to_end(&mut text)?;
         let mut head = MAGIC.to_vec();
-        head.extend(VERSION.to_le_bytes());
+        head.extend(header.version().to_le_bytes());
         head.extend((text.len() as u32).to_le_bytes());
         head.extend(text);
         head.extend(crc32fast::hash(&head).to_le_bytes());
@@ -128,8 +131,22 @@ impl<'a, W: Write> FileWriter<'a, W> {
         Ok(())
     }
 
+    /// Hands on all that was written so far.
+    pub fn flush(&mut self) -> Result<(), CodecError> {
+        Ok(self.to.flush()?)
+    }
+
     /// Writes the end.
-    pub fn finish(mut self) -> Result<Written, CodecError> {
+    pub fn finish(self) -> Result<Written, CodecError> {
+        self.end(&[])
+    }
+
+    /// The same of a stream whose header did not know how many frames come.
+    pub fn finish_with(self, frames: u64) -> Result<Written, CodecError> {
+        self.end(&frames.to_le_bytes())
+    }
+
+    fn end(mut self, said: &[u8]) -> Result<Written, CodecError> {
         if let Some(wanted) = self.header.num_samples().filter(|wanted| *wanted != self.written) {
             let problem =
                 format!("the header tells of {wanted} samples, {} were written", self.written);
@@ -138,15 +155,16 @@ impl<'a, W: Write> FileWriter<'a, W> {
         let end = BlockHead {
             first: self.written,
             samples: 0,
-            bytes: 0,
+            bytes: said.len() as u32,
             crc_of_codes: 0,
-            crc_of_bytes: 0,
+            crc_of_bytes: crc32fast::hash(said),
         };
         self.to.write_all(&end.to_bytes())?;
+        self.to.write_all(said)?;
         self.to.flush()?;
         Ok(Written {
             samples: self.written,
-            bytes: self.bytes + BLOCK_HEAD as u64,
+            bytes: self.bytes + (BLOCK_HEAD + said.len()) as u64,
             payload: self.payload,
         })
     }
@@ -162,6 +180,7 @@ pub struct FileReader<R: Read> {
     samples: Option<u64>,
     next: u64,
     ended: bool,
+    frames: Option<u64>,
 }
 
 /// Who decodes blocks: gets the bytes of one and its number of samples, and gives its codes `[samples, positions, levels]`, or `None` where
@@ -197,7 +216,7 @@ impl<R: Read> FileReader<R> {
     /// [`CodecError::NotCompressed`], [`Version`](CodecError::Version), [`Header`](CodecError::Header),
     /// [`CutOff`](CodecError::CutOff) or [`Io`](CodecError::Io).
     pub fn open(from: R) -> Result<Self, CodecError> {
-        let mut from = Ahead { from, bytes: Vec::new(), start: 0 };
+        let mut from = Ahead::new(from);
         if from.fill(MAGIC.len())? < MAGIC.len() || from.take(MAGIC.len()) != MAGIC {
             return Err(CodecError::NotCompressed);
         }
@@ -218,7 +237,7 @@ impl<R: Read> FileReader<R> {
         if length > MOST_HEADER {
             // A later version may say so too, but a flipped bit is likelier where the version is ours.
             return Err(match version {
-                VERSION => CodecError::Header(format!("says that it has {length} bytes")),
+                1..=VERSION => CodecError::Header(format!("says that it has {length} bytes")),
                 found => CodecError::Version { found, known: VERSION },
             });
         }
@@ -231,7 +250,7 @@ impl<R: Read> FileReader<R> {
         if crc != told.to_le_bytes() {
             return Err(CodecError::Header("has another checksum than it should".to_owned()));
         }
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(CodecError::Version { found: version, known: VERSION });
         }
         let mut json = Vec::new();
@@ -245,13 +264,22 @@ impl<R: Read> FileReader<R> {
         let header: Header = serde_json::from_slice(&json)
             .map_err(|error| CodecError::Header(format!("is not understood ({error})")))?;
         header.validate()?;
+        if header.version() > version {
+            let problem = format!("tells of a stream, which version {version} does not have");
+            return Err(CodecError::Header(problem));
+        }
         let (positions, samples) = (header.positions(), header.num_samples());
-        Ok(Self { from, header, positions, samples, next: 0, ended: false })
+        Ok(Self { from, header, positions, samples, next: 0, ended: false, frames: None })
     }
 
     /// What the file says of itself.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Frames of a stream whose header did not know them; known at [`Next::End`].
+    pub fn frames(&self) -> Option<u64> {
+        self.frames
     }
 
     /// The next block, or what is lost before it. After [`Next::End`] there is nothing but it.
@@ -280,10 +308,11 @@ impl<R: Read> FileReader<R> {
         };
         if head.samples == 0 {
             self.ended = true;
-            return Ok(if head.first > self.next {
-                self.lost_until(head.first)
-            } else {
-                Next::End
+            self.frames = self.said(&head)?;
+            let tells_less = self.header.stream && self.header.is_open() && self.frames.is_none();
+            return Ok(match head.first > self.next || tells_less {
+                true => self.lost_until(head.first),
+                false => Next::End,
             });
         }
         if head.first > self.next {
@@ -307,6 +336,17 @@ impl<R: Read> FileReader<R> {
         }
         self.ended = true;
         Ok(self.lost_from_here())
+    }
+
+    /// What the end says of frames.
+    fn said(&mut self, head: &BlockHead) -> Result<Option<u64>, CodecError> {
+        const LENGTH: usize = 8;
+        if head.bytes as usize != LENGTH || self.from.fill(LENGTH)? < LENGTH {
+            return Ok(None);
+        }
+        let said = self.from.take(LENGTH);
+        let is_whole = crc32fast::hash(&said) == head.crc_of_bytes;
+        Ok(is_whole.then(|| u64::from_le_bytes(said.try_into().expect("eight bytes"))))
     }
 
     /// The head of the next block whose own checksum is right and which lies where one may lie.
@@ -387,65 +427,6 @@ impl BlockHead {
             crc_of_codes: number(20),
             crc_of_bytes: number(24),
         })
-    }
-}
-
-/// A stream with some of its bytes read ahead.
-#[derive(Debug)]
-struct Ahead<R> {
-    from: R,
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl<R: Read> Ahead<R> {
-    /// Reads until so many bytes are there, or no more come; how many are there. Memory grows with what comes, whatever was
-    /// asked for.
-    fn fill(&mut self, wanted: usize) -> Result<usize, CodecError> {
-        const PIECE: usize = 1 << 16;
-        while self.bytes.len() - self.start < wanted {
-            if self.start > PIECE {
-                self.bytes.drain(..self.start);
-                self.start = 0;
-            }
-            let before = self.bytes.len();
-            self.bytes.resize(before + PIECE, 0);
-            let read = match self.from.read(&mut self.bytes[before..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    self.bytes.truncate(before);
-                    continue;
-                }
-                result => result,
-            };
-            self.bytes.truncate(before + *read.as_ref().unwrap_or(&0));
-            if read? == 0 {
-                break;
-            }
-        }
-        Ok(self.bytes.len() - self.start)
-    }
-
-    fn see(&self, length: usize) -> &[u8] {
-        &self.bytes[self.start..self.start + length]
-    }
-
-    fn take(&mut self, length: usize) -> Vec<u8> {
-        let taken = self.see(length).to_vec();
-        self.start += length;
-        taken
-    }
-
-    /// Gives back what was taken last.
-    fn back(&mut self, bytes: &[u8]) {
-        self.start -= bytes.len();
-        debug_assert_eq!(self.see(bytes.len()), bytes);
-    }
-
-    /// Leaves one byte out, and those behind it that are another.
-    fn skip_to(&mut self, byte: u8) {
-        let rest = &self.bytes[self.start + 1..];
-        let next = rest.iter().position(|found| *found == byte).unwrap_or(rest.len());
-        self.start += 1 + next;
     }
 }
 

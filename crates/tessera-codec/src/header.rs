@@ -25,6 +25,9 @@ pub struct Header {
     /// The prior that the codes are coded by, where it is no tables: each block is a batch of its samples then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<PriorCoding>,
+    /// Whether each entry is a sound whose samples are pieces of one stream: what a piece sounds like hangs on those before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
     /// The levels of codes that a sample has, in the order of the model: with fewer than the model has, the file is smaller.
     pub levels: Vec<LevelShape>,
     /// What was compressed, in order; what comes through a pipe is one entry whose number of samples is not known yet.
@@ -102,6 +105,16 @@ pub enum Media {
 }
 
 impl Header {
+    /// The version of the format that has all that the header says: 2 of streams, 1 of all else.
+    pub fn version(&self) -> u16 {
+        if self.stream { 2 } else { 1 }
+    }
+
+    /// Whether nobody knew how long the sound was when its file began: its end tells.
+    pub fn is_open(&self) -> bool {
+        self.entries.iter().any(|entry| entry.samples.is_none())
+    }
+
     /// Codes of a sample.
     pub fn codes_of_a_sample(&self) -> u64 {
         self.levels.iter().map(|level| u64::from(level.positions)).sum()
@@ -134,6 +147,10 @@ impl Header {
             if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return wrong(format!("names no {name} by 64 hexadecimal digits"));
             }
+        }
+        let is_sound = |entry: &Place| matches!(entry.media, Media::Audio { .. });
+        if self.stream && (self.prior.is_some() || !self.entries.iter().all(is_sound)) {
+            return wrong("tells of a stream that is no sound, or is coded by a prior".to_owned());
         }
         if self.levels.is_empty() || self.levels.len() > MOST_LEVELS {
             return wrong(format!(

@@ -7,6 +7,7 @@
 //!
 //! Nothing here knows a network: codes come from elsewhere, and libtorch is not needed.
 
+mod ahead;
 pub mod coder;
 pub mod container;
 mod error;

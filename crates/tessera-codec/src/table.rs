@@ -61,6 +61,22 @@ impl Tables {
         Self::new(num_codes.iter().map(of_level).collect::<Result<_, _>>()?)
     }
 
+    /// One table for all positions of each level: the mean of those of its positions.
+    pub fn over_positions(&self) -> Self {
+        let level = |level: &LevelTable| {
+            let sum = |code: usize| {
+                level.tables.iter().map(|(parts, _)| u64::from(parts[code])).sum::<u64>()
+            };
+            match level.tables.len() {
+                1 => level.clone(),
+                _ => LevelTable::from_counts(&[(0..level.num_codes as usize).map(sum).collect()])
+                    .expect("sums are counts"),
+            }
+        };
+        let levels: Vec<LevelTable> = self.levels.iter().map(level).collect();
+        Self { id: id(&levels), levels }
+    }
+
     /// The table of each level.
     pub fn levels(&self) -> &[LevelTable] {
         &self.levels

@@ -50,21 +50,36 @@ fn small() -> (Tables, Vec<LevelShape>) {
     (Tables::new(tables).unwrap(), levels.to_vec())
 }
 
+/// Who says how many samples there are.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Header,
+    Nobody,
+    /// The end of a stream, which also has its frames.
+    End,
+}
+
+const ALL: [Told; 3] = [Told::Header, Told::Nobody, Told::End];
+
 fn header(tables: &Tables, levels: &[LevelShape], samples: Option<u64>) -> Header {
     let media = Media::Image { channels: 3, height: 20, width: 30 };
     let entry = Place { name: String::new(), media, samples };
     let (model, tables) = ("ab".repeat(32), tables.id().to_owned());
-    Header { model, tables, prior: None, levels: levels.to_vec(), entries: vec![entry] }
+    let (levels, entries) = (levels.to_vec(), vec![entry]);
+    Header { model, tables, prior: None, stream: false, levels, entries }
 }
 
 /// A file of blocks of so many samples, with their codes.
-fn file(blocks: &[usize], told: bool) -> (Tables, Vec<Vec<u32>>, Vec<u8>) {
+fn file(blocks: &[usize], told: Told) -> (Tables, Vec<Vec<u32>>, Vec<u8>) {
     let (tables, levels) = small();
     let samples = blocks.iter().sum::<usize>() as u64;
     let mut bytes = Vec::new();
-    let mut writer =
-        FileWriter::new(&mut bytes, header(&tables, &levels, told.then_some(samples)), &tables)
-            .unwrap();
+    let mut header = header(&tables, &levels, (told == Told::Header).then_some(samples));
+    if told == Told::End {
+        header.stream = true;
+        header.entries[0].media = Media::Audio { channels: 1, sample_rate: 8000, frames: None };
+    }
+    let mut writer = FileWriter::new(&mut bytes, header, &tables).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let codes: Vec<Vec<u32>> = blocks
         .iter()
@@ -74,10 +89,17 @@ fn file(blocks: &[usize], told: bool) -> (Tables, Vec<Vec<u32>>, Vec<u8>) {
         })
         .collect();
     codes.iter().for_each(|codes| writer.block(codes).unwrap());
-    let written = writer.finish().unwrap();
+    let written = match told {
+        Told::End => writer.finish_with(FRAMES).unwrap(),
+        _ => writer.finish().unwrap(),
+    };
     assert_eq!((written.samples, written.bytes), (samples, bytes.len() as u64));
+    assert_eq!(bytes[8], if told == Told::End { 2 } else { 1 }, "the version");
     (tables, codes, bytes)
 }
+
+/// Frames that the end of a stream tells.
+const FRAMES: u64 = 123_456;
 
 /// All that a file tells until its end.
 fn read(from: impl Read, tables: &Tables) -> Result<Vec<Next>, CodecError> {
@@ -87,6 +109,10 @@ fn read(from: impl Read, tables: &Tables) -> Result<Vec<Next>, CodecError> {
         all.push(reader.next(tables)?);
         assert!(all.len() < 100, "it ends");
         if all.last() == Some(&Next::End) {
+            let is_whole = all.iter().all(|what| !matches!(what, Next::Lost { .. }));
+            if reader.header().stream && is_whole {
+                assert_eq!(reader.frames(), Some(FRAMES));
+            }
             return Ok(all);
         }
     }
@@ -133,7 +159,7 @@ fn codes_take_what_their_probabilities_say() {
 
 #[test]
 fn what_was_written_comes_back() {
-    for told in [true, false] {
+    for told in ALL {
         let (tables, codes, bytes) = file(&[1, 4, 2], told);
         let firsts = [0, 1, 5];
         let blocks = firsts
@@ -181,9 +207,9 @@ fn assert_honest(told: &[Next], codes: &[Vec<u32>], firsts: &[u64], samples: Opt
 
 #[test]
 fn any_flipped_bit_costs_its_block_or_is_told() {
-    for known in [true, false] {
-        let (tables, codes, bytes) = file(&[1, 4, 2], known);
-        let samples = known.then_some(7);
+    for who in ALL {
+        let (tables, codes, bytes) = file(&[1, 4, 2], who);
+        let samples = (who == Told::Header).then_some(7);
         let mut lost_alone = 0;
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
@@ -208,11 +234,11 @@ fn any_flipped_bit_costs_its_block_or_is_told() {
 
 #[test]
 fn every_prefix_is_told_to_be_one() {
-    for known in [true, false] {
-        let (tables, codes, bytes) = file(&[1, 4, 2], known);
+    for who in ALL {
+        let (tables, codes, bytes) = file(&[1, 4, 2], who);
         for length in 0..bytes.len() {
             if let Ok(told) = read(&bytes[..length], &tables) {
-                assert_honest(&told, &codes, &[0, 1, 5], known.then_some(7));
+                assert_honest(&told, &codes, &[0, 1, 5], (who == Told::Header).then_some(7));
                 assert!(matches!(told[told.len() - 2], Next::Lost { .. }), "{length}: {told:?}");
             }
         }
@@ -222,7 +248,7 @@ fn every_prefix_is_told_to_be_one() {
 /// A block that is gone as a whole, or comes twice.
 #[test]
 fn blocks_that_are_missing_or_come_twice_are_told() {
-    let (tables, codes, bytes) = file(&[1, 4, 2], true);
+    let (tables, codes, bytes) = file(&[1, 4, 2], Told::Header);
     let marks: Vec<usize> =
         (0..bytes.len() - 3).filter(|&at| &bytes[at..at + 4] == b"\xb1TS\x0b").collect();
     let [first, second, third, _] = marks[..] else { panic!("{marks:?}") };
@@ -236,7 +262,7 @@ fn blocks_that_are_missing_or_come_twice_are_told() {
 
 #[test]
 fn other_files_later_versions_and_other_tables_are_refused() {
-    let (tables, _, bytes) = file(&[2], true);
+    let (tables, _, bytes) = file(&[2], Told::Header);
     let refused = |bytes: &[u8]| read(bytes, &tables).unwrap_err().to_string();
     assert!(
         refused(b"").contains("no compressed file")
@@ -245,11 +271,18 @@ fn other_files_later_versions_and_other_tables_are_refused() {
     assert!(refused(&bytes[..20]).contains("cut off"));
     // A later version may have another header; its checksum is where ours is.
     let mut later = bytes.clone();
-    later[8] = 2;
+    later[8] = 3;
     let length = 14 + u32::from_le_bytes(later[10..14].try_into().unwrap()) as usize;
     let crc = crc32fast::hash(&later[..length]);
     later[length..length + 4].copy_from_slice(&crc.to_le_bytes());
-    assert!(refused(&later).contains("version 2, this program reads up to 1"));
+    assert!(refused(&later).contains("version 3, this program reads up to 2"));
+    // What a version does not have, its files cannot tell.
+    let mut earlier = file(&[2], Told::End).2;
+    earlier[8] = 1;
+    let length = 14 + u32::from_le_bytes(earlier[10..14].try_into().unwrap()) as usize;
+    let crc = crc32fast::hash(&earlier[..length]);
+    earlier[length..length + 4].copy_from_slice(&crc.to_le_bytes());
+    assert!(refused(&earlier).contains("which version 1 does not have"));
     let others = Tables::uniform(&[4, 3, 300]).unwrap();
     assert!(read(&bytes[..], &others).unwrap_err().to_string().contains("other tables"));
 }
@@ -287,7 +320,7 @@ fn a_header_that_claims_too_much_is_refused_at_once() {
         let error = header.validate().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    let mut bytes = file(&[1], true).2;
+    let mut bytes = file(&[1], Told::Header).2;
     bytes[10..14].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(read(&bytes[..], &tables), Err(CodecError::Header(_))));
     // A small header of 2^27 spaces.

@@ -24,6 +24,7 @@ fn file(tables: &Tables) -> Vec<u8> {
     let entry = Place { name: String::new(), media, samples: Some(6) };
     let header = Header {
         prior: None,
+        stream: false,
         model: "0".repeat(64),
         tables: tables.id().to_owned(),
         levels: vec![LevelShape { num_codes: 4, positions: 5 }],

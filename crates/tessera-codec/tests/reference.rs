@@ -57,6 +57,36 @@ fn a_file_by_another_hand_is_read() {
     assert_eq!(reader.next(&tables).unwrap(), Next::End);
 }
 
+/// Version 2: a stream whose end tells its length, and the table of all positions.
+#[test]
+fn a_stream_by_another_hand_is_read() {
+    let (tables, _) = reference();
+    let told: Value =
+        serde_json::from_slice(&std::fs::read(fixture("reference.json")).unwrap()).unwrap();
+    let table = Tables::new(vec![tables.levels()[1].clone()]).unwrap();
+    let bytes = std::fs::read(fixture("stream.tsc")).unwrap();
+    let mut reader = FileReader::open(&bytes[..]).unwrap();
+    assert!(reader.header().stream && reader.header().is_open());
+    for (piece, first) in told["pieces"].as_array().unwrap().iter().zip([0, 2]) {
+        let codes = numbers(piece).into_iter().map(|code| code as u32).collect();
+        assert_eq!(reader.next(&table).unwrap(), Next::Block { first, codes });
+    }
+    assert_eq!((reader.next(&table).unwrap(), reader.frames()), (Next::End, Some(39)));
+}
+
+/// By hand: halves at one position, a quarter and three at the other.
+#[test]
+fn tables_by_position_become_one() {
+    let by_position =
+        LevelTable::from_probabilities(vec![vec![1 << 23, 1 << 23], vec![1 << 22, 3 << 22]]);
+    let tables = Tables::new(vec![by_position.unwrap()]).unwrap();
+    let one = tables.over_positions();
+    // Sums 3 and 5 of 8: 1 + floor(3/8 (2^24 - 2)) and the rest.
+    assert_eq!(one.levels()[0].probabilities(9), [6_291_456, 10_485_760]);
+    assert_ne!(one.id(), tables.id());
+    assert_eq!(one.over_positions().id(), one.id());
+}
+
 #[test]
 fn python_reads_our_files() {
     let made =

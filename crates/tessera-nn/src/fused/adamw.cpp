@@ -6,14 +6,14 @@ namespace tessera {
 namespace {
 
 // Values that a thread is woken for.
-constexpr int64_t GRAIN = 1 << 15;
+constexpr int64_t ADAMW_GRAIN = 1 << 15;
 
 template <typename A>
 void step(AdamWStep<A> kernel, const Tensor& x, const Tensor& gradient, const Tensor* decayed, const Tensor& average,
           const Tensor& square, const double* by) {
   const auto number = [&](int which) { return static_cast<A>(by[which]); };
   const AdamW<A> numbers{number(0), number(1), number(2), number(3), number(4), number(5)};
-  at::parallel_for(0, x.numel(), GRAIN, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, x.numel(), ADAMW_GRAIN, [&](int64_t begin, int64_t end) {
     kernel(values<A>(x) + begin, values<A>(gradient) + begin, decayed == nullptr ? nullptr : values<A>(*decayed) + begin,
            values<A>(average) + begin, values<A>(square) + begin, end - begin, numbers);
   });

@@ -6,13 +6,13 @@ namespace tessera {
 namespace {
 
 // Rows that a thread is woken for.
-constexpr int64_t GRAIN = 64;
+constexpr int64_t ROWS_GRAIN = 64;
 
 template <typename A>
 void search(Best<A> kernel, const Tensor& scores, const Tensor& halves, int64_t first, const Tensor& best,
             const Tensor& indices) {
   const int64_t width = scores.size(1);
-  at::parallel_for(0, scores.size(0), GRAIN, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, scores.size(0), ROWS_GRAIN, [&](int64_t begin, int64_t end) {
     kernel(values<A>(scores) + begin * width, values<A>(halves), end - begin, width, first, values<A>(best) + begin,
            values<int64_t>(indices) + begin);
   });
