@@ -32,8 +32,8 @@ pub use agreement::agree_on;
 pub use bench::{EncodeFigures, bench_encode};
 pub use compress::{
     Coding, CompressOptions, Compressed, Counted, CountedLevel, DecompressOptions, Decompressed,
-    Lost, PriorCoder, ReconstructOptions, Reconstructed, Stream, TablesOptions, compress,
-    count_tables, decompress, reconstruct,
+    Lost, PriorCoder, ReconstructOptions, Reconstructed, Stream, StreamOptions, TablesOptions,
+    compress, count_tables, decompress, reconstruct,
 };
 pub use decode::{DecodeOptions, Decoded, Form, TokenFile, decode};
 pub use encode::{Augment, EncodeOptions, Encoded, EncodedSplit, check_data, encode, usual_data};

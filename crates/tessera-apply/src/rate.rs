@@ -224,6 +224,7 @@ impl Rating<'_> {
             input: stream(self.input),
             out: stream(&file),
             levels,
+            stream: None,
             skips: false,
             force: true,
         };

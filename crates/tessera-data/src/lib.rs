@@ -24,6 +24,7 @@ mod manifest;
 mod native;
 mod open;
 mod pack;
+mod piped;
 mod preview;
 mod sampler;
 mod samples;
@@ -53,6 +54,7 @@ pub use manifest::{
 };
 pub use native::{Native, NativeFiles, NativeShape};
 pub use pack::{DEFAULT_SHARD_SAMPLES, PackOptions, PackProgress, pack};
+pub use piped::{Piped, PipedSound};
 pub use preview::{MAX_PREVIEW, Preview, preview};
 pub use sampler::{SamplePosition, Sampler, part};
 pub use samples::{Groups, Source};

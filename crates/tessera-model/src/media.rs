@@ -205,6 +205,22 @@ impl<W: Write + Seek> SoundWriter<W> {
     }
 }
 
+/// The head of a WAV file of 16 bits whose samples follow in a pipe: of so many frames, or of as many as come, which the sizes say by
+/// their largest number, as FFmpeg does.
+pub fn wav_head(channels: u16, sample_rate: u32, frames: Option<u64>) -> [u8; 44] {
+    let frame = 2 * channels;
+    let size = frames.and_then(|frames| frames.checked_mul(u64::from(frame)));
+    let size = size.and_then(|size| u32::try_from(size).ok()).filter(|size| *size < u32::MAX - 36);
+    let mut head = *b"RIFF....WAVEfmt \x10\0\0\0\x01\0........bbbb\x10\0data....";
+    head[4..8].copy_from_slice(&size.map_or(u32::MAX, |size| size + 36).to_le_bytes());
+    head[22..24].copy_from_slice(&channels.to_le_bytes());
+    head[24..28].copy_from_slice(&sample_rate.to_le_bytes());
+    head[28..32].copy_from_slice(&(sample_rate * u32::from(frame)).to_le_bytes());
+    head[32..34].copy_from_slice(&frame.to_le_bytes());
+    head[40..44].copy_from_slice(&size.unwrap_or(u32::MAX).to_le_bytes());
+    head
+}
+
 fn plain(error: hound::Error) -> io::Error {
     match error {
         hound::Error::IoError(error) => error,
@@ -251,5 +267,11 @@ mod tests {
         assert_eq!(u32::from_le_bytes(bytes[28..32].try_into().unwrap()), 8000 * 2 * 2);
         assert_eq!(&bytes[44..], [1, 0, 0xfe, 0xff, 0, 1, 0, 0]);
         assert!(wav(&[], 0, 8000).is_err());
+        assert_eq!(wav_head(2, 8000, Some(2)), bytes[..44]);
+        let endless = wav_head(2, 8000, None);
+        assert_eq!(
+            (endless[4..8].to_vec(), endless[40..].to_vec()),
+            (vec![0xff; 4], vec![0xff; 4])
+        );
     }
 }

@@ -1,6 +1,5 @@
 //! A compressed file back to pictures, sounds and films.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,16 +8,18 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tessera_codec::{FileReader, Header, Media, Next, Place, Tables, coder};
+use tessera_codec::{FileReader, Header, Media, Place};
 use tessera_comm::Communicator;
 use tessera_control::{ExitCode, Phase};
 use tessera_data::Modality;
 use tessera_model::OpenModel;
 
+use super::codes::Codes;
 use super::given::{Stream, shape_of};
 use super::grid::Grid;
 use super::out::{Out, OutEntry, names};
-use super::{Coding, PriorCoder, refuse_pipes};
+use super::stream::{Pieces, decode_streams};
+use super::{Coding, refuse_pipes};
 use crate::agreement::agree_on;
 use crate::decode::{shortened, shown_with};
 use crate::error::ApplyError;
@@ -87,7 +88,7 @@ pub fn decompress(
     let begun = Instant::now();
     let opened = agree_on(comm, Opened::open(comm, model, coding, options))?;
     watch.activity.enter(Phase::Evaluate);
-    let Opened { reader, files, out } = opened;
+    let Opened { reader, files, pieces, out } = opened;
     let prepared = match comm.rank() {
         0 => out.prepare(),
         _ => Ok(()),
@@ -95,7 +96,10 @@ pub fn decompress(
     agree_on(comm, prepared)?;
     let (num_files, mut codes) = (files.len(), reader);
     let work = Work { model, files: &files, out: &out, share: (comm.rank(), comm.world_size()) };
-    let done = work.all(&mut codes, options.salvage, watch);
+    let done = match pieces {
+        Some(pieces) => decode_streams(&work, pieces, &mut codes, options.salvage, watch),
+        None => work.all(&mut codes, options.salvage, watch),
+    };
     let done = agree_on(comm, done).and_then(|()| {
         let named = if comm.rank() == 0 { out.finish() } else { Ok(()) };
         agree_on(comm, named)
@@ -118,15 +122,27 @@ pub fn decompress(
 struct Opened<'a> {
     reader: Codes<'a>,
     files: Vec<OutFile>,
+    /// Of streams.
+    pieces: Option<Pieces>,
     out: Out,
 }
 
 /// A file that comes out.
-struct OutFile {
-    name: String,
-    media: Media,
+pub(super) struct OutFile {
+    pub(super) name: String,
+    pub(super) media: Media,
     grid: Grid,
-    samples: Range<u64>,
+    pub(super) samples: Range<u64>,
+}
+
+impl OutFile {
+    /// Frames of a sound, where they are known.
+    pub(super) fn frames(&self) -> Option<u64> {
+        match self.media {
+            Media::Audio { frames, .. } => frames,
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Opened<'a> {
@@ -146,7 +162,7 @@ impl<'a> Opened<'a> {
             })?),
         };
         let reader = FileReader::open(from)?;
-        check_model(model, reader.header())?;
+        let pieces = check_model(model, reader.header())?;
         let prior = match (&reader.header().prior, &coding.prior) {
             (None, _) => None,
             (Some(file), Some(prior)) => {
@@ -170,16 +186,16 @@ impl<'a> Opened<'a> {
                 shortened(coding.tables.id())
             ))
         })?;
-        let files = files_of(model, reader.header())?;
+        let files = files_of(model, pieces, reader.header())?;
         let is_alone =
             matches!(reader.header().entries.as_slice(), [entry] if entry.name.is_empty());
         let out = Out::of(out, is_alone.then(|| files[0].media), *force)?;
-        Ok(Self { reader: Codes::new(reader, tables, prior), files, out })
+        Ok(Self { reader: Codes::new(reader, tables, prior), files, pieces, out })
     }
 }
 
-/// Refuses codes that this model has not made.
-fn check_model(model: &OpenModel, header: &Header) -> Result<(), ApplyError> {
+/// Refuses codes that this model has not made; what streams are cut into.
+fn check_model(model: &OpenModel, header: &Header) -> Result<Option<Pieces>, ApplyError> {
     let (theirs, ours) = (&header.model, &model.file.hash);
     if theirs != ours {
         let [theirs, ours] = [theirs, ours].map(|hash| shortened(hash));
@@ -187,142 +203,75 @@ fn check_model(model: &OpenModel, header: &Header) -> Result<(), ApplyError> {
             "this file was compressed with the model {theirs}, this one is {ours}: decompress it with that model"
         )));
     }
+    if header.stream {
+        return Pieces::of_header(model, header).map(Some).map_err(|problem| wrong(&problem));
+    }
     let levels = model.file.autoencoder().code_levels();
     match levels.starts_with(&header.levels) {
-        true => Ok(()),
-        false => Err(ApplyError::Opened {
-            code: ExitCode::DataCorrupt,
-            message: "the header of this compressed file tells of other levels of codes than its model has: the file was \
-                      made by no `tessera compress`"
-                .to_owned(),
-        }),
+        true => Ok(None),
+        false => Err(wrong("tells of other levels of codes than its model has")),
+    }
+}
+
+/// What is said of a header that cannot be.
+fn wrong(problem: &str) -> ApplyError {
+    ApplyError::Opened {
+        code: ExitCode::DataCorrupt,
+        message: format!(
+            "the header of this compressed file {problem}: the file was made by no `tessera compress`"
+        ),
     }
 }
 
 /// The files of a header, with the samples that they are made of.
-fn files_of(model: &OpenModel, header: &Header) -> Result<Vec<OutFile>, ApplyError> {
-    let sample = model.file.autoencoder().shape;
+fn files_of(
+    model: &OpenModel,
+    pieces: Option<Pieces>,
+    header: &Header,
+) -> Result<Vec<OutFile>, ApplyError> {
+    let sample = pieces.map_or(model.file.autoencoder().shape, |pieces| pieces.shape(model));
     let (names, mut next) = (names(&header.entries), 0u64);
     let mut files = Vec::new();
     for (Place { name: told, media, samples }, name) in header.entries.iter().zip(names) {
-        let wrong = |problem: String| ApplyError::Opened {
-            code: ExitCode::DataCorrupt,
-            message: format!(
-                "the header of this compressed file {problem}: the file was made by no `tessera compress`"
-            ),
-        };
         let native = shape_of(media);
         let is_alike = native.modality == sample.modality
             && native.channels == sample.channels
             && native.sample_rate == sample.sample_rate;
         if !is_alike || native.frames == 0 {
-            return Err(wrong(format!(
+            return Err(wrong(&format!(
                 "tells of {native} in {told:?}, samples of its model are {sample}"
             )));
         }
         let grid = Grid::new(native, sample);
-        if *samples != Some(grid.num_samples()) {
+        let is_open = pieces.is_some() && matches!(media, Media::Audio { frames: None, .. });
+        let num = (!is_open).then(|| grid.num_samples());
+        if *samples != num {
             let found = samples.map_or("an unknown number of".to_owned(), |num| num.to_string());
-            return Err(wrong(format!(
+            return Err(wrong(&format!(
                 "tells of {found} samples of {told:?}, {} make it",
                 grid.num_samples()
             )));
         }
         let of_clip = native.frames.min(sample.frames) as u64 * grid.frame_bytes() as u64;
         if of_clip > MOST_BYTES {
-            return Err(wrong(format!(
+            return Err(wrong(&format!(
                 "tells of {native} in {told:?}, more than {MOST_BYTES} bytes at a time"
             )));
         }
-        let samples = next..next + grid.num_samples();
+        let samples = next..num.map_or(u64::MAX, |num| next + num);
         next = samples.end;
         files.push(OutFile { name, media: *media, grid, samples });
     }
     Ok(files)
 }
 
-/// The codes of samples in order, as blocks give them.
-struct Codes<'a> {
-    reader: FileReader<Box<dyn Read>>,
-    tables: &'a Tables,
-    prior: Option<&'a PriorCoder>,
-    /// Number of the sample that comes next, and those that were read ahead; none: lost.
-    next: u64,
-    waiting: VecDeque<Option<Vec<u32>>>,
-    lost: Vec<Range<u64>>,
-    positions: Vec<u32>,
-    seconds: f64,
-}
-
-impl<'a> Codes<'a> {
-    fn new(
-        reader: FileReader<Box<dyn Read>>,
-        tables: &'a Tables,
-        prior: Option<&'a PriorCoder>,
-    ) -> Self {
-        let positions = reader.header().positions();
-        let (waiting, lost) = (VecDeque::new(), Vec::new());
-        Self { reader, tables, prior, next: 0, waiting, lost, positions, seconds: 0.0 }
-    }
-
-    /// The codes of the next `num` samples, of each level after level; none of what is lost.
-    fn take(&mut self, num: usize) -> Result<Vec<Option<Vec<u32>>>, ApplyError> {
-        let begun = Instant::now();
-        while self.waiting.len() < num {
-            let wanted = self.next + self.waiting.len() as u64;
-            match self.next()? {
-                Next::Block { first, codes } => {
-                    debug_assert_eq!(first, wanted, "what is lost is told");
-                    let of_a_sample = self.positions.iter().sum::<u32>() as usize;
-                    let samples = codes.chunks_exact(of_a_sample);
-                    let by_level = |codes| Some(coder::by_level(codes, &self.positions));
-                    self.waiting.extend(samples.map(by_level));
-                }
-                Next::Lost { first, num: lost } => {
-                    // What remains of the whole, where nobody knows how many.
-                    let lost = lost.unwrap_or(num as u64);
-                    if lost > 0 {
-                        self.lost.push(first..first + lost);
-                        self.waiting.extend(std::iter::repeat_n(None, lost as usize));
-                    }
-                }
-                Next::End => {
-                    let missing = num - self.waiting.len();
-                    self.lost.push(wanted..wanted + missing as u64);
-                    self.waiting.extend(std::iter::repeat_n(None, missing));
-                }
-            }
-        }
-        self.next += num as u64;
-        let taken = self.waiting.drain(..num).collect();
-        self.seconds += begun.elapsed().as_secs_f64();
-        Ok(taken)
-    }
-
-    fn next(&mut self) -> Result<Next, ApplyError> {
-        let Some(prior) = self.prior else { return Ok(self.reader.next(self.tables)?) };
-        let positions = &self.positions;
-        let mut decode = |payload: &[u8], num: usize| {
-            let samples = prior.decode(payload, num)?;
-            let streams = samples.iter().flat_map(|codes| coder::interleaved(codes, positions));
-            Some(streams.collect())
-        };
-        Ok(self.reader.next_by(&mut decode)?)
-    }
-
-    /// Whether the file ends where it should.
-    fn end(&mut self) -> Result<bool, ApplyError> {
-        Ok(self.next()? == Next::End)
-    }
-}
-
 /// A rank's work.
-struct Work<'a> {
-    model: &'a OpenModel,
-    files: &'a [OutFile],
-    out: &'a Out,
+pub(super) struct Work<'a> {
+    pub(super) model: &'a OpenModel,
+    pub(super) files: &'a [OutFile],
+    pub(super) out: &'a Out,
     /// Rank and number of ranks.
-    share: (usize, usize),
+    pub(super) share: (usize, usize),
 }
 
 impl Work<'_> {
@@ -438,7 +387,7 @@ fn told(lost: &Range<u64>, files: &[OutFile]) -> Lost {
     Lost { first: lost.start, num: lost.end - lost.start, files }
 }
 
-fn damaged(lost: &Range<u64>, files: &[OutFile]) -> ApplyError {
+pub(super) fn damaged(lost: &Range<u64>, files: &[OutFile]) -> ApplyError {
     let Lost { num, files, .. } = told(lost, files);
     let of = match files.as_slice() {
         [] => String::new(),

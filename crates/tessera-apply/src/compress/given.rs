@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use tessera_codec::{Media, Place};
 use tessera_comm::{Communicator, broadcast_bytes};
+use tessera_control::ExitCode;
 use tessera_data::{
-    DataConfig, DataError, Modality, Native, NativeFiles, NativeShape, SampleShape,
+    DataConfig, DataError, Modality, Native, NativeFiles, NativeShape, Piped, PipedSound,
+    SampleShape,
 };
 use tessera_model::OpenModel;
 
 use super::grid::Grid;
+use super::stream::Pieces;
 use crate::agreement::agree_on;
 use crate::encode::usual_data;
 use crate::error::ApplyError;
@@ -58,6 +61,8 @@ pub(super) struct Given {
 enum Origin {
     Files(Box<NativeFiles>),
     Pipe,
+    /// A sound that is read as it comes, whose length nobody knows.
+    Live(Box<PipedSound>),
 }
 
 /// A file that is compressed.
@@ -69,19 +74,20 @@ pub(super) struct GivenFile {
 }
 
 impl Given {
-    /// Finds what there is. Collective: rank 0 looks into the files.
+    /// Finds what there is, to be cut into samples of the model or into pieces of streams. Collective: rank 0 looks into the files.
     pub(super) fn open(
         comm: &dyn Communicator,
         model: &OpenModel,
-        input: &Stream,
+        (input, pieces): (&Stream, Option<Pieces>),
         skips: bool,
         watch: &Watch<'_>,
     ) -> Result<Self, ApplyError> {
         let mut data = agree_on(comm, usual_data(&model.file, true))?;
-        let sample = model.file.autoencoder().shape;
-        let path = match input {
-            Stream::Path(path) => path,
-            Stream::Pipe => return agree_on(comm, Self::piped(&data, sample)),
+        let sample = pieces.map_or(model.file.autoencoder().shape, |pieces| pieces.shape(model));
+        let path = match (input, pieces) {
+            (Stream::Path(path), _) => path,
+            (Stream::Pipe, None) => return agree_on(comm, Self::piped(&data, sample)),
+            (Stream::Pipe, Some(_)) => return agree_on(comm, Self::live(&data, sample)),
         };
         data.path = path.clone();
         let files = NativeFiles::open(&data).map_err(|error| match error {
@@ -120,16 +126,54 @@ impl Given {
 
     /// What comes through standard input.
     fn piped(data: &DataConfig, sample: SampleShape) -> Result<Self, ApplyError> {
-        let native =
-            Native::piped(&mut io::stdin().lock(), data).map_err(|problem| ApplyError::Opened {
-                code: tessera_control::ExitCode::DataCorrupt,
-                message: format!("what comes through standard input {problem}"),
-            })?;
+        let native = Native::piped(&mut io::stdin().lock(), data);
+        Ok(Self::of_native(native.map_err(|problem| unreadable(&problem))?, sample))
+    }
+
+    /// The same of a sound that is read as it comes, where it can be.
+    fn live(data: &DataConfig, sample: SampleShape) -> Result<Self, ApplyError> {
+        let piped = Piped::open(Box::new(io::stdin()), data);
+        let sound = match piped.map_err(|problem| unreadable(&problem))? {
+            Piped::Whole(native) => return Ok(Self::of_native(native, sample)),
+            Piped::Sound(sound) => sound,
+        };
+        let SampleShape { channels, sample_rate, .. } = sound.shape();
+        let media = Media::Audio { channels, sample_rate, frames: None };
+        let grid = Grid::new(sound.shape(), sample);
+        let place = Place { name: String::new(), media, samples: None };
+        let files = vec![GivenFile { number: 0, place, grid }];
+        Ok(Self::of(Origin::Live(Box::new(sound)), files, sample))
+    }
+
+    fn of_native(native: Native, sample: SampleShape) -> Self {
         let grid = Grid::new(native.shape().shape, sample);
         let place = placed(String::new(), native.shape(), grid);
         let mut given = Self::of(Origin::Pipe, vec![GivenFile { number: 0, place, grid }], sample);
         given.open = Some((0, native));
-        Ok(given)
+        given
+    }
+
+    /// Whether it is a sound whose length nobody knows yet.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.from, Origin::Live(_))
+    }
+
+    /// The next frames of a sound from `start` on, in order: fewer at its end.
+    pub(super) fn next_frames(
+        &mut self,
+        file: usize,
+        start: u64,
+        num: u32,
+    ) -> Result<Vec<u8>, ApplyError> {
+        if let Origin::Live(sound) = &mut self.from {
+            return sound.next(num as usize).map_err(|problem| unreadable(&problem));
+        }
+        let frames = match self.files[file].place.media {
+            Media::Audio { frames: Some(frames), .. } => frames,
+            _ => unreachable!("streams are of sound"),
+        };
+        let end = frames.min(start + u64::from(num));
+        if start < end { self.frames(file, start..end) } else { Ok(Vec::new()) }
     }
 
     fn of(from: Origin, files: Vec<GivenFile>, sample: SampleShape) -> Self {
@@ -212,10 +256,16 @@ impl Given {
         let (_, native) = self.open.as_ref().expect("it was opened");
         match &self.from {
             Origin::Files(files) => Ok(files.frames(number, native, frames)?),
-            Origin::Pipe => native.frames(frames).map_err(|problem| {
-                ApplyError::BadInput(format!("what comes through standard input {problem}"))
-            }),
+            _ => native.frames(frames).map_err(|problem| unreadable(&problem)),
         }
+    }
+}
+
+/// What is said of standard input that is no sound, picture or film.
+pub(super) fn unreadable(problem: &str) -> ApplyError {
+    ApplyError::Opened {
+        code: ExitCode::DataCorrupt,
+        message: format!("what comes through standard input {problem}"),
     }
 }
 

@@ -5,21 +5,23 @@
 //! `tessera-codec`: blocks of whole samples, which are checked and decoded alone.
 
 mod blend;
+mod codes;
 mod expand;
 pub(crate) mod given;
 pub(crate) mod grid;
 mod model;
 mod out;
 mod reconstruct;
+mod stream;
 mod tables;
+mod writer;
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use tessera_codec::{CodecError, FileWriter, Header, LevelShape, Place, Tables, coder};
+use tessera_codec::{CodecError, Header, LevelShape, Tables, coder};
 use tessera_comm::{Communicator, all_gather_bytes};
 use tessera_control::Phase;
 use tessera_model::{OpenModel, read_tables};
@@ -29,7 +31,9 @@ use self::given::Given;
 pub use self::given::Stream;
 pub use self::model::PriorCoder;
 pub use self::reconstruct::{ReconstructOptions, Reconstructed, reconstruct};
+use self::stream::Pieces;
 pub use self::tables::{Counted, CountedLevel, TablesOptions, count_tables};
+use self::writer::{BlockWriter, OutFile, Written};
 use crate::agreement::agree_on;
 use crate::error::ApplyError;
 use crate::input::codes_of;
@@ -40,7 +44,7 @@ use crate::watch::Watch;
 pub(crate) const CODES_OF_A_BLOCK: u64 = 1 << 15;
 
 /// What is compressed, and into what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CompressOptions {
     /// A file, or all files of the model's kind below a folder.
     pub input: Stream,
@@ -48,10 +52,20 @@ pub struct CompressOptions {
     pub out: Stream,
     /// Levels of a residual quantiser that are kept, from 1 on; none: all. Fewer are a lower rate.
     pub levels: Option<usize>,
+    /// Whether each sound is one stream.
+    pub stream: Option<StreamOptions>,
     /// Whether files that cannot be read are left out.
     pub skips: bool,
     /// Whether a file that is there is replaced.
     pub force: bool,
+}
+
+/// Sound as one stream: a code is made, and heard, with all that came before it, instead of window by window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StreamOptions {
+    /// Seconds of sound that are coded at a time, and of a compressed file each in a block of its own that is handed on at once. None: a
+    /// sixteenth of the model's window, in blocks of many. Whole hops, at least what the network needs to begin, at most a window.
+    pub latency: Option<f64>,
 }
 
 /// What was compressed.
@@ -87,6 +101,8 @@ pub struct Compressed {
 #[derive(Debug)]
 pub struct Coding {
     tables: Tables,
+    /// One table for all positions of each level, as streams need them.
+    over_positions: Tables,
     uniform: Tables,
     has_tables: bool,
     prior: Option<PriorCoder>,
@@ -104,7 +120,8 @@ impl Coding {
         let counted = read_tables(folder, &model.file)?;
         let has_tables = counted.is_some();
         let tables = counted.unwrap_or_else(|| uniform.clone());
-        Ok(Self { tables, uniform, has_tables, prior: None })
+        let over_positions = tables.over_positions();
+        Ok(Self { tables, over_positions, uniform, has_tables, prior: None })
     }
 
     /// The same by a prior.
@@ -115,7 +132,9 @@ impl Coding {
 
     /// The tables of this name, if they are known.
     fn named(&self, id: &str) -> Option<&Tables> {
-        [&self.tables, &self.uniform].into_iter().find(|tables| tables.id() == id)
+        [&self.tables, &self.over_positions, &self.uniform]
+            .into_iter()
+            .find(|tables| tables.id() == id)
     }
 }
 
@@ -155,41 +174,47 @@ pub fn compress(
     watch: &Watch<'_>,
 ) -> Result<Compressed, ApplyError> {
     let begun = Instant::now();
-    let checked = check(comm, model, options);
-    let levels = checked.and_then(|levels| match (&coding.prior, options.levels) {
-        (Some(_), Some(_)) => {
-            let problem = "a prior expects the codes of all levels: leave out --levels, or --prior";
-            Err(ApplyError::BadInput(problem.to_owned()))
-        }
-        _ => Ok(levels),
-    });
-    let levels = agree_on(comm, levels)?;
+    let checked = agree_on(comm, check(comm, model, coding, options))?;
+    let (levels, pieces) = checked;
     watch.activity.enter(Phase::Evaluate);
-    let mut given = Given::open(comm, model, &options.input, options.skips, watch)?;
-    let entries = given.files.iter().map(|file| file.place.clone()).collect();
-    let header = header(model, coding, &levels, entries);
+    let input = (&options.input, pieces);
+    let mut given = Given::open(comm, model, input, options.skips, watch)?;
+    let tables = if pieces.is_some() { &coding.over_positions } else { &coding.tables };
+    let header = Header {
+        model: model.file.hash.clone(),
+        tables: tables.id().to_owned(),
+        prior: coding.prior.as_ref().map(PriorCoder::named),
+        stream: pieces.is_some(),
+        entries: given.files.iter().map(|file| file.place.clone()).collect(),
+        levels,
+    };
+    let codes_of_a_sample = header.codes_of_a_sample();
     let out = match comm.rank() {
         0 => OutFile::create(&options.out, options.force).map(Some),
         _ => Ok(None),
     };
     let mut out = agree_on(comm, out)?;
-    let written = write(comm, (model, coding, &levels), (&mut given, header), out.as_mut(), watch);
+    let is_live = options.stream.is_some_and(|stream| stream.latency.is_some());
+    let work = Work { model, coding, levels: header.levels.clone(), pieces, watch };
+    let writer = out.as_mut().map(|out| BlockWriter::begin(out, header, tables, is_live));
+    let written = work.write(comm, &mut given, agree_on(comm, writer.transpose())?);
     let finished = written.and_then(|written| {
         let named = out.take().map_or(Ok(()), OutFile::finish);
         agree_on(comm, named)?;
         Ok(written)
     });
     let written = finished?;
-    let num_codes = given.num_samples() * written.codes_of_a_sample;
+    let num_codes = written.samples * codes_of_a_sample;
+    let frame_bytes = 2 * u64::from(model.file.autoencoder().shape.channels);
     Ok(Compressed {
         path: options.out.path(),
         num_files: given.files.len(),
-        num_samples: given.num_samples(),
+        num_samples: written.samples,
         num_codes,
         bytes: written.bytes,
         payload: written.payload,
         bits_per_code: 8.0 * written.payload as f64 / num_codes as f64,
-        raw_bytes: given.num_bytes(),
+        raw_bytes: written.frames.map_or(given.num_bytes(), |frames| frames * frame_bytes),
         stored_bytes: given.num_stored(),
         has_tables: coding.has_tables || coding.prior.is_some(),
         seconds: begun.elapsed().as_secs_f64(),
@@ -197,12 +222,14 @@ pub fn compress(
     })
 }
 
+/// The levels of codes that the file has, and what its streams are cut into.
 fn check(
     comm: &dyn Communicator,
     model: &OpenModel,
+    coding: &Coding,
     options: &CompressOptions,
-) -> Result<Vec<LevelShape>, ApplyError> {
-    let CompressOptions { input, out, levels, .. } = options;
+) -> Result<(Vec<LevelShape>, Option<Pieces>), ApplyError> {
+    let CompressOptions { input, out, levels, stream, .. } = options;
     refuse_pipes(comm, input, out)?;
     if let (Stream::Path(input), Stream::Path(out)) = (input, out)
         && out.starts_with(input)
@@ -211,7 +238,22 @@ fn check(
             format!("{} lies in what is compressed: name a file elsewhere", out.display());
         return Err(ApplyError::BadInput(problem));
     }
-    kept_levels(model, *levels)
+    let refused = |problem: &str| Err(ApplyError::BadInput(problem.to_owned()));
+    match (&coding.prior, levels, stream) {
+        (Some(_), Some(_), _) => {
+            return refused(
+                "a prior expects the codes of all levels: leave out --levels, or --prior",
+            );
+        }
+        (Some(_), _, Some(_)) => {
+            return refused("a prior expects windows of the model: leave out --stream, or --prior");
+        }
+        _ => {}
+    }
+    let levels = kept_levels(model, *levels)?;
+    let Some(stream) = stream else { return Ok((levels, None)) };
+    let pieces = Pieces::of(model, stream.latency)?;
+    Ok((pieces.levels(levels), Some(pieces)))
 }
 
 /// Refuses streams that only one process can have.
@@ -224,73 +266,71 @@ fn refuse_pipes(comm: &dyn Communicator, input: &Stream, out: &Stream) -> Result
     Ok(())
 }
 
-fn header(
-    model: &OpenModel,
-    coding: &Coding,
-    levels: &[LevelShape],
-    entries: Vec<Place>,
-) -> Header {
-    Header {
-        model: model.file.hash.clone(),
-        tables: coding.tables.id().to_owned(),
-        prior: coding.prior.as_ref().map(PriorCoder::named),
-        levels: levels.to_vec(),
-        entries,
-    }
+/// What a process codes with.
+struct Work<'a> {
+    model: &'a OpenModel,
+    coding: &'a Coding,
+    levels: Vec<LevelShape>,
+    /// Of streams.
+    pieces: Option<Pieces>,
+    watch: &'a Watch<'a>,
 }
 
-/// What was written; the same on every rank.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-struct Written {
-    bytes: u64,
-    payload: u64,
-    codes_of_a_sample: u64,
-    coding_seconds: f64,
-}
-
-/// Codes all samples, tile by tile: those whose number is a rank's, modulo the number of ranks, are its own.
-fn write(
-    comm: &dyn Communicator,
-    (model, coding, levels): (&OpenModel, &Coding, &[LevelShape]),
-    (given, header): (&mut Given, Header),
-    out: Option<&mut OutFile>,
-    watch: &Watch<'_>,
-) -> Result<Written, ApplyError> {
-    let positions: Vec<u32> = levels.iter().map(|level| level.positions).collect();
-    let codes_of_a_sample = header.codes_of_a_sample();
-    let coder = out.map(|out| Coder::begin(&mut out.to, header, &coding.tables)).transpose();
-    let mut coder = agree_on(comm, coder)?;
-    let (rank, world_size) = (comm.rank() as u64, comm.world_size() as u64);
-    let (size, num) = (tile::size(&model.signal()) as u64, given.num_samples());
-    let num_tiles = num.div_ceil(size);
-    for round in 0..num_tiles.div_ceil(world_size) {
-        let first = (round * world_size + rank) * size;
-        let mine = watch
-            .check()
-            .and_then(|()| codes(model, coding, given, first..num.min(first + size), &positions));
-        let (codes, payload) = agree_on(comm, mine)?;
-        let all = all_gather_bytes(comm, &codes)?;
-        let payloads = match &coding.prior {
-            Some(_) => all_gather_bytes(comm, &payload)?,
-            None => Vec::new(),
+impl Work<'_> {
+    /// Codes all that is given, and gives what was written, the same on every rank. Collective.
+    fn write(
+        &self,
+        comm: &dyn Communicator,
+        given: &mut Given,
+        mut writer: Option<BlockWriter<'_>>,
+    ) -> Result<Written, ApplyError> {
+        let frames = match self.pieces {
+            Some(pieces) => {
+                let work = (self.model, pieces, self.levels.as_slice());
+                stream::encode_streams(comm, work, given, writer.as_mut(), self.watch)?
+            }
+            None => self.tiles(comm, given, writer.as_mut()).map(|()| None)?,
         };
-        let added = coder.as_mut().map_or(Ok(()), |coder| match &coding.prior {
-            Some(_) => all
-                .iter()
-                .zip(&payloads)
-                .try_for_each(|(codes, payload)| coder.add_coded(&numbers(codes), payload)),
-            None => coder.add(&numbers(&all.concat())),
-        });
-        agree_on(comm, added)?;
-        watch.activity.part_done();
+        let mine = writer.map_or(Ok(Written::default()), |writer| writer.finish(frames));
+        let mine = serde_json::to_vec(&agree_on(comm, mine)?).expect("it is plain data");
+        let of_first = tessera_comm::broadcast_bytes(comm, &mine)?;
+        Ok(serde_json::from_slice(&of_first).expect("rank 0 sends it"))
     }
-    let mine = match coder {
-        Some(coder) => coder.finish().map(|written| Written { codes_of_a_sample, ..written }),
-        None => Ok(Written::default()),
-    };
-    let mine = serde_json::to_vec(&agree_on(comm, mine)?).expect("it is plain data");
-    let of_first = tessera_comm::broadcast_bytes(comm, &mine)?;
-    Ok(serde_json::from_slice(&of_first).expect("rank 0 sends it"))
+
+    /// Codes all samples, tile by tile: those whose number is a rank's, modulo the number of ranks, are its own.
+    fn tiles(
+        &self,
+        comm: &dyn Communicator,
+        given: &mut Given,
+        mut writer: Option<&mut BlockWriter<'_>>,
+    ) -> Result<(), ApplyError> {
+        let Self { model, coding, watch, .. } = self;
+        let positions: Vec<u32> = self.levels.iter().map(|level| level.positions).collect();
+        let (rank, world_size) = (comm.rank() as u64, comm.world_size() as u64);
+        let (size, num) = (tile::size(&model.signal()) as u64, given.num_samples());
+        let num_tiles = num.div_ceil(size);
+        for round in 0..num_tiles.div_ceil(world_size) {
+            let first = (round * world_size + rank) * size;
+            let tile = first..num.min(first + size);
+            let mine = watch.check().and_then(|()| codes(model, coding, given, tile, &positions));
+            let (codes, payload) = agree_on(comm, mine)?;
+            let all = all_gather_bytes(comm, &codes)?;
+            let payloads = match &coding.prior {
+                Some(_) => all_gather_bytes(comm, &payload)?,
+                None => Vec::new(),
+            };
+            let added = writer.as_mut().map_or(Ok(()), |writer| match &coding.prior {
+                Some(_) => all
+                    .iter()
+                    .zip(&payloads)
+                    .try_for_each(|(codes, payload)| writer.add_coded(&numbers(codes), payload)),
+                None => writer.add(&numbers(&all.concat())),
+            });
+            agree_on(comm, added)?;
+            watch.activity.part_done();
+        }
+        Ok(())
+    }
 }
 
 fn numbers(bytes: &[u8]) -> Vec<u32> {
@@ -320,118 +360,6 @@ fn codes(
     Ok((streams.flat_map(u32::to_le_bytes).collect(), payload))
 }
 
-/// Codes on their way into blocks.
-struct Coder<'a> {
-    writer: FileWriter<'a, &'a mut BufWriter<Box<dyn Write>>>,
-    waiting: Vec<u32>,
-    /// Codes of a block.
-    block: usize,
-    seconds: f64,
-}
-
-impl<'a> Coder<'a> {
-    fn begin(
-        to: &'a mut BufWriter<Box<dyn Write>>,
-        header: Header,
-        tables: &'a Tables,
-    ) -> Result<Self, ApplyError> {
-        let of_a_sample = header.codes_of_a_sample();
-        let writer = FileWriter::new(to, header, tables)?;
-        let samples = CODES_OF_A_BLOCK.div_ceil(of_a_sample).min(writer.most_samples() as u64);
-        let block = (samples * of_a_sample) as usize;
-        Ok(Self { writer, waiting: Vec::new(), block, seconds: 0.0 })
-    }
-
-    fn add(&mut self, codes: &[u32]) -> Result<(), ApplyError> {
-        let begun = Instant::now();
-        self.waiting.extend(codes);
-        let whole = self.waiting.len() / self.block * self.block;
-        for block in self.waiting[..whole].chunks_exact(self.block) {
-            self.writer.block(block)?;
-        }
-        self.waiting.drain(..whole);
-        self.seconds += begun.elapsed().as_secs_f64();
-        Ok(())
-    }
-
-    /// Adds a block that is coded already; none where it has no samples.
-    fn add_coded(&mut self, codes: &[u32], payload: &[u8]) -> Result<(), ApplyError> {
-        match codes.is_empty() {
-            true => Ok(()),
-            false => Ok(self.writer.coded_block(codes, payload)?),
-        }
-    }
-
-    fn finish(mut self) -> Result<Written, ApplyError> {
-        let begun = Instant::now();
-        if !self.waiting.is_empty() {
-            self.writer.block(&self.waiting)?;
-        }
-        let written = self.writer.finish()?;
-        Ok(Written {
-            bytes: written.bytes,
-            payload: written.payload,
-            codes_of_a_sample: 0,
-            coding_seconds: self.seconds + begun.elapsed().as_secs_f64(),
-        })
-    }
-}
-
-/// A file in the making: it has its name when it is whole, and is gone when it never is.
-struct OutFile {
-    to: BufWriter<Box<dyn Write>>,
-    /// The name that it has, and the one that it gets; none of standard output.
-    names: Option<(PathBuf, PathBuf)>,
-}
-
-impl OutFile {
-    fn create(out: &Stream, force: bool) -> Result<Self, ApplyError> {
-        let Stream::Path(path) = out else {
-            return Ok(Self { to: BufWriter::new(Box::new(io::stdout())), names: None });
-        };
-        check_free(path, force)?;
-        let partial = partial_of(path);
-        let file = File::create(&partial).map_err(|error| unwritable(path, &error))?;
-        let names = Some((partial, path.clone()));
-        Ok(Self { to: BufWriter::new(Box::new(file)), names })
-    }
-
-    fn finish(mut self) -> Result<(), ApplyError> {
-        let told = self.names.as_ref().map_or(Path::new("standard output"), |(_, path)| path);
-        self.to.flush().map_err(ApplyError::file("write", told))?;
-        match self.names.take() {
-            Some((partial, path)) => {
-                fs::rename(&partial, &path).map_err(ApplyError::file("rename", &partial))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for OutFile {
-    fn drop(&mut self) {
-        if let Some((partial, _)) = &self.names {
-            // What cannot be removed is what an error has told of already.
-            let _ = fs::remove_file(partial);
-        }
-    }
-}
-
-/// Refuses to write over what is there.
-fn check_free(path: &Path, force: bool) -> Result<(), ApplyError> {
-    if path.is_dir() {
-        let problem = format!("{} is a folder: name a file that is to be written", path.display());
-        return Err(ApplyError::BadInput(problem));
-    }
-    match path.exists() && !force {
-        true => Err(ApplyError::BadInput(format!(
-            "{} is there already: name another file, or give --force to replace it",
-            path.display()
-        ))),
-        false => Ok(()),
-    }
-}
-
 /// The samples of sound as it lies in memory.
 pub(crate) fn sound_samples(bytes: &[u8]) -> Vec<i16> {
     bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
@@ -443,14 +371,6 @@ pub(crate) fn unwritable(path: &Path, error: &io::Error) -> ApplyError {
         "{} cannot be written ({error}): name a place that can",
         path.display()
     ))
-}
-
-/// A name beside a path for what is not whole yet.
-fn partial_of(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".partial");
-    path.with_file_name(name)
 }
 
 impl From<CodecError> for ApplyError {

@@ -10,7 +10,8 @@ use tessera_codec::{Media, Place};
 use tessera_model::media::{self, FilmWriter, ImageShape, SoundWriter};
 
 use super::given::Stream;
-use super::{check_free, partial_of, sound_samples, unwritable};
+use super::writer::{check_free, partial_of};
+use super::{sound_samples, unwritable};
 use crate::error::ApplyError;
 
 /// Where files go.
@@ -168,6 +169,8 @@ enum Writer {
     /// A picture is one clip.
     Picture(Sink, ImageShape),
     Sound(Box<SoundWriter<Sink>>),
+    /// Bytes as they come.
+    Live(io::Stdout),
     Film(Box<FilmWriter<Sink>>, usize),
 }
 
@@ -189,6 +192,17 @@ impl OutEntry {
         let writer = Writer::of(BufWriter::new(file), media);
         let writer = writer.map_err(ApplyError::file("write", &told))?;
         Ok(Self { path: told, writer, piped })
+    }
+
+    /// Begins a sound that goes to standard output as it comes; with a path, as [`Self::create`].
+    pub(super) fn live(path: Option<&Path>, media: &Media) -> Result<Self, ApplyError> {
+        let (None, Media::Audio { channels, sample_rate, frames }) = (path, *media) else {
+            return Self::create(path, media);
+        };
+        let path = Path::new("standard output").to_owned();
+        let head = media::wav_head(channels as u16, sample_rate, frames);
+        let mut live = Self { path, writer: Writer::Live(io::stdout()), piped: None };
+        live.add(&head).map(|()| live)
     }
 
     /// Adds the next clip.
@@ -236,6 +250,7 @@ impl Writer {
                 clip.chunks_exact(*frame_bytes).try_for_each(|frame| writer.frame(frame))
             }
             Self::Sound(writer) => writer.add(&sound_samples(clip)),
+            Self::Live(to) => to.write_all(clip).and_then(|()| to.flush()),
         }
     }
 
@@ -244,6 +259,7 @@ impl Writer {
             Self::Picture(mut sink, _) => sink.flush(),
             Self::Film(writer, _) => writer.finish(),
             Self::Sound(writer) => writer.finish(),
+            Self::Live(mut to) => to.flush(),
         }
     }
 }

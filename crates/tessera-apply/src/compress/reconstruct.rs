@@ -2,7 +2,7 @@
 //!
 //! A file goes through encoder, quantiser and decoder in the samples that it is cut into ([`Grid`]). Tiles of pictures and film, and
 //! windows of sound, can overlap and are [blended](super::blend) then; without overlap, what comes out is what
-//! `tessera decompress` makes of the compressed file. The clips, pictures or windows of one tile of samples are in memory at a time.
+//! `tessera decompress` makes of the compressed file. Sound can also be one stream. The clips, pictures or windows of one tile of samples are in memory at a time.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ use super::expand::bytes_of;
 use super::given::{Given, Stream, shape_of};
 use super::grid::Grid;
 use super::out::{Out, OutEntry, names};
-use super::refuse_pipes;
+use super::stream::{Pieces, SoundDecoder, SoundEncoder};
+use super::{StreamOptions, refuse_pipes};
 use crate::agreement::agree_on;
 use crate::decode::shown_with;
 use crate::error::ApplyError;
@@ -29,7 +30,7 @@ use crate::tile;
 use crate::watch::Watch;
 
 /// What is reconstructed, and into what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReconstructOptions {
     /// A file, or all files of the model's kind below a folder.
     pub input: Stream,
@@ -39,6 +40,8 @@ pub struct ReconstructOptions {
     pub overlap: u32,
     /// Levels of a residual quantiser that take part, from 1 on; none: all.
     pub levels: Option<usize>,
+    /// Whether each sound is one stream.
+    pub stream: Option<StreamOptions>,
     /// Whether files that cannot be read are left out.
     pub skips: bool,
     /// Whether what is there is replaced.
@@ -75,9 +78,9 @@ pub fn reconstruct(
     watch: &Watch<'_>,
 ) -> Result<Reconstructed, ApplyError> {
     let begun = Instant::now();
-    agree_on(comm, check(comm, model, options))?;
+    let pieces = agree_on(comm, check(comm, model, options))?;
     watch.activity.enter(Phase::Evaluate);
-    let mut given = Given::open(comm, model, &options.input, options.skips, watch)?;
+    let mut given = Given::open(comm, model, (&options.input, pieces), options.skips, watch)?;
     let places: Vec<Place> = given.files.iter().map(|file| file.place.clone()).collect();
     let is_alone = matches!(places.as_slice(), [place] if place.name.is_empty());
     let out = Out::of(&options.out, is_alone.then(|| places[0].media), options.force);
@@ -97,7 +100,11 @@ pub fn reconstruct(
         waiting: VecDeque::new(),
         open: None,
     };
-    let mine = work.files(&mut given, (comm.rank(), comm.world_size()), watch);
+    let share = (comm.rank(), comm.world_size());
+    let mine = match pieces {
+        Some(pieces) => work.streams(pieces, &mut given, share, watch),
+        None => work.files(&mut given, share, watch),
+    };
     let done = agree_on(comm, mine).and_then(|sums| {
         let named = if comm.rank() == 0 { out.finish() } else { Ok(()) };
         agree_on(comm, named)?;
@@ -124,13 +131,22 @@ fn check(
     comm: &dyn Communicator,
     model: &OpenModel,
     options: &ReconstructOptions,
-) -> Result<(), ApplyError> {
+) -> Result<Option<Pieces>, ApplyError> {
     refuse_pipes(comm, &options.input, &options.out)?;
     model.vqvae.check_levels(options.levels).map_err(ApplyError::BadInput)?;
+    if let Some(stream) = options.stream {
+        return match options.overlap {
+            0 => Pieces::of(model, stream.latency).map(Some),
+            _ => Err(ApplyError::BadInput(
+                "a stream has no windows that could overlap: leave out --stream, or --overlap"
+                    .to_owned(),
+            )),
+        };
+    }
     let SampleShape { modality, frames, height, width, .. } = model.file.autoencoder().shape;
     let most = if modality == Modality::Audio { frames } else { height.min(width) };
     match 2 * u64::from(options.overlap) <= u64::from(most) {
-        true => Ok(()),
+        true => Ok(None),
         false => Err(ApplyError::BadInput(format!(
             "--overlap {} is more than half of what the model takes at a time, {most}: lower it to {} at most",
             options.overlap,
@@ -302,6 +318,38 @@ impl Work<'_> {
             }
         }
         self.flush()?;
+        Ok(self.sums)
+    }
+
+    /// The same of sounds, each as one stream.
+    fn streams(
+        mut self,
+        pieces: Pieces,
+        given: &mut Given,
+        (rank, world_size): (usize, usize),
+        watch: &Watch<'_>,
+    ) -> Result<Sums, ApplyError> {
+        let frame_bytes = 2 * self.sample.channels as usize;
+        for file in (rank..self.places.len()).step_by(world_size) {
+            let path = self.out.path(&self.names[file]);
+            let mut entry = OutEntry::live(path.as_deref(), &self.places[file].media)?;
+            let mut encoder = SoundEncoder::new(self.model, pieces);
+            let mut decoder = SoundDecoder::new(self.model, pieces, self.options.levels);
+            let mut at = 0;
+            loop {
+                watch.check()?;
+                let input = given.next_frames(file, at, pieces.frames)?;
+                if input.is_empty() {
+                    break;
+                }
+                let output = decoder.push(&encoder.push(&input)?)?;
+                self.sums.add_sound(&input, &output[..input.len()]);
+                entry.add(&output[..input.len()])?;
+                at += (input.len() / frame_bytes) as u64;
+                watch.activity.part_done();
+            }
+            entry.finish()?;
+        }
         Ok(self.sums)
     }
 

@@ -165,6 +165,7 @@ impl tessera_serve::Media for Media {
             model: self.file.hash.clone(),
             tables: self.tables.id().to_owned(),
             prior: None,
+            stream: false,
             levels,
             entries: vec![placed(String::new(), native, grid)],
         };
@@ -201,6 +202,9 @@ impl tessera_serve::Media for Media {
             return Err(unsupported(
                 "it was coded by a prior: `tessera decompress --prior` reads it",
             ));
+        }
+        if header.stream {
+            return Err(unsupported("it is one stream of sound: `tessera decompress` reads it"));
         }
         if header.levels != self.file.autoencoder().code_levels() {
             return Err(unsupported(

@@ -1,6 +1,7 @@
 //! Compressed files: what comes out is what the model reconstructs, from any number of ranks; damage costs itself alone.
 
 mod by_prior;
+mod streams;
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -49,7 +50,7 @@ fn by_ranks<T: Send>(
 
 pub(crate) fn to_file(input: &Path, out: &Path) -> CompressOptions {
     let (input, out) = (Stream::Path(input.to_owned()), Stream::Path(out.to_owned()));
-    CompressOptions { input, out, levels: None, skips: false, force: false }
+    CompressOptions { input, out, levels: None, stream: None, skips: false, force: false }
 }
 
 pub(crate) fn from_file(input: &Path, out: &Path) -> DecompressOptions {
@@ -79,7 +80,15 @@ fn decompressed(
 
 fn rebuild(input: &Path, out: &Path, overlap: u32) -> ReconstructOptions {
     let (input, out) = (Stream::Path(input.to_owned()), Stream::Path(out.to_owned()));
-    ReconstructOptions { input, out, overlap, levels: None, skips: false, force: false }
+    ReconstructOptions {
+        input,
+        out,
+        overlap,
+        levels: None,
+        stream: None,
+        skips: false,
+        force: false,
+    }
 }
 
 fn reconstructed(

@@ -3,9 +3,36 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tessera_apply::{CompressOptions, DecompressOptions, ReconstructOptions, TablesOptions};
+use tessera_apply::{
+    CompressOptions, DecompressOptions, ReconstructOptions, StreamOptions, TablesOptions,
+};
 
 use super::apply::{ComputeArguments, DataArguments, ModelArguments};
+
+/// Whether sound is a stream.
+#[derive(Debug, Args)]
+struct StreamArguments {
+    /// Take each sound as one stream, every code with all that came before it: causal models of sound alone.
+    #[arg(long)]
+    stream: bool,
+    /// Seconds of a stream that are coded at a time and handed on at once, in whole hops, at most a window of the model [default: a
+    /// sixteenth of one, handed on in blocks of many]
+    #[arg(long, value_name = "SECONDS", requires = "stream", value_parser = seconds)]
+    latency: Option<f64>,
+}
+
+impl StreamArguments {
+    fn options(&self) -> Option<StreamOptions> {
+        self.stream.then_some(StreamOptions { latency: self.latency })
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds.is_finite() => Ok(seconds),
+        _ => Err("should be a number of seconds above 0".to_owned()),
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct CompressArguments {
@@ -26,6 +53,8 @@ pub(crate) struct CompressArguments {
     /// Keep so many levels of a residual quantiser, a lower rate [default: all]
     #[arg(long, value_name = "N")]
     levels: Option<usize>,
+    #[command(flatten)]
+    stream: StreamArguments,
     /// What becomes of a file that cannot be read: fail or skip.
     #[arg(long, value_name = "fail|skip", value_parser = ["fail", "skip"], default_value = "fail")]
     on_corrupt: String,
@@ -41,6 +70,7 @@ impl CompressArguments {
             input: self.input.clone().into(),
             out: self.out.clone().into(),
             levels: self.levels,
+            stream: self.stream.options(),
             skips: self.on_corrupt == "skip",
             force: self.force,
         }
@@ -127,6 +157,8 @@ pub(crate) struct ReconstructArguments {
     /// Reconstruct from so many levels of a residual quantiser [default: all]
     #[arg(long, value_name = "N")]
     levels: Option<usize>,
+    #[command(flatten)]
+    stream: StreamArguments,
     /// What becomes of a file that cannot be read: fail or skip.
     #[arg(long, value_name = "fail|skip", value_parser = ["fail", "skip"], default_value = "fail")]
     on_corrupt: String,
@@ -143,6 +175,7 @@ impl ReconstructArguments {
             out: self.out.clone().into(),
             overlap: self.overlap,
             levels: self.levels,
+            stream: self.stream.options(),
             skips: self.on_corrupt == "skip",
             force: self.force,
         }
