@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -157,4 +159,71 @@ fn weights_of_another_program_are_imported_and_trained_on() {
     let (stdout, _) = done(&eval, 0);
     let measured: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(measured["samples"], 32);
+}
+
+/// Sound through pipes, from a writer that knows no length: codes come out while more sound goes in, and sound while more codes do. In
+/// the end it is what the file gives.
+#[test]
+fn sound_goes_through_pipes_while_it_is_made() {
+    const RATE: u32 = 8000;
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    done(
+        &["import", text(&root().join("tests/fixtures/interop/encodec")), text(&path("model"))],
+        0,
+    );
+    let samples: Vec<u8> = (0..RATE / 3 + 7)
+        .flat_map(|at| (((f64::from(at) * 0.05).sin() * 9000.0) as i16).to_le_bytes())
+        .collect();
+    let head = |size: u32| {
+        let mut head = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
+        head.extend([RATE.to_le_bytes(), (2 * RATE).to_le_bytes()].concat());
+        head.extend(b"\x02\0\x10\0data");
+        head.extend(size.to_le_bytes());
+        head
+    };
+    fs::write(path("in.wav"), [head(samples.len() as u32), samples.clone()].concat()).unwrap();
+    let model =
+        ["--model", text(&path("model")), "--stream", "--latency", "0.04"].map(str::to_owned);
+    let piped = |words: &[&str], more: &[String]| {
+        let mut command = tessera();
+        command.args(words).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child)
+    };
+    let (mut sound, mut codes, mut compress) = piped(&["compress", "-", "-"], &model);
+    let (mut back, mut heard, mut decompress) = piped(&["decompress", "-", "-"], &model[..2]);
+    sound.write_all(&head(u32::MAX)).unwrap();
+    let (first, second) = samples.split_at(3 * samples.len() / 4 & !1);
+    sound.write_all(first).unwrap();
+    // The header and two blocks: how much of a piece is sound is known when the next one comes.
+    let mut file = vec![0; 500];
+    codes.read_exact(&mut file).unwrap();
+    back.write_all(&file).unwrap();
+    let mut out = vec![0; 44 + 500];
+    heard.read_exact(&mut out).unwrap();
+    assert_eq!((&out[..4], &out[40..44]), (&b"RIFF"[..], &[0xff; 4][..]));
+    sound.write_all(second).unwrap();
+    drop(sound);
+    let mut rest = Vec::new();
+    codes.read_to_end(&mut rest).unwrap();
+    back.write_all(&rest).unwrap();
+    drop(back);
+    heard.read_to_end(&mut out).unwrap();
+    assert!(compress.wait().unwrap().success() && decompress.wait().unwrap().success());
+
+    let by = |command: &str, input: &str, out: &str, options: &[String], code: i32| {
+        let words = [command, text(&path(input)), text(&path(out))].map(str::to_owned);
+        let words = [&words, options].concat();
+        done(&words.iter().map(String::as_str).collect::<Vec<_>>(), code).1
+    };
+    by("reconstruct", "in.wav", "out.wav", &model, 0);
+    assert!(out[44..] == fs::read(path("out.wav")).unwrap()[44..]);
+    assert_eq!(out.len(), 44 + samples.len());
+    let file = [file, rest].concat();
+    fs::write(path("cut.tsc"), &file[..file.len() - 30]).unwrap();
+    let stderr = by("decompress", "cut.tsc", "cut.wav", &model[..2], 6);
+    assert!(stderr.contains("is cut off behind its last sample"), "{stderr}");
+    let (_, stderr) = done(&["compress", "a", "b", "--model", "m", "--latency", "1"], 2);
+    assert!(stderr.contains("--stream"), "{stderr}");
 }

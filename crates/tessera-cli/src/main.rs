@@ -204,8 +204,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 }
 
 fn log_to_stderr() {
+    // What symphonia refuses comes back as an error.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,symphonia=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Stderr)

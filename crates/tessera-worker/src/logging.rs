@@ -24,13 +24,16 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// file alone.
 pub(crate) const OUTCOME: &str = "outcome";
 
+/// Libraries whose refusals come back as errors, and need no line of their own.
+const QUIET: &str = "symphonia=off";
+
 static LOG: OnceLock<LineFile> = OnceLock::new();
 
 /// What stderr shows: as `RUST_LOG` says, from `level` on without it.
 fn terminal_filter(level: &str) -> EnvFilter {
     let outcome = format!("{OUTCOME}=off").parse().expect("a directive of our own");
     EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(level))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")))
         .add_directive(outcome)
 }
 
