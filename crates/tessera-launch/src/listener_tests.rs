@@ -234,7 +234,7 @@ fn ten_thousand_strangers_leave_no_trace_and_keep_no_worker_out() {
         let mut stream = dial(&listener);
         // Some say nothing, some what is no hello, some what has no end, and some stay.
         let _ = match number % 4 {
-            0 => stream.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+            0 => stream.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             1 => stream.write(&[b'x'; 8 << 10]),
             _ => Ok(0),
         };

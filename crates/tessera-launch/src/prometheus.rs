@@ -159,7 +159,7 @@ mod tests {
     fn get(exporter: &Exporter, path: &str) -> String {
         let address = exporter.server.server_addr().to_ip().unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
@@ -205,7 +205,7 @@ mod tests {
         });
         exporter.set_workers(workers.collect()); // more than what a socket takes unread
         let mut deaf = TcpStream::connect(exporter.server.server_addr().to_ip().unwrap()).unwrap();
-        write!(deaf, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(deaf, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut first = [0];
         deaf.read_exact(&mut first).unwrap(); // its answer is on its way
         exporter.set_workers(Vec::new());

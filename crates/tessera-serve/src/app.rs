@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use tokio::sync::{Semaphore, watch};
 
+use crate::host::Hosts;
 use crate::inference::{Health, Inference};
 use crate::metrics::Metrics;
 use crate::refusal::{Refusal, json, wrong_method};
@@ -33,6 +34,8 @@ pub(crate) struct App {
     pub(crate) page: page::Page,
     /// The OpenAPI document, as JSON.
     pub(crate) openapi: Bytes,
+    /// Names that it is asked by.
+    pub(crate) hosts: Hosts,
     /// Number of the next request.
     pub(crate) next_request: AtomicU64,
 }

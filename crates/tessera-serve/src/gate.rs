@@ -78,10 +78,15 @@ pub(crate) async fn mark_route(
     next: Next,
 ) -> Response {
     let name = RouteName(path.as_str().to_owned());
-    let refused = (!OPEN.contains(&path.as_str())).then(|| check_token(&app, request.headers()));
-    let mut response = match refused {
-        Some(Err(refusal)) => refusal.into_response(),
-        _ => next.run(request).await,
+    let headers = request.headers();
+    let known = app.hosts.check(request.uri(), headers);
+    let allowed = known.and_then(|()| match OPEN.contains(&path.as_str()) {
+        true => Ok(()),
+        false => check_token(&app, headers),
+    });
+    let mut response = match allowed {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => next.run(request).await,
     };
     response.extensions_mut().insert(name);
     response

@@ -14,6 +14,7 @@ mod description;
 mod engine;
 mod error;
 mod gate;
+mod host;
 mod inference;
 mod kserve;
 mod listen;
@@ -47,6 +48,7 @@ pub use options::Options;
 pub use stop::Stop;
 
 use app::App;
+use host::Hosts;
 use inference::{Health, Inference};
 use listen::Connections;
 use metrics::Metrics;
@@ -122,6 +124,7 @@ pub async fn serve(listener: TcpListener, service: Service, stop: Stop) -> Resul
         page: page::Page::new(),
         openapi: App::document(&description, &options),
         next_request: AtomicU64::new(0),
+        hosts: Hosts::of(listener.local_addr().ok(), &options.hosts),
         description,
         options,
     });

@@ -3,9 +3,11 @@
 //! A stop has three steps. No connection is taken any more, and those that are open get `Connection: close` with their
 //! next answer; then idle ones are closed; at the deadline the rest is cut off.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,6 +32,7 @@ pub(crate) struct Connections {
     router: Router,
     open: JoinSet<()>,
     free: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     /// Tells connections to close as soon as nothing is on its way.
     closing: watch::Sender<bool>,
 }
@@ -38,6 +41,41 @@ pub(crate) struct Connections {
 struct Open {
     app: Arc<App>,
     _permit: OwnedSemaphorePermit,
+    _place: Option<Place>,
+}
+
+/// Open connections of each other machine.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of an address's connections.
+struct Place(Arc<Addresses>, IpAddr);
+
+impl Addresses {
+    /// A place for one more connection of an address, none where it has `most`; this machine needs none.
+    fn place(self: &Arc<Self>, from: SocketAddr, most: usize) -> Result<Option<Place>, ()> {
+        let address = from.ip().to_canonical();
+        if address.is_loopback() {
+            return Ok(None);
+        }
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let num = open.entry(address).or_default();
+        if *num >= most {
+            return Err(());
+        }
+        *num += 1;
+        Ok(Some(Place(Arc::clone(self), address)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.1) {
+            Some(num) if *num > 1 => *num -= 1,
+            _ => drop(open.remove(&self.1)),
+        }
+    }
 }
 
 impl Drop for Open {
@@ -49,7 +87,8 @@ impl Drop for Open {
 impl Connections {
     pub(crate) fn new(app: Arc<App>, router: Router) -> Self {
         let free = Arc::new(Semaphore::new(app.options.connections));
-        Self { app, router, open: JoinSet::new(), free, closing: watch::Sender::new(false) }
+        let (open, addresses) = (JoinSet::new(), Arc::default());
+        Self { app, router, open, free, addresses, closing: watch::Sender::new(false) }
     }
 
     /// Takes connections until somebody asks for a stop or the model fails.
@@ -68,7 +107,7 @@ impl Connections {
                 () = &mut ended => break,
                 Some(_) = self.open.join_next(), if !self.open.is_empty() => {}
                 (permit, accepted) = accept(&self.free, &listener) => match accepted {
-                    Ok(stream) => self.open(stream, permit),
+                    Ok((stream, from)) => self.open(stream, from, permit),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be taken");
                         tokio::time::sleep(PAUSE).await;
@@ -83,10 +122,10 @@ impl Connections {
     async fn take_waiting(&mut self, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            let Ok((stream, _)) = listener.accept() else { return };
+            let Ok((stream, from)) = listener.accept() else { return };
             let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
             if let Ok(stream) = stream {
-                self.open(stream, permit);
+                self.open(stream, from, permit);
             }
         }
     }
@@ -114,11 +153,16 @@ impl Connections {
         while self.open.join_next().await.is_some() {}
     }
 
-    fn open(&mut self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn open(&mut self, stream: TcpStream, from: SocketAddr, permit: OwnedSemaphorePermit) {
+        let most = self.app.options.connections_of_address;
+        let Ok(place) = self.addresses.place(from, most) else {
+            tracing::debug!(%from, "has as many connections as one machine may have");
+            return;
+        };
         // Answers are small and whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        let open = Open { app: Arc::clone(&self.app), _permit: permit };
+        let open = Open { app: Arc::clone(&self.app), _permit: permit, _place: place };
         let mut closing = self.closing.subscribe();
         let service = TowerToHyperService::new(self.router.clone());
         let options = &self.app.options;
@@ -153,8 +197,26 @@ impl Connections {
 async fn accept(
     free: &Arc<Semaphore>,
     listener: &TcpListener,
-) -> (OwnedSemaphorePermit, io::Result<TcpStream>) {
+) -> (OwnedSemaphorePermit, io::Result<(TcpStream, SocketAddr)>) {
     let permit = Arc::clone(free).acquire_owned().await.expect("it is never closed");
-    let accepted = listener.accept().await.map(|(stream, _)| stream);
-    (permit, accepted)
+    (permit, listener.accept().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_its_places_and_no_more() {
+        let addresses = Arc::<Addresses>::default();
+        let place = |from: &str| addresses.place(from.parse().unwrap(), 2);
+        let first = place("10.0.0.1:5").unwrap();
+        let second = place("[::ffff:10.0.0.1]:6").unwrap();
+        assert!(place("10.0.0.1:7").is_err() && place("10.0.0.2:7").is_ok());
+        assert!(place("127.0.0.1:7").unwrap().is_none() && place("[::1]:7").unwrap().is_none());
+        drop(first);
+        assert!(place("10.0.0.1:8").is_ok());
+        drop(second);
+        assert!(addresses.0.lock().unwrap().is_empty());
+    }
 }

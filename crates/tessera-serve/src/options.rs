@@ -29,6 +29,12 @@ pub struct Options {
     pub write_timeout: Duration,
     /// Open connections; others wait to be accepted.
     pub connections: usize,
+    /// Those of one other machine: further ones are closed, so that no machine takes all.
+    pub connections_of_address: usize,
+    /// Names that the server is asked by, besides addresses of this machine. A server that listens on this machine alone refuses others, so
+    /// that no page of another site reaches it through a name of its own (DNS rebinding); one that listens to all refuses others only
+    /// where there are names.
+    pub hosts: Vec<String>,
     /// Threads that read and write files.
     pub media_threads: usize,
     /// After a stop: how long clients with open connections may still send requests, each answered with `Connection: close`.
@@ -53,6 +59,8 @@ impl Default for Options {
             request_timeout: Duration::from_secs(120),
             write_timeout: Duration::from_secs(30),
             connections: 256,
+            connections_of_address: 128,
+            hosts: Vec::new(),
             media_threads: 2,
             linger: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(30),
@@ -84,6 +92,7 @@ impl Options {
         within("body bytes", self.body_bytes, 1, self.total_body_bytes)?;
         within("header bytes", self.header_bytes, LEAST_HEADER_BYTES, MOST_PERMITS)?;
         within("connections", self.connections, 1, 1 << 20)?;
+        within("connections of an address", self.connections_of_address, 1, 1 << 20)?;
         within("media threads", self.media_threads, 1, 1 << 10)?;
         let is_token =
             |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());

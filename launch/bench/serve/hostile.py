@@ -36,7 +36,7 @@ def status(head, body=b""):
 
 
 def post(path, size, more=b""):
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}".encode() + more
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}".encode() + more
 
 
 before = figures(url)
@@ -51,7 +51,7 @@ print("with 50 slow headers and 20 slow bodies, others are answered")
 print("too large by its length:", status(post("/encode", 1 << 40)))
 assert status(post("/encode", 1 << 40)) == 413
 flood = connect()
-flood.sendall(b"POST /encode HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+flood.sendall(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
 sent = 0
 try:
     while sent < 1 << 30:

@@ -11,7 +11,7 @@ fn a_body_above_the_limit_is_refused_by_its_told_and_by_its_real_length() {
     assert_eq!(answer.status, 413);
     answer.error();
     let mut client = server.client();
-    client.send_raw(b"POST /encode HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send_raw(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     for _ in 0..3 {
         client.send_raw(b"1f4\r\n");
         client.send_raw(&[b'x'; 500]);
@@ -39,7 +39,7 @@ fn pixels_and_samples_are_limited_too() {
 fn bodies_together_are_limited() {
     let server = Server::start(Options { body_bytes: 1000, total_body_bytes: 1000, ..options() });
     let mut slow = server.client();
-    slow.send_raw(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\nabc");
+    slow.send_raw(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nabc");
     // Its share is taken for the whole body, as its headers tell.
     server.wait_until(|server| server.figure("tessera_body_bytes") == 900.0);
     assert_eq!(server.post("/encode", "image/png", &[1; 200]).status, 429);
@@ -60,7 +60,7 @@ fn slow_headers_slow_bodies_and_idle_connections_are_cut() {
     assert_eq!(client.ask("GET", "/healthz", &[], b"").status, 200);
     assert!(client.is_closed());
     let mut client = server.client();
-    client.send_raw(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
+    client.send_raw(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc");
     assert_eq!(client.read().unwrap().status, 408);
 }
 
@@ -94,10 +94,21 @@ fn a_client_that_does_not_read_is_cut() {
     let mut deaf = server.client();
     // Many requests at once, whose answers nobody reads: they fill what the system keeps.
     for _ in 0..2000 {
-        deaf.send_raw(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n");
+        deaf.send_raw(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     // Its own connection is the only one left besides that of the question.
     server.wait_until(|server| server.figure("tessera_connections") == 1.0);
+}
+
+#[test]
+fn a_name_that_the_server_does_not_have_is_refused() {
+    let server = Server::start(Options { hosts: vec!["models.example".to_owned()], ..options() });
+    let mut client = server.client();
+    for (host, status) in [("models.example:9", 200), ("evil.example", 421), ("[::1]", 200)] {
+        client.send_raw(format!("GET /v2 HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        let answer = client.read().unwrap();
+        assert_eq!(answer.status, status, "{host}");
+    }
 }
 
 #[test]

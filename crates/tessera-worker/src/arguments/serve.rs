@@ -51,6 +51,13 @@ pub(crate) struct ServeArguments {
     /// Open connections; others wait.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     connections: u32,
+    /// Open connections of one other machine; further ones are closed.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    connections_per_address: u32,
+    /// A name that the server is asked by, repeatable. One that listens on this machine alone has the names localhost and
+    /// 127.0.0.1 besides, and refuses others.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
     /// How long a request may take in all, in seconds.
     #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     request_timeout: u64,
@@ -76,6 +83,8 @@ impl ServeArguments {
             header_timeout: Duration::from_secs(self.header_timeout),
             request_timeout: Duration::from_secs(self.request_timeout),
             connections: self.connections as usize,
+            connections_of_address: self.connections_per_address as usize,
+            hosts: self.hosts.clone(),
             stop_timeout: Duration::from_secs(self.stop_timeout),
             bearer_token,
             ..usual
