@@ -51,8 +51,8 @@ cargo clean --quiet --release --locked -p mpi-sys --target-dir "$target"
 # Both, as above: the worker alone would be built with other features of what they share. What it computes is
 # libtorch's work, so what lies between it and MPI is built in the shortest time.
 fast=()
-for crate in tessera-comm tessera-train tessera-worker; do
-  fast+=(--config "profile.release.package.$crate.opt-level=0")
+for crate in tessera-apply tessera-comm tessera-train tessera-worker; do
+  fast+=(--config "profile.release.package.$crate.opt-level=0" --config "profile.release.package.$crate.debug=false")
 done
 MPICC=$mpich/mpicc cargo build --release --locked "${fast[@]}" -p tessera-cli -p tessera-worker --target-dir "$target"
 # libmpich's own, and those that it needs.

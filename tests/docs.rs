@@ -197,13 +197,12 @@ fn follow_tutorial(sections: &str) -> (String, PathBuf) {
     (stdout + &stderr, runs)
 }
 
-/// With the programs that are there: its first run, and what is done with a run.
+/// With the programs that are there: its first run.
 #[test]
-fn the_tutorial_works_from_its_first_run_to_resuming() {
-    let (said, runs) = follow_tutorial("^## [24]");
-    assert!(said.contains("exit code 75") && said.contains("perplexity"), "{said}");
-    let steps = |run: &str| steps_logged(&runs.join(run));
-    assert_eq!([steps("first"), steps("resumed"), steps("killed")], [60; 3]);
+fn the_tutorial_works_as_far_as_its_first_run() {
+    let (said, runs) = follow_tutorial("^## 2");
+    assert!(said.contains("perplexity"), "{said}");
+    assert_eq!(steps_logged(&runs.join("first")), 60);
     fs::remove_dir_all(&runs).unwrap();
 }
 

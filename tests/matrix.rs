@@ -33,21 +33,13 @@ fn numbers_that_are_none() {
 }
 
 #[test]
-fn saves_signals_and_surroundings() {
-    chaos(&[
-        "save-kill",
-        "save-enospc",
-        "bit-flip",
-        "signal-usr1",
-        "launcher-kill",
-        "around-temp",
-        "around-network",
-    ]);
+fn saves_and_signals() {
+    chaos(&["save-kill", "bit-flip", "signal-usr1", "launcher-kill"]);
 }
 
 #[test]
-fn storage_that_is_full_or_stands_still() {
-    chaos(&["disk-full", "storage-stalls", "storage-deaf"]);
+fn storage_that_stands_still() {
+    chaos(&["storage-stalls", "storage-deaf"]);
 }
 
 #[test]

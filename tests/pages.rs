@@ -93,53 +93,6 @@ const SHORT: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn the_commands_of_running_work() {
-    let place = Place::new();
-    place.small_fashion_mnist();
-    place.follow("running.md", &SHORT);
-    // By the launcher, by a bare mpirun, and by one that gives time: the same run.
-    let runs = ["runs/a", "runs/fashion_mnist", "runs/b"].map(|name| place.path(name));
-    for folder in &runs {
-        assert_eq!(rows(folder, "eval.jsonl"), rows(&runs[0], "eval.jsonl"));
-        assert_eq!(steps_logged(folder), 4);
-    }
-}
-
-#[test]
-fn the_commands_of_data_work() {
-    if Command::new("ffmpeg").arg("-version").output().is_err() {
-        println!("skipped: ffmpeg is missing (apt-get install ffmpeg), and the page uses it");
-        return;
-    }
-    let place = Place::new();
-    place.pictures("photos", 12, (192, 128));
-    place.archives("shards", "photos");
-    place.made_by_ffmpeg("sine=frequency=440:sample_rate=16000", 2, "sounds/a.wav");
-    place.made_by_ffmpeg("testsrc=size=128x64:rate=24", 3, "films/a.mp4");
-    // Instead of real media, which are fetched.
-    place.made_by_ffmpeg("sine=frequency=440:sample_rate=8000", 4, "media/speech/a.wav");
-    place.made_by_ffmpeg("testsrc=size=320x180:rate=24", 12, "media/film/big_buck_bunny.mp4");
-    symlink("../photos", place.path("media/photos")).unwrap();
-    let script = place.path("launch/fetch-media.sh");
-    fs::create_dir(script.parent().unwrap()).unwrap();
-    fs::write(&script, "#!/bin/sh\necho \"media/$1\"\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-
-    place.follow("data.md", &SHORT);
-    for run_dir in ["runs/photo_patches", "runs/film"] {
-        assert_eq!(steps_logged(&place.path(run_dir)), 4, "{run_dir}");
-    }
-    for set in
-        ["photos", "patches", "packed", "sounds", "films", "photo_patches", "speech", "clips"]
-    {
-        assert!(place.path("data").join(set).join("manifest.json").is_file(), "{set}");
-    }
-    for picture in ["patches.png", "speech.png"] {
-        assert!(image::open(place.path(picture)).unwrap().width() > 1, "{picture}");
-    }
-}
-
-#[test]
 fn the_commands_of_use_work() {
     let place = Place::new();
     place.small_fashion_mnist();
@@ -162,6 +115,53 @@ fn the_commands_of_use_work() {
 
 mod full {
     use super::*;
+
+    #[test]
+    fn the_commands_of_running_work() {
+        let place = Place::new();
+        place.small_fashion_mnist();
+        place.follow("running.md", &SHORT);
+        // By the launcher, by a bare mpirun, and by one that gives time: the same run.
+        let runs = ["runs/a", "runs/fashion_mnist", "runs/b"].map(|name| place.path(name));
+        for folder in &runs {
+            assert_eq!(rows(folder, "eval.jsonl"), rows(&runs[0], "eval.jsonl"));
+            assert_eq!(steps_logged(folder), 4);
+        }
+    }
+
+    #[test]
+    fn the_commands_of_data_work() {
+        if Command::new("ffmpeg").arg("-version").output().is_err() {
+            println!("skipped: ffmpeg is missing (apt-get install ffmpeg), and the page uses it");
+            return;
+        }
+        let place = Place::new();
+        place.pictures("photos", 12, (192, 128));
+        place.archives("shards", "photos");
+        place.made_by_ffmpeg("sine=frequency=440:sample_rate=16000", 2, "sounds/a.wav");
+        place.made_by_ffmpeg("testsrc=size=128x64:rate=24", 3, "films/a.mp4");
+        // Instead of real media, which are fetched.
+        place.made_by_ffmpeg("sine=frequency=440:sample_rate=8000", 4, "media/speech/a.wav");
+        place.made_by_ffmpeg("testsrc=size=320x180:rate=24", 12, "media/film/big_buck_bunny.mp4");
+        symlink("../photos", place.path("media/photos")).unwrap();
+        let script = place.path("launch/fetch-media.sh");
+        fs::create_dir(script.parent().unwrap()).unwrap();
+        fs::write(&script, "#!/bin/sh\necho \"media/$1\"\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+
+        place.follow("data.md", &SHORT);
+        for run_dir in ["runs/photo_patches", "runs/film"] {
+            assert_eq!(steps_logged(&place.path(run_dir)), 4, "{run_dir}");
+        }
+        for set in
+            ["photos", "patches", "packed", "sounds", "films", "photo_patches", "speech", "clips"]
+        {
+            assert!(place.path("data").join(set).join("manifest.json").is_file(), "{set}");
+        }
+        for picture in ["patches.png", "speech.png"] {
+            assert!(image::open(place.path(picture)).unwrap().width() > 1, "{picture}");
+        }
+    }
 
     #[test]
     fn the_commands_of_fine_tuning_work() {

@@ -15,7 +15,7 @@ use crate::ranks::{Outcome, STOP, assert_bitwise_equal, distance, resume_world, 
 use crate::root;
 
 /// Steps of a training, and of one in `./launch/test.sh --full`.
-pub(crate) const STEPS: u64 = 14;
+pub(crate) const STEPS: u64 = 10;
 pub(crate) const ALL_STEPS: u64 = 20;
 
 /// The experiments, in parts that take about as long.

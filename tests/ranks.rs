@@ -23,7 +23,7 @@ const STEPS: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(100);
 
 /// The step that a resume begins with: no multiple of the steps between two replacements.
-pub(crate) const STOP: u64 = 9;
+pub(crate) const STOP: u64 = 6;
 
 /// What a rank ends with.
 pub(crate) struct Outcome {

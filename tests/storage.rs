@@ -81,26 +81,40 @@ fn killed_at(every: usize) {
 }
 
 #[test]
-fn a_worker_killed_at_every_third_operation_of_a_save_loses_nothing() {
-    killed_at(3);
+fn a_worker_killed_at_every_fifth_operation_of_a_save_loses_nothing() {
+    killed_at(5);
 }
 
 mod full {
+    use super::FAILS_ONCE;
+
+    #[test]
+    fn any_failure_of_a_disk_costs_one_checkpoint_and_nothing_else() {
+        super::fails_once(&FAILS_ONCE);
+    }
+
     #[test]
     fn a_worker_killed_at_any_operation_of_a_save_loses_nothing() {
         super::killed_at(1);
     }
 }
 
+/// Ranks, what fails, and what is said of it.
+const FAILS_ONCE: [(usize, &str, &str); 4] = [
+    (2, "rank=1,at=write,step=40,nth=1,do=enospc", "No space left on device"),
+    (1, "at=write,step=40,nth=1,do=short", "only half of it was written"),
+    (2, "rank=0,at=rename,step=40,nth=1,do=eio", "Input/output error"),
+    (2, "rank=1,at=sync,step=40,nth=1,do=eio", "Input/output error"),
+];
+
 #[test]
 fn a_disk_that_fails_once_costs_one_checkpoint_and_nothing_else() {
+    fails_once(&FAILS_ONCE[..2]);
+}
+
+fn fails_once(faults: &[(usize, &str, &str)]) {
     let expected = undisturbed();
-    for (nproc, fault, words) in [
-        (2, "rank=1,at=write,step=40,nth=1,do=enospc", "No space left on device"),
-        (2, "rank=0,at=rename,step=40,nth=1,do=eio", "Input/output error"),
-        (1, "at=write,step=40,nth=1,do=short", "only half of it was written"),
-        (2, "rank=1,at=sync,step=40,nth=1,do=eio", "Input/output error"),
-    ] {
+    for &(nproc, fault, words) in faults {
         let folder = TempDir::new().unwrap();
         let mut command = train(nproc, folder.path(), &SETTINGS);
         let (code, _, stderr) = run(command.env("TESSERA_FAULTS", fault));

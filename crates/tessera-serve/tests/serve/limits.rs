@@ -11,7 +11,9 @@ fn a_body_above_the_limit_is_refused_by_its_told_and_by_its_real_length() {
     assert_eq!(answer.status, 413);
     answer.error();
     let mut client = server.client();
-    client.send_raw(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send_raw(
+        b"POST /encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     for _ in 0..3 {
         client.send_raw(b"1f4\r\n");
         client.send_raw(&[b'x'; 500]);
