@@ -8,6 +8,7 @@
 //! Models are opened by `tessera-model` alone; how they are trained is not known here.
 
 mod agreement;
+mod atlas;
 mod bench;
 mod compress;
 mod decode;
@@ -29,6 +30,7 @@ pub mod tile;
 mod watch;
 
 pub use agreement::agree_on;
+pub use atlas::{Atlas, AtlasOptions, write_atlas};
 pub use bench::{EncodeFigures, bench_encode};
 pub use compress::{
     Coding, CompressOptions, Compressed, Counted, CountedLevel, DecompressOptions, Decompressed,

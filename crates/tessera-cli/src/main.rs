@@ -80,6 +80,9 @@ enum Command {
     /// Write latents or codes of a data set for other programs, in this process or as a rank of mpirun.
     #[command(disable_help_flag = true)]
     Features(worker::WorkerArgs),
+    /// Show what each code of a model stands for, in this process or as a rank of mpirun.
+    #[command(disable_help_flag = true)]
+    Atlas(worker::WorkerArgs),
     /// Count a model's codes, so that compressed files are smaller.
     #[command(disable_help_flag = true)]
     Tables(worker::WorkerArgs),
@@ -168,7 +171,9 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Launch(args) => launch::run(&args),
-        Command::Train(args) => worker::run("train", &args),
+        Command::Train(args) => {
+            data::fetch::before_training(&args.args).and_then(|()| worker::run("train", &args))
+        }
         Command::Eval(args) => worker::run("eval", &args),
         Command::Export(args) => worker::run("export", &args),
         Command::Import(args) => worker::run("import", &args),
@@ -178,6 +183,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Decompress(args) => worker::run("decompress", &args),
         Command::Reconstruct(args) => worker::run("reconstruct", &args),
         Command::Features(args) => worker::run("features", &args),
+        Command::Atlas(args) => worker::run("atlas", &args),
         Command::Tables(args) => worker::run("tables", &args),
         Command::Serve(args) => worker::run("serve", &args),
         Command::RateDistortion(args) => worker::run("rate-distortion", &args),

@@ -90,6 +90,8 @@ pub enum Task {
     Reconstruct,
     /// Write features: rank 0 prints the result.
     Features,
+    /// Show what codes stand for: rank 0 writes the atlas and prints the result.
+    Atlas,
     /// Count codes: rank 0 writes the tables and prints the result.
     Tables,
     /// Draw new samples: rank 0 prints the result.
@@ -112,6 +114,7 @@ impl Task {
             Self::Decompress => "decompress",
             Self::Reconstruct => "reconstruct",
             Self::Features => "features",
+            Self::Atlas => "atlas",
             Self::Tables => "tables",
             Self::Sample => "sample",
             Self::Judge => "judge",
@@ -130,6 +133,7 @@ impl Task {
             Self::Decompress,
             Self::Reconstruct,
             Self::Features,
+            Self::Atlas,
             Self::Tables,
             Self::Sample,
             Self::Judge,

@@ -91,6 +91,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         | Task::Decompress
         | Task::Reconstruct
         | Task::Features
+        | Task::Atlas
         | Task::Tables
         | Task::Sample
         | Task::Judge

@@ -1,6 +1,7 @@
 //! The command line of a worker. `tessera` passes its own through unread.
 
 pub(crate) mod apply;
+pub(crate) mod atlas;
 pub(crate) mod compress;
 mod drawing;
 pub(crate) mod features;
@@ -22,6 +23,7 @@ use tessera_train::{Resolved, Resume, TrainError, resolve};
 use self::apply::{
     DecodeArguments, EncodeArguments, ExportArguments, ImportArguments, ModelArguments,
 };
+use self::atlas::AtlasArguments;
 use self::compress::{
     CompressArguments, DecompressArguments, ReconstructArguments, TablesArguments,
 };
@@ -91,6 +93,10 @@ pub(crate) enum Command {
     /// Write what a model knows of each sample of a data set: latents, their codes' vectors, or codes.
     #[command(after_help = EXIT_CODES)]
     Features(FeaturesArguments),
+    /// Show what each code of a model stands for: decoded alone and in a mean context, beside the real samples that take it; how often it is
+    /// taken, beside which others, and where.
+    #[command(after_help = EXIT_CODES)]
+    Atlas(AtlasArguments),
     /// Count the codes of data like those to be compressed, so that frequent ones take fewer bits: tables.safetensors of the
     /// model folder.
     #[command(after_help = EXIT_CODES)]
@@ -140,7 +146,7 @@ pub(crate) enum Reference {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// Configuration file (TOML); without one, every value is its default.
+    /// Configuration file (TOML), or @NAME of one that Tessera brings, such as @fashion_mnist; without one, every value is its default.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Set a key over file and environment, as often as wanted: --set train.steps=100

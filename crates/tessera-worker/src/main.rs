@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod atlas;
 mod compress;
 mod features;
 mod import;
@@ -100,6 +101,10 @@ fn main() {
         Command::Features(features) => {
             lifeline::end_with_parent();
             features::run(&features, stop)
+        }
+        Command::Atlas(atlas) => {
+            lifeline::end_with_parent();
+            atlas::run(&atlas, stop)
         }
         Command::Tables(tables) => {
             lifeline::end_with_parent();

@@ -350,7 +350,7 @@ impl Work<'_> {
     }
 }
 
-pub(super) fn bytes_of(raw: &Tensor) -> Result<Vec<u8>, ApplyError> {
+pub(crate) fn bytes_of(raw: &Tensor) -> Result<Vec<u8>, ApplyError> {
     Ok(Vec::<u8>::try_from(raw.contiguous().view([-1]).view_dtype(Kind::Uint8))?)
 }
 

@@ -26,6 +26,7 @@ use tessera_comm::{Communicator, all_gather_bytes};
 use tessera_control::Phase;
 use tessera_model::{OpenModel, read_tables};
 
+pub(crate) use self::expand::bytes_of;
 pub use self::expand::{DecompressOptions, Decompressed, Lost, decompress};
 use self::given::Given;
 pub use self::given::Stream;
@@ -33,6 +34,7 @@ pub use self::model::PriorCoder;
 pub use self::reconstruct::{ReconstructOptions, Reconstructed, reconstruct};
 use self::stream::Pieces;
 pub use self::tables::{Counted, CountedLevel, TablesOptions, count_tables};
+pub(crate) use self::writer::partial_of;
 use self::writer::{BlockWriter, OutFile, Written};
 use crate::agreement::agree_on;
 use crate::error::ApplyError;

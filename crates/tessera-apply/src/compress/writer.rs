@@ -153,7 +153,7 @@ pub(super) fn check_free(path: &Path, force: bool) -> Result<(), ApplyError> {
 }
 
 /// A name beside a path for what is not whole yet.
-pub(super) fn partial_of(path: &Path) -> PathBuf {
+pub(crate) fn partial_of(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");

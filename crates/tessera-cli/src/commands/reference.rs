@@ -18,7 +18,7 @@ pub(crate) struct ReferenceArgs {
 }
 
 /// Those that `tessera-worker` knows the arguments of.
-const OF_THE_WORKER: [&str; 17] = [
+const OF_THE_WORKER: [&str; 18] = [
     "train",
     "eval",
     "export",
@@ -29,6 +29,7 @@ const OF_THE_WORKER: [&str; 17] = [
     "decompress",
     "reconstruct",
     "features",
+    "atlas",
     "tables",
     "serve",
     "rate-distortion",
