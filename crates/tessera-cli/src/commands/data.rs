@@ -1,5 +1,6 @@
 //! `tessera data`: packing, checking and describing data sets. No torch, no MPI.
 
+pub(crate) mod fetch;
 mod tokens;
 
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
+    /// Fetch and pack the data set of a configuration that Tessera brings.
+    Fetch(fetch::FetchArgs),
     /// Pack a data set as published into shards with checksums.
     Pack(PackArgs),
     /// Check every byte of a packed data set or a token set, or of tar archives against their
@@ -133,6 +136,7 @@ struct InspectArgs {
 /// A [`Failure`] with code 2 for bad input, 6 for damaged data, 1 for a failing system.
 pub(crate) fn run(args: DataArgs) -> Result<(), Failure> {
     match args.command {
+        DataCommand::Fetch(args) => fetch::run(args),
         DataCommand::Pack(args) => pack(args),
         DataCommand::Verify(args) => verify(&args.path),
         DataCommand::Inspect(args) => inspect(&args),

@@ -86,6 +86,9 @@ pub(crate) struct LaunchArgs {
 /// Launches, and says in one line how it ended.
 pub(crate) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     let options = options(args)?;
+    if options.task == Task::Train {
+        super::data::fetch::before_training(&options.args)?;
+    }
     match tessera_launch::launch(&options) {
         Ok(ending) => report(options.task, &ending),
         Err(LaunchError::Refused { code }) => Err(Failure::new(code, "")), // The worker has said why.

@@ -15,9 +15,13 @@ const PREFIX: &str = "TESSERA__";
 
 /// The keys of a TOML file.
 pub(super) fn from_file(path: &Path) -> Result<Vec<Entry>, TrainError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        TrainError::BadInput(format!("cannot read the configuration {}: {error}", path.display()))
-    })?;
+    let text = match super::shipped::text_of(path)? {
+        Some(text) => text.to_owned(),
+        None => std::fs::read_to_string(path).map_err(|error| {
+            let path = path.display();
+            TrainError::BadInput(format!("cannot read the configuration {path}: {error}"))
+        })?,
+    };
     let table = DeTable::parse(&text).map_err(|error| {
         let line = line_of(&text, error.span().map_or(0, |span| span.start));
         let words = error.message().replace('\n', " ");
