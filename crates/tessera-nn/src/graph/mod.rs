@@ -18,6 +18,11 @@ use crate::layers::Fill;
 use crate::signal::Signal;
 use crate::vqvae::{Output, Pixels, VqVae};
 
+/// Added to the frequency that a Snake divides by: keeps the quotient finite where a frequency is 0.
+pub const SNAKE_EPS: f64 = 1e-9;
+/// A vector shorter than this counts as this long where it is brought to length one, so a vector of zeros stays as it is.
+pub const MIN_LENGTH: f64 = 1e-12;
+
 /// What a node makes, or what goes in: a number within its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value(pub usize);
@@ -93,7 +98,7 @@ pub enum Op {
     },
     /// A function of each number.
     Each(Each),
-    /// x + sin^2(a x) / (a + 1e-9), with a of the shape `[1, C, 1..]`.
+    /// x + sin^2(a x) / (a + [`SNAKE_EPS`]), with a of the shape `[1, C, 1..]`.
     Snake {
         /// a.
         alpha: Tensor,

@@ -2,14 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Each, Graph, Op, Value};
+use super::{Each, Graph, MIN_LENGTH, Op, SNAKE_EPS, Value};
 use crate::layers::Fill;
 use crate::layers::padding::libtorch_order;
-
-/// What [`Op::Snake`] adds to the frequency.
-const SNAKE_EPS: f64 = 1e-9;
-/// Length below which a vector has no direction.
-const TINY: f64 = 1e-12;
 
 impl Graph {
     /// What the last node makes of `input`.
@@ -76,7 +71,7 @@ impl Graph {
             Op::Attention(_) => attention(of[0], of[1], of[2]),
             Op::Lstm(weights) => lstm(of[0], weights),
             Op::Unit => {
-                let lengths = of[0].norm_scalaropt_dim(2, [1i64], true).clamp_min(TINY);
+                let lengths = of[0].norm_scalaropt_dim(2, [1i64], true).clamp_min(MIN_LENGTH);
                 of[0] * lengths.reciprocal()
             }
             Op::ArgMin => of[0].argmin(1, false),

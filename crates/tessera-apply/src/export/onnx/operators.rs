@@ -1,14 +1,9 @@
 //! Each operation of a graph in operators of ONNX.
 
 use tch::Tensor;
-use tessera_nn::graph::{Each, Op};
+use tessera_nn::graph::{Each, MIN_LENGTH, Op, SNAKE_EPS};
 
 use super::{FLOAT, INT64, Writer, float, int, ints, word};
-
-/// Length below which a vector has no direction.
-const TINY: f64 = 1e-12;
-/// What a Snake adds to its frequency.
-const SNAKE_EPS: f64 = 1e-9;
 
 impl Writer {
     /// Writes what makes `out` of the values `of`.
@@ -62,7 +57,7 @@ impl Writer {
             Op::Unit => {
                 let along = vec![ints("axes", &[1]), int("keepdims", 1)];
                 let length = self.node("ReduceL2", &[of[0]], along);
-                let tiny = self.float(TINY);
+                let tiny = self.float(MIN_LENGTH);
                 let length = self.node("Max", &[&length, &tiny], vec![]);
                 self.named("Div", &[of[0], &length], vec![], out);
             }

@@ -3,6 +3,7 @@
 
 use tch::Tensor;
 
+use crate::backbone::residual::describe_sum;
 use crate::chain::Block;
 use crate::cost;
 use crate::graph::{Graph, Op, Value};
@@ -103,11 +104,7 @@ impl Block for Residual {
         let hidden = self.conv1.describe(parameters, graph, hidden)?;
         let hidden = self.norm2.describe_silu(parameters, graph, hidden);
         let hidden = self.conv2.describe(parameters, graph, hidden)?;
-        let beside = match &self.shortcut {
-            Some(shortcut) => shortcut.describe(parameters, graph, input)?,
-            None => input,
-        };
-        Ok(graph.push(Op::Add, &[hidden, beside]))
+        describe_sum(self.shortcut.as_ref(), parameters, graph, hidden, input)
     }
 }
 
