@@ -184,6 +184,17 @@ def open_llamagen(folder: pathlib.Path):
     return Original(model, tensors, normalized, shape_of=lambda n, h, w, d: (n, d, h, w))
 
 
+def check_pickle(kind: str, folder: pathlib.Path) -> None:
+    """The file that the program's own loader opens has the tensors of model.safetensors, bit for bit."""
+    name, key = {"taming": ("last.ckpt", "state_dict"), "llamagen": ("model.pt", "model")}[kind]
+    pickled = torch.load(folder / name, map_location="cpu", weights_only=True)[key]
+    mapped = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)[key]
+    plain = load_file(folder / "model.safetensors")
+    for other in (pickled, mapped):
+        if other.keys() != plain.keys() or not all(torch.equal(other[name], value) for name, value in plain.items()):
+            raise BadExport(f"{name} does not have the tensors of model.safetensors")
+
+
 class Transformers:
     """EncodecModel or DacModel, by the config's `model_type`."""
 
@@ -395,6 +406,8 @@ def check(kind: str, folder: pathlib.Path, reference: dict, value_range) -> dict
     values = torch.cat([model.decode(ours[part], shape) for part in batches(len(ours))])
     from_float, from_raw = difference(values, reference, low, high)
     card = card_fits(folder)
+    if card is not None and kind in ("taming", "llamagen"):
+        check_pickle(kind, folder)
     levels = {"default_levels": model.default_levels()} if hasattr(model, "default_levels") else {}
     same = different == ties if ties is not None else different <= HIDDEN_TIES * ours.numel()
     return {"format": kind, "samples": len(samples), "codes": ours.numel(), "different": different, "near_ties": ties, **levels,

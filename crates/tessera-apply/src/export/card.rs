@@ -153,6 +153,7 @@ fn example(source: &Source<'_>, form: ExportForm) -> String {
              from taming.models.vqgan import VQModel\n\
              model = VQModel(**OmegaConf.load(\"DIR/config.yaml\").model.params).eval()\n\
              model.load_state_dict(load_file(\"DIR/model.safetensors\"), strict=False)\n\
+             # the same weights: torch.load(\"DIR/last.ckpt\", weights_only=True)[\"state_dict\"]\n\
              quantized, _, (_, _, indices) = model.encode(x)\n\
              y = model.decode(quantized)\n"
             .to_owned(),
@@ -162,6 +163,7 @@ fn example(source: &Source<'_>, form: ExportForm) -> String {
              config.pop(\"ch\")\n\
              model = VQModel(ModelArgs(**config)).eval()\n\
              model.load_state_dict(load_file(\"DIR/model.safetensors\"))\n\
+             # the same weights: torch.load(\"DIR/model.pt\", weights_only=True)[\"model\"]\n\
              quantized, _, (_, _, indices) = model.encode(x)\n\
              y = model.decode(quantized)\n"
             .to_owned(),

@@ -272,6 +272,29 @@ fn a_hierarchy_goes_out_with_indices_of_each_level() {
     assert!(problem.unwrap_err().to_string().contains("--format onnx"));
 }
 
+/// The files that the programs' own loaders open stand beside the safetensors.
+#[test]
+fn weights_for_taming_and_llamagen_come_as_they_save_them_too() {
+    for (form, file) in [(ExportForm::Taming, "last.ckpt"), (ExportForm::LlamaGen, "model.pt")] {
+        let folder = TempDir::new().unwrap();
+        let told = export(&vqgan(), form, folder.path(), false).unwrap();
+        let len = |wanted: &str| told.files.iter().find(|(name, _)| name == wanted).unwrap().1;
+        assert!(len(file) > len("model.safetensors"), "as many values, each at a multiple of 64");
+        assert!(std::fs::read(folder.path().join(file)).unwrap().starts_with(b"PK"));
+    }
+}
+
+/// As both have it.
+fn vqgan() -> OpenModel {
+    let backbone = json!({
+        "kind": "unet2d", "channels": 32, "multipliers": [1, 2], "residual_blocks": 2, "groups": 32,
+        "attention_resolutions": [8], "latent_channels": 8,
+    });
+    let vector = json!({ "kind": "vector", "num_codes": 64, "code_dim": 4 });
+    let shape = SampleShape { height: 16, width: 16, ..PICTURES };
+    model_of(&json!({ "backbone": backbone, "quantizer": vector, "pixels": "signed" }), shape)
+}
+
 mod full {
     use super::super::full::{python, script};
     use super::*;
