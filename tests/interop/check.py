@@ -4,9 +4,9 @@
     python tests/interop/check.py FORMAT EXPORT_DIR REFERENCE_DIR [--range LOW HIGH]
 
 FORMAT is diffusers, taming, llamagen, transformers, torchscript or onnx. REFERENCE_DIR/reference.safetensors has
-`samples` (uint8 [N, H, W, C] or int16 [N, T, C]), `codes` (int64 [N, tokens], the level outermost, rows one after
-another), `decoded` (raw as the samples) and, where they are known, `inputs_float` and `decoded_float` (channels first, in
-the model's own range).
+`samples` (uint8 [N, H, W, C] or [N, T, H, W, C], or int16 [N, T, C]), `codes` (int64 [N, tokens], the level outermost, rows
+one after another), `decoded` (raw as the samples) and, where they are known, `inputs_float` and `decoded_float` (channels
+first, in the model's own range), `latents` [N, D, positions...] and `table` [K, D], what they are compared with.
 
 The library encodes the samples in batches of 5 and 1, and decodes Tessera's codes. Prints one line of JSON. Exit code 0:
 indices are equal but for near-ties, decoded values within 1e-5 of the range; 1: they are not; 2: the export or the
@@ -184,6 +184,17 @@ def open_llamagen(folder: pathlib.Path):
     return Original(model, tensors, normalized, shape_of=lambda n, h, w, d: (n, d, h, w))
 
 
+def check_pickle(kind: str, folder: pathlib.Path) -> None:
+    """The file that the program's own loader opens has the tensors of model.safetensors, bit for bit."""
+    name, key = {"taming": ("last.ckpt", "state_dict"), "llamagen": ("model.pt", "model")}[kind]
+    pickled = torch.load(folder / name, map_location="cpu", weights_only=True)[key]
+    mapped = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)[key]
+    plain = load_file(folder / "model.safetensors")
+    for other in (pickled, mapped):
+        if other.keys() != plain.keys() or not all(torch.equal(other[name], value) for name, value in plain.items()):
+            raise BadExport(f"{name} does not have the tensors of model.safetensors")
+
+
 class Transformers:
     """EncodecModel or DacModel, by the config's `model_type`."""
 
@@ -251,7 +262,10 @@ class Transformers:
 
 
 class Files:
-    """An encoder and a decoder in a file each, which show no latents: TorchScript or ONNX."""
+    """An encoder and a decoder in a file each: TorchScript or ONNX. They show no latents; where the reference has `latents`
+    and their `table` of codes, those tell near-ties. Several quantised levels have indices each."""
+
+    given = None
 
     def __init__(self, folder: pathlib.Path):
         self.config = read_json(folder / "config.json")
@@ -261,35 +275,32 @@ class Files:
         self.range = tuple(self.config["samples"]["range"])
         self.encoder, self.decoder = (self.open(folder / self.config[part]) for part in ("encoder", "decoder"))
 
-    def run(self, network, tensor):
-        fixed = self.config.get("batch")
-        if not isinstance(fixed, int) or len(tensor) >= fixed:
-            return self.call(network, tensor)
-        padding = tensor[:1].expand(fixed - len(tensor), *tensor.shape[1:])
-        return self.call(network, torch.cat([tensor, padding]))[: len(tensor)]
-
     def encode(self, inputs):
-        codes = self.run(self.encoder, inputs)
-        if codes.dtype != torch.int64 or codes.dim() < 2 or len(codes) != len(inputs):
-            raise BadExport(f"the encoder gives {codes.dtype} {list(codes.shape)}; int64 [{len(inputs)}, ...] was expected")
-        self.grid = codes.shape[1:]
-        return codes.flatten(1)
+        levels = self.call(self.encoder, [inputs])
+        for codes in levels:
+            if codes.dtype != torch.int64 or codes.dim() < 2 or len(codes) != len(inputs):
+                raise BadExport(f"the encoder gives {codes.dtype} {list(codes.shape)}; int64 [{len(inputs)}, ...] was expected")
+        self.grids = [codes.shape[1:] for codes in levels]
+        return torch.cat([codes.flatten(1) for codes in levels], 1)
+
+    def distances(self, inputs, codes):
+        latents, table = self.given["latents"].flatten(2).transpose(1, 2).double(), self.given["table"].double()
+        yield torch.cdist(latents, table[None]).square(), latents.square().sum(-1)
 
     def decode(self, codes, shape):
-        return self.run(self.decoder, codes.reshape(-1, *self.grid))
+        parts = codes.split([grid.numel() for grid in self.grids], 1)
+        return self.call(self.decoder, [part.reshape(-1, *grid) for part, grid in zip(parts, self.grids)])[0]
 
 
 class TorchScript(Files):
     def open(self, path: pathlib.Path):
         return torch.jit.load(path).eval()
 
-    def call(self, network, tensor):
-        return network(tensor)
+    def call(self, network, tensors):
+        return [network(*tensors)]
 
 
 class Onnx(Files):
-    names = {"encoder": ("samples", "indices"), "decoder": ("indices", "samples")}
-
     def open(self, path: pathlib.Path):
         import onnx, onnxruntime
 
@@ -297,13 +308,15 @@ class Onnx(Files):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        names = tuple(part.name for part in (*session.get_inputs(), *session.get_outputs()))
-        if names not in self.names.values():
-            raise BadExport(f"{path.name} has {', '.join(names)}; samples and indices were expected")
+        names = [[part.name for part in ends] for ends in (session.get_inputs(), session.get_outputs())]
+        levels = [level["name"] for level in self.config.get("levels", [{"name": "indices"}])]
+        if names not in ([["samples"], levels], [levels, ["samples"]]):
+            raise BadExport(f"{path.name} leads from {names[0]} to {names[1]}; samples and {levels} were expected")
         return session
 
-    def call(self, network, tensor):
-        return torch.from_numpy(network.run(None, {network.get_inputs()[0].name: tensor.contiguous().numpy()})[0])
+    def call(self, network, tensors):
+        given = {part.name: tensor.contiguous().numpy() for part, tensor in zip(network.get_inputs(), tensors)}
+        return [torch.from_numpy(values) for values in network.run(None, given)]
 
 
 OPENERS = {"diffusers": Diffusers, "taming": open_taming, "llamagen": open_llamagen, "transformers": Transformers,
@@ -385,12 +398,16 @@ def check(kind: str, folder: pathlib.Path, reference: dict, value_range) -> dict
         raise BadExport(f"encoding gives {list(theirs.shape)} indices, Tessera {list(ours.shape)}")
     different = int((theirs != ours).sum())
     ties = None
-    if hasattr(model, "distances"):
+    if isinstance(model, Files):
+        model.given = reference if "table" in reference else None
+    if getattr(model, "given", True) and hasattr(model, "distances"):
         ties = near_ties(model, inputs, ours, theirs) if different else 0
     shape = reference["decoded"].shape[1:-1]
     values = torch.cat([model.decode(ours[part], shape) for part in batches(len(ours))])
     from_float, from_raw = difference(values, reference, low, high)
     card = card_fits(folder)
+    if card is not None and kind in ("taming", "llamagen"):
+        check_pickle(kind, folder)
     levels = {"default_levels": model.default_levels()} if hasattr(model, "default_levels") else {}
     same = different == ties if ties is not None else different <= HIDDEN_TIES * ours.numel()
     return {"format": kind, "samples": len(samples), "codes": ours.numel(), "different": different, "near_ties": ties, **levels,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use tessera_data::{Modality, SampleShape};
 use tessera_nn::Pixels;
 
+use super::graphs::{self, Sizes};
 use super::{ExportForm, Source};
 
 /// `README.md`.
@@ -12,9 +13,15 @@ pub(super) fn of(source: &Source<'_>, form: ExportForm) -> String {
     let file = &source.model.file;
     let autoencoder = file.autoencoder();
     let shape = autoencoder.shape;
-    let levels = &autoencoder.levels[0];
-    let num_positions: i64 = levels.axes.iter().product();
-    let bits: f64 = levels.num_codes.iter().map(|&num| (num as f64).log2()).sum();
+    let bits = autoencoder.levels.iter().map(|level| {
+        let num_positions: i64 = level.axes.iter().product();
+        num_positions as f64 * level.num_codes.iter().map(|&num| (num as f64).log2()).sum::<f64>()
+    });
+    let codes = autoencoder
+        .levels
+        .iter()
+        .map(|level| format!("{} of {}", list(&level.axes, " x "), list(&level.num_codes, ", ")));
+    let codes: Vec<String> = codes.collect();
     let mut text = front_matter(form, shape.modality);
     let mut line = |text_of_line: &str| {
         let _ = writeln!(text, "{text_of_line}");
@@ -29,19 +36,15 @@ pub(super) fn of(source: &Source<'_>, form: ExportForm) -> String {
     ));
     line("| | |\n|---|---|");
     line(&format!("| samples | {} |", size(shape)));
+    if matches!(form, ExportForm::Onnx | ExportForm::TorchScript) {
+        line(&format!("| sizes | {} |", sizes(source)));
+    }
     line(&format!("| values go in and come out as | {} |", range(source, form)));
-    line(&format!(
-        "| codes of a sample | {} of {} |",
-        list(&levels.axes, " x "),
-        list(&levels.num_codes, ", ")
-    ));
+    line(&format!("| codes of a sample | {} |", codes.join("; ")));
     line(
         "| order | row by row; of several codes of a position the first refines nothing, each further one those before |",
     );
-    line(&format!(
-        "| rate without entropy coding | {} |",
-        rate(shape, num_positions as f64 * bits)
-    ));
+    line(&format!("| rate without entropy coding | {} |", rate(shape, bits.sum())));
     line(&format!("| trained on | `{}` |", trained_on(&file.trained_on)));
     line(&format!("\n## Use\n\n```python\n{}```\n", example(source, form)));
     line(
@@ -78,6 +81,21 @@ fn size(shape: SampleShape) -> String {
             format!("sound, {sample_rate} Hz, {frames} instants in training, channels: {channels}")
         }
     }
+}
+
+/// Which batches and sizes a graph takes.
+fn sizes(source: &Source<'_>) -> String {
+    if source.config.backbone.has_fixed_size() {
+        return "any batch; this size alone, since the network has a parameter for each position"
+            .to_owned();
+    }
+    let Sizes { multiples, offsets } = graphs::sizes(source);
+    let of_axis = |(multiple, offset): (&i64, &i64)| match offset {
+        0 => format!("n x {multiple}"),
+        offset => format!("{offset} + n x {multiple}"),
+    };
+    let axes: Vec<String> = multiples.iter().zip(&offsets).map(of_axis).collect();
+    format!("any batch; {}", axes.join(", "))
 }
 
 fn range(source: &Source<'_>, form: ExportForm) -> &'static str {
@@ -135,6 +153,7 @@ fn example(source: &Source<'_>, form: ExportForm) -> String {
              from taming.models.vqgan import VQModel\n\
              model = VQModel(**OmegaConf.load(\"DIR/config.yaml\").model.params).eval()\n\
              model.load_state_dict(load_file(\"DIR/model.safetensors\"), strict=False)\n\
+             # the same weights: torch.load(\"DIR/last.ckpt\", weights_only=True)[\"state_dict\"]\n\
              quantized, _, (_, _, indices) = model.encode(x)\n\
              y = model.decode(quantized)\n"
             .to_owned(),
@@ -144,6 +163,7 @@ fn example(source: &Source<'_>, form: ExportForm) -> String {
              config.pop(\"ch\")\n\
              model = VQModel(ModelArgs(**config)).eval()\n\
              model.load_state_dict(load_file(\"DIR/model.safetensors\"))\n\
+             # the same weights: torch.load(\"DIR/model.pt\", weights_only=True)[\"model\"]\n\
              quantized, _, (_, _, indices) = model.encode(x)\n\
              y = model.decode(quantized)\n"
             .to_owned(),
@@ -160,6 +180,13 @@ fn example(source: &Source<'_>, form: ExportForm) -> String {
         ExportForm::TorchScript => "import torch\n\
              encoder, decoder = torch.jit.load(\"DIR/encoder.ts\"), torch.jit.load(\"DIR/decoder.ts\")\n\
              indices = encoder(x)  # int64\ny = decoder(indices)\n"
+            .to_owned(),
+        ExportForm::Onnx if source.model.file.autoencoder().levels.len() > 1 => "import onnxruntime\n\
+             encoder = onnxruntime.InferenceSession(\"DIR/encoder.onnx\")\n\
+             decoder = onnxruntime.InferenceSession(\"DIR/decoder.onnx\")\n\
+             indices = encoder.run(None, {\"samples\": x})  # int64, of each level, the finest first\n\
+             names = [level.name for level in decoder.get_inputs()]\n\
+             y, = decoder.run(None, dict(zip(names, indices)))\n"
             .to_owned(),
         ExportForm::Onnx => "import onnxruntime\n\
              encoder = onnxruntime.InferenceSession(\"DIR/encoder.onnx\")\n\

@@ -3,10 +3,10 @@
 //! | form | what it is | which models |
 //! |---|---|---|
 //! | diffusers | a folder for `VQModel.from_pretrained` | `unet2d` with a codebook |
-//! | taming, LlamaGen | weights under the names of those programs | `unet2d` as they have it |
+//! | taming, LlamaGen | weights under the names of those programs, as safetensors and as `torch.save` has them | `unet2d` as they have it |
 //! | transformers | a folder for `EncodecModel` or `DacModel` | `conv1d` as they have it |
-//! | TorchScript | two programs: samples to indices, and back | whatever has a [graph](tessera_nn::graph) |
-//! | ONNX | the same for other runtimes | likewise |
+//! | TorchScript | two programs: samples to indices, and back | whatever has a [graph](tessera_nn::graph) with one output |
+//! | ONNX | the same for other runtimes | whatever has a [graph](tessera_nn::graph) |
 //!
 //! Every form has a card, `README.md`, with what a reader of it has to know. A model that cannot be said in a form is
 //! refused with the reason; nothing is folded into weights that would change what comes out.
@@ -14,6 +14,7 @@
 mod card;
 mod graphs;
 mod onnx;
+mod pickle;
 mod sound;
 mod vqgan;
 mod weights;

@@ -13,7 +13,7 @@ use tessera_nn::backbone::unet2d::names;
 use tessera_nn::graph::Rule;
 
 use super::weights::{Named, to_bytes};
-use super::{Source, Written};
+use super::{Source, Written, pickle};
 
 /// Groups of channels of norms in taming-transformers and LlamaGen.
 const GROUPS: i64 = 32;
@@ -81,7 +81,7 @@ pub(super) fn diffusers(source: &Source<'_>) -> Result<Vec<Written>, String> {
     ])
 }
 
-/// Weights and configuration of `taming.models.vqgan.VQModel`.
+/// Weights and configuration of `taming.models.vqgan.VQModel`: `last.ckpt` as its trainings leave one.
 pub(super) fn taming(source: &Source<'_>) -> Result<Vec<Written>, String> {
     let vqgan = Vqgan::of(source)?;
     vqgan.check_groups()?;
@@ -118,11 +118,12 @@ pub(super) fn taming(source: &Source<'_>) -> Result<Vec<Written>, String> {
     // JSON is YAML too.
     Ok(vec![
         Written::json("config.yaml", &config),
+        Written { name: "last.ckpt", bytes: pickle::to_bytes("state_dict", &named)? },
         Written { name: "model.safetensors", bytes: to_bytes(&named) },
     ])
 }
 
-/// Weights and configuration of LlamaGen's `tokenizer.tokenizer_image.vq_model.VQModel`.
+/// Weights and configuration of LlamaGen's `tokenizer.tokenizer_image.vq_model.VQModel`: `model.pt` as its programs read one.
 pub(super) fn llama_gen(source: &Source<'_>) -> Result<Vec<Written>, String> {
     let vqgan = Vqgan::of(source)?;
     vqgan.check_groups()?;
@@ -159,6 +160,7 @@ pub(super) fn llama_gen(source: &Source<'_>) -> Result<Vec<Written>, String> {
     });
     Ok(vec![
         Written::json("config.json", &config),
+        Written { name: "model.pt", bytes: pickle::to_bytes("model", &named)? },
         Written { name: "model.safetensors", bytes: to_bytes(&named) },
     ])
 }

@@ -1,5 +1,7 @@
 //! Models that go to other programs and come from them: what comes out is what goes in.
 
+mod networks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -314,11 +316,11 @@ mod full {
 
     use super::*;
 
-    fn script(name: &str) -> PathBuf {
+    pub(super) fn script(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop").join(name)
     }
 
-    fn python(words: &[&Path]) -> (bool, String) {
+    pub(super) fn python(words: &[&Path]) -> (bool, String) {
         let python = std::env::var_os("TESSERA_INTEROP")
             .expect("TESSERA_INTEROP names the Python of launch/interop.sh");
         let done = Command::new(python).args(words).output().unwrap();

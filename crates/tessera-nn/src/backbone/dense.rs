@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use super::{Backbone, Ends, check_range};
 use crate::chain::{Block, Chain};
+use crate::graph::{Each, Graph, Op, Value};
 use crate::layers::{Linear, LinearConfig, Scope};
 use crate::parameters::{Declarations, ParameterId, Parameters, Stage};
 use crate::signal::Signal;
@@ -71,7 +72,8 @@ impl Dense {
         encoder.push(ToLatents { linear: to_code, positions, dim });
         let scope = Scope::new(Stage::Decoder, "decoder");
         let mut decoder = Chain::default();
-        decoder.push(FromLatents(linear(to, &scope, "hidden", latents, hidden)));
+        let from_code = linear(to, &scope, "hidden", latents, hidden);
+        decoder.push(FromLatents { linear: from_code, positions, dim });
         let output = linear(to, &scope, "output", hidden, num_outputs);
         let output_bias = output.bias().expect("declared with a bias");
         let output_weight = output.weight();
@@ -112,6 +114,18 @@ impl Block for First {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.0.forward(parameters, &input.flatten(1, -1)).relu_()
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let values = parameters.get(self.0.weight()).size()[1];
+        let vector = graph.push(Op::Reshape(vec![values, 1]), &[input]);
+        let hidden = self.0.describe(parameters, graph, vector)?;
+        Ok(graph.each(Each::Relu, hidden))
+    }
 }
 
 /// `[N, hidden]` to `[N, D, positions]`.
@@ -127,15 +141,50 @@ impl Block for ToLatents {
         let latents = self.linear.forward(parameters, input);
         latents.view([input.size()[0], self.positions, self.dim]).transpose(1, 2)
     }
+
+    /// The layer makes position after position; its rows are put in the order of channels.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let (weight, bias) = self.linear.tensors(parameters);
+        let by_channel = |rows: &Tensor| {
+            rows.unflatten(0, [self.positions, self.dim]).transpose(0, 1).flatten(0, 1)
+        };
+        let bias = bias.map(|bias| by_channel(&bias));
+        let latents = graph.linear(input, &by_channel(&weight), bias.as_ref());
+        Ok(graph.push(Op::Reshape(vec![self.dim, self.positions]), &[latents]))
+    }
 }
 
 /// `[N, D, positions]` to `[N, hidden]`.
 #[derive(Debug)]
-struct FromLatents(Linear);
+struct FromLatents {
+    linear: Linear,
+    positions: i64,
+    dim: i64,
+}
 
 impl Block for FromLatents {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
-        self.0.forward(parameters, &input.transpose(1, 2).flatten(1, 2)).relu_()
+        self.linear.forward(parameters, &input.transpose(1, 2).flatten(1, 2)).relu_()
+    }
+
+    /// The layer reads position after position; its columns are put in the order of channels.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let (weight, bias) = self.linear.tensors(parameters);
+        let columns = weight.unflatten(1, [self.positions, self.dim]);
+        let weight = columns.transpose(1, 2).flatten(1, 2);
+        let vector = graph.push(Op::Reshape(vec![self.dim * self.positions, 1]), &[input]);
+        let hidden = graph.linear(vector, &weight, bias.as_ref());
+        Ok(graph.each(Each::Relu, hidden))
     }
 }
 
@@ -151,5 +200,15 @@ impl Block for ToSamples {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         let shape = [&[input.size()[0]], &self.shape[..]].concat();
         self.linear.forward(parameters, input).view(shape.as_slice())
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let values = self.linear.describe(parameters, graph, input)?;
+        Ok(graph.push(Op::Reshape(self.shape.clone()), &[values]))
     }
 }

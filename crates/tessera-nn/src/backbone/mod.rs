@@ -85,6 +85,18 @@ impl BackboneConfig {
         }
     }
 
+    /// Whether a trained network takes samples of the size that it was trained on alone: it has a parameter for each position.
+    pub fn has_fixed_size(&self) -> bool {
+        match self {
+            Self::Dense(_) | Self::Vit(_) => true,
+            Self::Conv1d(_)
+            | Self::Conv2d(_)
+            | Self::Conv3d(_)
+            | Self::Hierarchy(_)
+            | Self::Unet2d(_) => false,
+        }
+    }
+
     /// Declares the network's parameters, the encoder's first.
     pub fn build(&self, ends: &Ends<'_>, to: &mut Declarations) -> Box<dyn Backbone> {
         match self {

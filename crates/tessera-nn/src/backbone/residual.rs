@@ -83,6 +83,21 @@ impl Block for Residual {
     }
 }
 
+/// The end of a residual block in a graph: what it computed, added to its input, or to a convolution of that.
+pub(super) fn describe_sum(
+    shortcut: Option<&Conv>,
+    parameters: &Parameters,
+    graph: &mut Graph,
+    hidden: Value,
+    input: Value,
+) -> Result<Value, String> {
+    let beside = match shortcut {
+        Some(shortcut) => shortcut.describe(parameters, graph, input)?,
+        None => input,
+    };
+    Ok(graph.push(Op::Add, &[hidden, beside]))
+}
+
 /// A block, and a ReLU in place on its output.
 #[derive(Debug)]
 pub(super) struct Relu<B>(pub(super) B);

@@ -1,34 +1,42 @@
-//! A network as a list of operations that other runtimes have too, free of any batch and size.
+//! A network as a list of operations that other runtimes have too, free of any batch, and of any size where the network is.
 //!
 //! Layers and quantisers [describe](crate::chain::Block::describe) themselves here; what writes ONNX or TorchScript reads
 //! the list and knows no network. An operation is one that ONNX and libtorch both have, or a few of them, and none of its
-//! numbers hangs on the size of what goes in. Weights are what they are when the graph is made. A layer that has no such
-//! form says so, and then there is no graph.
+//! numbers hangs on the number of samples that go in. Weights are what they are when the graph is made. A layer that has no
+//! such form says so, and then there is no graph.
 //!
 //! [`Graph::run`] computes it with libtorch, for tests and for traces.
 
+mod op;
 mod quantizer;
 mod run;
 
 use tch::{Device, Kind, Tensor};
 
+pub use self::op::{Each, Op, Sight};
 pub use self::quantizer::{Rule, Step};
 use crate::chain::Block;
-use crate::layers::Fill;
 use crate::signal::Signal;
 use crate::vqvae::{Output, Pixels, VqVae};
 
-/// What a node makes, or what goes in: a number within its graph.
+/// Added to the frequency that a Snake divides by: keeps the quotient finite where a frequency is 0.
+pub const SNAKE_EPS: f64 = 1e-9;
+/// A vector shorter than this counts as this long where it is brought to length one, so a vector of zeros stays as it is.
+pub const MIN_LENGTH: f64 = 1e-12;
+
+/// What goes in, or what a node makes: a number within its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value(pub usize);
 
 /// A network as operations, in the order in which they are computed.
 #[derive(Debug)]
 pub struct Graph {
-    /// Positional axes of what goes in.
-    pub num_axes: usize,
-    /// Node i makes [`Value`] i + 1; value 0 goes in.
+    /// Positional axes of each value that goes in. Input i is [`Value`] i.
+    pub inputs: Vec<usize>,
+    /// Node i makes the value `inputs.len()` + i.
     pub nodes: Vec<Node>,
+    /// What comes out.
+    pub outputs: Vec<Value>,
 }
 
 /// One operation.
@@ -38,137 +46,34 @@ pub struct Node {
     pub op: Op,
     /// Of what.
     pub inputs: Vec<Value>,
-}
-
-/// What a node computes. Tensors are `[N, C, ..]` unless a line says otherwise; constants are float32 on the host.
-#[derive(Debug)]
-pub enum Op {
-    /// A convolution, with zeros beyond the ends: of each axis so many before and behind.
-    Conv {
-        /// `[outputs, inputs / groups, ..]`.
-        weight: Tensor,
-        /// `[outputs]`.
-        bias: Option<Tensor>,
-        /// Of each axis.
-        stride: Vec<i64>,
-        /// Of each axis.
-        dilation: Vec<i64>,
-        /// Groups of channels.
-        groups: i64,
-        /// Zeros before and behind.
-        zeros: Vec<(i64, i64)>,
-    },
-    /// A transposed convolution, of which so much is cut off each axis before and behind.
-    ConvTranspose {
-        /// `[inputs, outputs / groups, ..]`.
-        weight: Tensor,
-        /// `[outputs]`.
-        bias: Option<Tensor>,
-        /// Of each axis.
-        stride: Vec<i64>,
-        /// Of each axis.
-        dilation: Vec<i64>,
-        /// Groups of channels.
-        groups: i64,
-        /// Positions cut off before and behind.
-        cut: Vec<(i64, i64)>,
-    },
-    /// More positions before and behind, mirrored or repeated.
-    Pad {
-        /// Of each axis.
-        ends: Vec<(i64, i64)>,
-        /// By what.
-        fill: Fill,
-    },
-    /// Group norm, with weight and bias `[C]`.
-    GroupNorm {
-        /// Groups of channels.
-        groups: i64,
-        /// Added to the variance.
-        eps: f64,
-        /// `[C]`.
-        weight: Tensor,
-        /// `[C]`.
-        bias: Tensor,
-    },
-    /// A function of each number.
-    Each(Each),
-    /// x + sin^2(a x) / (a + 1e-9), with a of the shape `[1, C, 1..]`.
-    Snake {
-        /// a.
-        alpha: Tensor,
-    },
-    /// The sum of two.
-    Add,
-    /// The first without the second.
-    Subtract,
-    /// x scale + shift, both `[1, C, 1..]`, or of one number.
-    Affine {
-        /// The factor.
-        scale: Tensor,
-        /// What is added.
-        shift: Tensor,
-    },
-    /// Each position so many times, by axis.
-    Repeat(Vec<i64>),
-    /// One head of attention over all positions, of queries, keys and values with so many channels.
-    Attention(i64),
-    /// A layer of an LSTM over time, `[N, C, T]`: input and hidden weights `[4 C, C]` and biases `[4 C]`, gates in
-    /// PyTorch's order.
-    Lstm([Tensor; 4]),
-    /// Vectors along the channels at length one.
-    Unit,
-    /// The channel whose number is least, `[N, ..]` int64.
-    ArgMin,
-    /// Whole numbers in one channel as `[N, ..]` int64.
-    Index,
-    /// Rows `[K, D]` of a table by whole numbers `[N, ..]`: `[N, D, ..]`.
-    LookUp(Tensor),
-    /// Several `[N, ..]` of whole numbers as `[N, L, ..]`.
-    Stack,
-    /// Level so and so of `[N, L, ..]`.
-    Pick(i64),
-    /// So many channels from this one on.
-    Channels(i64, i64),
-    /// Several, channels behind one another.
-    Join,
-}
-
-/// A function of each number.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Each {
-    /// max(x, 0).
-    Relu,
-    /// x / (1 + exp(-x)).
-    Silu,
-    /// x above 0, exp(x) - 1 below.
-    Elu,
-    /// x Phi(x).
-    Gelu,
-    /// tanh(x).
-    Tanh,
-    /// The nearest whole number, halves to the even one.
-    Round,
-    /// The whole number below.
-    Floor,
-    /// 1 where x > 0, otherwise 0.
-    IsPositive,
-    /// 1 where x >= 0, otherwise 0.
-    IsNotNegative,
-    /// x within these two.
-    Clamp(f64, f64),
+    /// Positional axes of what comes out.
+    pub num_axes: usize,
 }
 
 impl Graph {
-    /// A graph without operations.
-    fn new(num_axes: usize) -> Self {
-        Self { num_axes, nodes: Vec::new() }
+    /// A graph without operations, of values with these numbers of positional axes.
+    fn new(inputs: Vec<usize>) -> Self {
+        Self { inputs, nodes: Vec::new(), outputs: Vec::new() }
+    }
+
+    /// Positional axes of a value.
+    pub fn num_axes(&self, value: Value) -> usize {
+        match value.0.checked_sub(self.inputs.len()) {
+            None => self.inputs[value.0],
+            Some(node) => self.nodes[node].num_axes,
+        }
     }
 
     /// Another operation, and what it makes.
     pub(crate) fn push(&mut self, op: Op, inputs: &[Value]) -> Value {
-        self.nodes.push(Node { op, inputs: inputs.to_vec() });
-        Value(self.nodes.len())
+        let num_axes = match &op {
+            Op::Reshape(shape) => shape.len() - 1,
+            Op::Fold(axes) => self.num_axes(inputs[0]) - axes.len(),
+            Op::Unfold(_) => self.num_axes(inputs[1]),
+            _ => self.num_axes(inputs[0]),
+        };
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), num_axes });
+        Value(self.inputs.len() + self.nodes.len() - 1)
     }
 
     /// A function of each number.
@@ -182,46 +87,68 @@ impl Graph {
         self.push(Op::Affine { scale: one(scale), shift: one(shift) }, &[input])
     }
 
+    /// x and a constant that expands to its shape.
+    pub(crate) fn add_constant(&mut self, input: Value, shift: &Tensor) -> Value {
+        let scale = Tensor::from_slice(&[1f32]);
+        self.push(Op::Affine { scale, shift: constant(shift) }, &[input])
+    }
+
     /// A convolution with one tap: a linear layer at each position, `[outputs, inputs]`.
     pub(crate) fn linear(&mut self, input: Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
+        let num_axes = self.num_axes(input);
         let mut weight = constant(weight).flatten(1, -1);
-        for _ in 0..self.num_axes {
+        for _ in 0..num_axes {
             weight = weight.unsqueeze(-1);
         }
-        let ones = vec![1; self.num_axes];
+        let ones = vec![1; num_axes];
         let op = Op::Conv {
             weight,
             bias: bias.map(constant),
             stride: ones.clone(),
             dilation: ones,
             groups: 1,
-            zeros: vec![(0, 0); self.num_axes],
+            zeros: vec![(0, 0); num_axes],
         };
         self.push(op, &[input])
     }
 
-    /// What the last node makes.
-    pub fn output(&self) -> Value {
-        Value(self.nodes.len())
+    /// So many channels from `start` on.
+    pub(crate) fn channels(&mut self, input: Value, start: i64, num: i64) -> Value {
+        self.push(Op::Slice { axis: 1, start, end: Some(start + num) }, &[input])
     }
 }
 
 /// Samples `[N, C, ..]` in the range of their signal to indices int64: `[N, ..]`, where a position has several codes
-/// `[N, L, ..]`.
+/// `[N, L, ..]`. A hierarchy has indices of each quantised level, the finest first.
 ///
 /// # Errors
 ///
 /// Which part of the model has no form in a graph.
 pub fn encoder(model: &VqVae) -> Result<Graph, String> {
-    let mut graph = begin(model)?;
+    check(model)?;
+    let mut graph = Graph::new(vec![model.signal.axes().len()]);
+    let (parameters, above) = (&model.parameters, model.backbone.above());
     let mut samples = Value(0);
     if model.pixels == Pixels::Signed {
         samples = graph.scale(samples, 2.0, -1.0);
     }
-    let encoder = model.backbone.encoder();
-    let latents = encoder.describe(&model.parameters, &mut graph, samples)?;
-    let rule = model.quantizers[0].rule(&model.parameters)?;
-    rule.describe(&mut graph, latents);
+    let mut latents = model.backbone.encoder().describe(parameters, &mut graph, samples)?;
+    let mut features = Vec::new();
+    for level in above {
+        features.push(latents);
+        latents = level.down.describe(parameters, &mut graph, latents)?;
+    }
+    for level in (0..model.quantizers.len()).rev() {
+        let rule = model.quantizers[level].rule(parameters)?;
+        let indices = rule.describe(&mut graph, latents);
+        graph.outputs.push(indices);
+        let Some(finer) = features.pop() else { break };
+        let codes = rule.describe_look_up(&mut graph, indices);
+        let context = above[level - 1].context.describe(parameters, &mut graph, codes)?;
+        let told = graph.push(Op::Join, &[context, finer]);
+        latents = above[level - 1].merge.describe(parameters, &mut graph, told)?;
+    }
+    graph.outputs.reverse();
     Ok(graph)
 }
 
@@ -231,29 +158,45 @@ pub fn encoder(model: &VqVae) -> Result<Graph, String> {
 ///
 /// Which part of the model has no form in a graph.
 pub fn decoder(model: &VqVae) -> Result<Graph, String> {
-    let mut graph = begin(model)?;
+    check(model)?;
     if model.output != Output::Values {
         return Err("its outputs are distributions (model.output = \"logit_laplace\")".to_owned());
     }
-    let rule = model.quantizers[0].rule(&model.parameters)?;
-    let codes = rule.describe_look_up(&mut graph, Value(0));
-    let mut samples = model.backbone.decoder().describe(&model.parameters, &mut graph, codes)?;
+    let parameters = &model.parameters;
+    let axes = model.latent_axes();
+    let mut graph = Graph::new(axes.iter().map(Vec::len).collect());
+    let mut raised = Vec::new();
+    for (level, quantizer) in model.quantizers.iter().enumerate() {
+        let codes = quantizer.rule(parameters)?.describe_look_up(&mut graph, Value(level));
+        raised.push(match level.checked_sub(1) {
+            None => codes,
+            Some(above) => {
+                let up = &model.backbone.above()[above].up;
+                up.describe(parameters, &mut graph, codes)?
+            }
+        });
+    }
+    raised.reverse();
+    let codes = match raised.as_slice() {
+        [one] => *one,
+        several => graph.push(Op::Join, several),
+    };
+    let mut samples = model.backbone.decoder().describe(parameters, &mut graph, codes)?;
     if model.pixels == Pixels::Signed {
         samples = graph.scale(samples, 0.5, 0.5);
     }
     let range = model.signal.range().expect("a decoder makes no tokens");
-    graph.each(Each::Clamp(*range.start(), *range.end()), samples);
+    let samples = graph.each(Each::Clamp(*range.start(), *range.end()), samples);
+    graph.outputs.push(samples);
     Ok(graph)
 }
 
-fn begin(model: &VqVae) -> Result<Graph, String> {
-    if !model.backbone.above().is_empty() {
-        return Err("a hierarchy has codes of several sizes".to_owned());
+/// Refuses models of what is no signal.
+fn check(model: &VqVae) -> Result<(), String> {
+    match model.signal {
+        Signal::Tokens { .. } => Err("it is a model of tokens".to_owned()),
+        Signal::Image { .. } | Signal::Audio { .. } | Signal::Video { .. } => Ok(()),
     }
-    if matches!(model.signal, Signal::Tokens { .. }) {
-        return Err("it is a model of tokens".to_owned());
-    }
-    Ok(Graph::new(model.signal.axes().len()))
 }
 
 /// A tensor as a constant of a graph.

@@ -147,7 +147,7 @@ impl Rule {
             Self::Grouped(groups) => {
                 let mut start = 0;
                 for (rule, channels) in groups {
-                    let own = graph.push(Op::Channels(start, *channels), &[latents]);
+                    let own = graph.channels(latents, start, *channels);
                     rule.search(graph, own, all);
                     start += channels;
                 }
@@ -218,7 +218,7 @@ fn bounded(graph: &mut Graph, latents: Value, clamp_d: &Tensor) -> Value {
 
 /// x scale + shift, both `[D]`.
 fn affine(graph: &mut Graph, input: Value, scale_d: &Tensor, shift_d: &Tensor) -> Value {
-    let shape = [vec![1, -1], vec![1; graph.num_axes]].concat();
+    let shape = [vec![1, -1], vec![1; graph.num_axes(input)]].concat();
     let [scale, shift] = [scale_d, shift_d].map(|each| constant(each).view(shape.as_slice()));
     graph.push(Op::Affine { scale, shift }, &[input])
 }

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::Scope;
 use crate::chain::Block;
 use crate::cost;
-use crate::graph::{Each, Graph, Op, Value, constant};
+use crate::graph::{Each, Graph, Op, SNAKE_EPS, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// A function of each number by itself.
@@ -72,9 +72,6 @@ impl Block for Activation {
         Ok(graph.each(each, input))
     }
 }
-
-/// Keeps the quotient finite where a frequency is 0.
-const SNAKE_EPS: f64 = 1e-9;
 
 /// `[N, C, ..]` to the same shape: x + sin^2(a x) / (a + 1e-9), with a frequency a for each
 /// channel, from 1.

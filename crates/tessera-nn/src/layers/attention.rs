@@ -10,6 +10,7 @@ use tch::Tensor;
 use super::{Linear, LinearConfig, Rotary, Scope};
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Op, Sight, Value};
 use crate::parameters::{Declarations, Parameters};
 
 /// Size of an attention.
@@ -103,6 +104,31 @@ impl Attention {
         });
         let heads = attend([query, key, value]);
         self.out_proj.forward(parameters, &heads.transpose(1, 2).flatten(2, 3))
+    }
+}
+
+impl Attention {
+    /// Adds the attention among the positions of `[N, D, ..]` to `graph`; queries and keys are turned by `rotary`, radians
+    /// a position for each pair of channels, if any.
+    pub(crate) fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+        sight: Sight,
+        rotary: Option<&Tensor>,
+    ) -> Result<Value, String> {
+        let projected = self.in_proj.describe(parameters, graph, input)?;
+        let (heads, width) = (self.heads, parameters.get(self.out_proj.weight()).size()[0]);
+        let mut parts = [0, 1, 2].map(|part| graph.channels(projected, part * width, width));
+        if let Some(frequencies) = rotary {
+            for part in &mut parts[..2] {
+                let frequencies = frequencies.shallow_clone();
+                *part = graph.push(Op::Rotary { heads, frequencies }, &[*part]);
+            }
+        }
+        let seen = graph.push(Op::Attention { heads, head_dim: width / heads, sight }, &parts);
+        self.out_proj.describe(parameters, graph, seen)
     }
 }
 

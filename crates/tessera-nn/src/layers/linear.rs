@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::Scope;
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Value};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 
 /// Size and start of a linear layer.
@@ -72,5 +73,16 @@ impl Block for Linear {
             meter.keep(input);
         });
         input.linear(weight, self.bias.map(|bias| parameters.get(bias)))
+    }
+
+    /// Of channels in front, as all values of a graph have them.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let bias = self.bias.map(|bias| parameters.get(bias));
+        Ok(graph.linear(input, parameters.get(self.weight), bias))
     }
 }

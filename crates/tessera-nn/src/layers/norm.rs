@@ -11,6 +11,9 @@ use crate::graph::{Each, Graph, Op, Value, constant};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role};
 use crate::signal::{from_frames, to_frames};
 
+/// Film's positional axis of time.
+const TIME: usize = 0;
+
 /// Scale and shift of each channel, from 1 and 0.
 #[derive(Debug)]
 struct Affine {
@@ -127,6 +130,17 @@ impl Block for FrameNorm {
         let frames = self.0.forward(parameters, &to_frames(input));
         from_frames(&frames, input.size()[2])
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let frames = graph.push(Op::Fold(vec![TIME]), &[input]);
+        let normed = self.0.describe(parameters, graph, frames)?;
+        Ok(graph.push(Op::Unfold(vec![TIME]), &[normed, input]))
+    }
 }
 
 /// `[.., C]` to the same shape: each row less its mean, over its deviation, then scale and shift by
@@ -153,6 +167,18 @@ impl Block for LayerNorm {
         let [weight, bias] = [self.affine.weight, self.affine.bias].map(|id| parameters.get(id));
         cost::tell(|meter| meter.keep(input));
         input.layer_norm([self.channels], Some(weight), Some(bias), self.eps, true)
+    }
+
+    /// Of channels in front, as all values of a graph have them.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let [weight, bias] =
+            [self.affine.weight, self.affine.bias].map(|id| constant(parameters.get(id)));
+        Ok(graph.push(Op::LayerNorm { eps: self.eps, weight, bias }, &[input]))
     }
 }
 

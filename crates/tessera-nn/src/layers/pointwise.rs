@@ -45,6 +45,12 @@ impl Pointwise {
     pub fn weight(&self) -> ParameterId {
         self.weight
     }
+
+    /// Weight and bias as they are now.
+    pub(crate) fn tensors(&self, parameters: &Parameters) -> (Tensor, Option<Tensor>) {
+        let copy = |id| parameters.get(id).detach();
+        (copy(self.weight), self.bias.map(copy))
+    }
 }
 
 impl Block for Pointwise {

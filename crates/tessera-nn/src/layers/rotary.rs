@@ -11,6 +11,11 @@ use tch::{Device, Kind, Tensor};
 /// Pair 0 turns by one radian a position, the last by about 1 / this.
 const BASE: f64 = 10000.0;
 
+/// Radians a position by which each of these pairs of channels turns along an axis, `[pairs]` float64 on the CPU.
+pub(crate) fn frequencies(pairs: i64) -> Tensor {
+    (Tensor::arange(pairs, (Kind::Double, Device::Cpu)) * (-BASE.ln() / pairs as f64)).exp()
+}
+
 /// The turn of each pair of channels at each position, positions in row-major order.
 #[derive(Debug)]
 pub struct Rotary {
@@ -57,8 +62,7 @@ impl Rotary {
         let double = (Kind::Double, Device::Cpu);
         let mut parts = Vec::new();
         for (axis, &pairs) in pairs.iter().enumerate() {
-            let frequencies_j = (Tensor::arange(pairs, double) * (-BASE.ln() / pairs as f64)).exp();
-            parts.push(coordinates_la.select(1, axis as i64).outer(&frequencies_j));
+            parts.push(coordinates_la.select(1, axis as i64).outer(&frequencies(pairs)));
         }
         parts.push(Tensor::zeros([coordinates_la.size()[0], left_over], double));
         let angles = Tensor::cat(&parts, 1);

@@ -24,12 +24,9 @@ use super::{
     Codebook, Distance, LateLoss, Lens, Place, Quantized, Quantizer, ReplaceWith, Slot, Sums,
     Updated, VectorConfig,
 };
-use crate::graph::Rule;
+use crate::graph::{MIN_LENGTH, Rule};
 use crate::parameters::{Declarations, Init, ParameterId, Parameters, Role, Stage};
 use crate::random::{Purpose, draws};
-
-/// Length below which a vector has no direction.
-const TINY: f64 = 1e-12;
 
 /// Vector quantiser with a codebook of K codes.
 #[derive(Debug)]
@@ -126,7 +123,7 @@ impl VectorQuantizer {
                 &*sums_kd / smoothed_k.unsqueeze(1)
             }
             Distance::Cosine => {
-                let has_direction_k1 = lengths(sums_kd).gt(TINY);
+                let has_direction_k1 = lengths(sums_kd).gt(MIN_LENGTH);
                 unit(sums_kd).where_self(&has_direction_k1, codes_kd)
             }
         };
@@ -283,7 +280,7 @@ fn lengths(rows_nd: &Tensor) -> Tensor {
 /// Rows of length one, with graph; a row of zeros stays.
 pub(super) fn unit(rows_nd: &Tensor) -> Tensor {
     // The gradient of a product takes fewer passes than that of a quotient.
-    let lengths_n1 = lengths(rows_nd).clamp_min(TINY);
+    let lengths_n1 = lengths(rows_nd).clamp_min(MIN_LENGTH);
     // One over an infinite length would make a row of zeros of what has overflowed.
     rows_nd * lengths_n1.masked_fill(&lengths_n1.isinf(), f64::NAN).reciprocal()
 }

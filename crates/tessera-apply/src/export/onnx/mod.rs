@@ -1,5 +1,6 @@
 //! A network as an ONNX file: operators of opset 17, which the most runtimes have, of any batch and size.
 
+mod attention;
 mod operators;
 mod proto;
 
@@ -20,10 +21,11 @@ const MOST_BYTES: usize = (1 << 31) - 1;
 
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
+const DOUBLE: i32 = 11;
 
 /// What goes in, or comes out: its name, whether it is whole numbers, and its axes.
 pub(super) struct End {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) is_whole: bool,
     pub(super) axes: Vec<Axis>,
 }
@@ -33,33 +35,34 @@ pub(super) struct End {
 pub(super) enum Axis {
     Size(i64),
     /// Of any size; axes of one name are alike.
-    Any(&'static str),
+    Any(String),
 }
 
-/// The bytes of a file that computes `graph` from `input` to `output`.
+/// The bytes of a file that computes `graph` from `inputs` to `outputs`.
 pub(super) fn to_bytes(
     graph: &Graph,
-    [input, output]: [&End; 2],
+    [inputs, outputs]: [&[End]; 2],
     said: &[(&str, String)],
 ) -> Result<Vec<u8>, String> {
-    let mut writer = Writer { num_axes: graph.num_axes, ..Writer::default() };
-    let mut names = vec![input.name.to_owned()];
-    for (number, node) in graph.nodes.iter().enumerate() {
+    let mut writer = Writer::default();
+    let mut names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    for node in &graph.nodes {
         let of: Vec<&str> =
             node.inputs.iter().map(|&Value(number)| names[number].as_str()).collect();
-        let name = match number + 1 == graph.nodes.len() {
-            true => output.name.to_owned(),
-            false => format!("value_{}", number + 1),
+        let made = Value(names.len());
+        let name = match graph.outputs.iter().position(|&output| output == made) {
+            Some(output) => outputs[output].name.clone(),
+            None => format!("value_{}", made.0),
         };
-        writer.write(&node.op, &of, &name);
+        writer.write(node, &of, &name);
         names.push(name);
     }
     let graph = proto::Graph {
         nodes: writer.nodes,
         name: "tessera".to_owned(),
         constants: writer.constants,
-        inputs: vec![info(input)],
-        outputs: vec![info(output)],
+        inputs: inputs.iter().map(info).collect(),
+        outputs: outputs.iter().map(info).collect(),
     };
     let entry =
         |(key, value): &(&str, String)| Entry { key: (*key).to_owned(), value: value.clone() };
@@ -85,20 +88,19 @@ fn info(end: &End) -> Info {
     let dim = |axis: &Axis| {
         let size = match axis {
             Axis::Size(size) => Size::Number(*size),
-            Axis::Any(name) => Size::Any((*name).to_owned()),
+            Axis::Any(name) => Size::Any(name.clone()),
         };
         Dim { size: Some(size) }
     };
     let shape = Shape { dims: end.axes.iter().map(dim).collect() };
     let element = if end.is_whole { INT64 } else { FLOAT };
     let tensor = TensorKind { element, shape: Some(shape) };
-    Info { name: end.name.to_owned(), kind: Some(proto::Kind { tensor: Some(tensor) }) }
+    Info { name: end.name.clone(), kind: Some(proto::Kind { tensor: Some(tensor) }) }
 }
 
 /// Operators and constants that have been written so far.
 #[derive(Default)]
 struct Writer {
-    num_axes: usize,
     nodes: Vec<Node>,
     constants: Vec<Constant>,
 }
@@ -126,9 +128,21 @@ impl Writer {
         self.constant(plain.size(), FLOAT, bytes.expect("bytes are bytes"))
     }
 
+    /// A constant of float64.
+    fn doubles(&mut self, tensor: &Tensor) -> String {
+        let plain = tensor.to_kind(Kind::Double).contiguous();
+        let bytes = Vec::try_from(plain.reshape([-1]).view_dtype(Kind::Uint8));
+        self.constant(plain.size(), DOUBLE, bytes.expect("bytes are bytes"))
+    }
+
     /// A constant of one number.
     fn float(&mut self, value: f64) -> String {
         self.constant(Vec::new(), FLOAT, (value as f32).to_le_bytes().to_vec())
+    }
+
+    /// A constant of one whole number.
+    fn int(&mut self, value: i64) -> String {
+        self.constant(Vec::new(), INT64, value.to_le_bytes().to_vec())
     }
 
     /// A constant of whole numbers, `[len]`.

@@ -1,19 +1,14 @@
 //! Each operation of a graph in operators of ONNX.
 
 use tch::Tensor;
-use tessera_nn::graph::{Each, Op};
+use tessera_nn::graph::{Each, MIN_LENGTH, Node, Op, SNAKE_EPS};
 
 use super::{FLOAT, INT64, Writer, float, int, ints, word};
 
-/// Length below which a vector has no direction.
-const TINY: f64 = 1e-12;
-/// What a Snake adds to its frequency.
-const SNAKE_EPS: f64 = 1e-9;
-
 impl Writer {
     /// Writes what makes `out` of the values `of`.
-    pub(super) fn write(&mut self, op: &Op, of: &[&str], out: &str) {
-        match op {
+    pub(super) fn write(&mut self, node: &Node, of: &[&str], out: &str) {
+        match &node.op {
             Op::Conv { weight, bias, stride, dilation, groups, zeros } => {
                 let inputs = self.weighted(of[0], weight, bias.as_ref());
                 let all = steps(stride, dilation, *groups, zeros);
@@ -34,8 +29,22 @@ impl Writer {
                 let mode = word("mode", if is_mirror { "reflect" } else { "edge" });
                 self.named("Pad", &[of[0], &pads], vec![mode], out);
             }
+            Op::AveragePool(factors) => {
+                let shape = vec![ints("kernel_shape", factors), ints("strides", factors)];
+                self.named("AveragePool", &of[..1], shape, out);
+            }
             Op::GroupNorm { groups, eps, weight, bias } => {
-                self.group_norm(of[0], (*groups, *eps), [weight, bias], out);
+                let by_channel = [vec![-1], vec![1; node.num_axes]].concat();
+                let affine = [weight, bias].map(|each| each.view(by_channel.as_slice()));
+                self.group_norm(of[0], (*groups, *eps), affine, out);
+            }
+            Op::LayerNorm { eps, weight, bias } => {
+                let [there, back] = channels_behind(node.num_axes);
+                let rows = self.node("Transpose", &of[..1], vec![ints("perm", &there)]);
+                let (weight, bias) = (self.floats(weight), self.floats(bias));
+                let along = vec![int("axis", -1), float("epsilon", *eps)];
+                let normed = self.node("LayerNormalization", &[&rows, &weight, &bias], along);
+                self.named("Transpose", &[&normed], vec![ints("perm", &back)], out);
             }
             Op::Each(each) => self.each(*each, of[0], out),
             Op::Snake { alpha } => self.snake(of[0], alpha, out),
@@ -57,12 +66,15 @@ impl Writer {
                 ];
                 self.named("Resize", &[of[0], "", &scales], modes, out);
             }
-            Op::Attention(channels) => self.attention(of, *channels, out),
+            Op::Attention { heads, head_dim, sight } => {
+                self.attention(of, [*heads, *head_dim], *sight, out);
+            }
+            Op::Rotary { heads, frequencies } => self.rotary(of[0], *heads, frequencies, out),
             Op::Lstm(weights) => self.lstm(of[0], weights, out),
             Op::Unit => {
                 let along = vec![ints("axes", &[1]), int("keepdims", 1)];
                 let length = self.node("ReduceL2", &[of[0]], along);
-                let tiny = self.float(TINY);
+                let tiny = self.float(MIN_LENGTH);
                 let length = self.node("Max", &[&length, &tiny], vec![]);
                 self.named("Div", &[of[0], &length], vec![], out);
             }
@@ -78,8 +90,7 @@ impl Writer {
             Op::LookUp(table) => {
                 let table = self.floats(table);
                 let rows = self.node("Gather", &[&table, of[0]], vec![int("axis", 0)]);
-                let last = self.num_axes as i64 + 1;
-                let order: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
+                let [_, order] = channels_behind(node.num_axes);
                 self.named("Transpose", &[&rows], vec![ints("perm", &order)], out);
             }
             Op::Stack => {
@@ -91,14 +102,51 @@ impl Writer {
                 self.named("Concat", &refs(&each), vec![int("axis", 1)], out);
             }
             Op::Pick(level) => {
-                let level = self.constant(Vec::new(), INT64, level.to_le_bytes().to_vec());
+                let level = self.int(*level);
                 self.named("Gather", &[of[0], &level], vec![int("axis", 1)], out);
             }
-            Op::Channels(start, num) => {
-                let [start, end, axes] = [*start, start + num, 1].map(|value| self.ints(&[value]));
+            Op::Slice { axis, start, end } => {
+                let ends = [*start, end.unwrap_or(i64::MAX), *axis];
+                let [start, end, axes] = ends.map(|value| self.ints(&[value]));
                 self.named("Slice", &[of[0], &start, &end, &axes], vec![], out);
             }
             Op::Join => self.named("Concat", of, vec![int("axis", 1)], out),
+            Op::Surround { before, behind } => {
+                let num = self.sizes(of[0], &[0]);
+                let ones = self.ints(&[1, 1]);
+                let shape = self.node("Concat", &[&num, &ones], vec![int("axis", 0)]);
+                let [before, behind] = [before, behind].map(|constant| {
+                    let constant = self.floats(constant.as_ref()?);
+                    Some(self.node("Expand", &[&constant, &shape], vec![]))
+                });
+                let parts: Vec<&str> = before
+                    .iter()
+                    .map(String::as_str)
+                    .chain([of[0]])
+                    .chain(behind.iter().map(String::as_str))
+                    .collect();
+                self.named("Concat", &parts, vec![int("axis", 2)], out);
+            }
+            Op::Reshape(shape) => {
+                // 0: as many samples as there are.
+                let shape = self.ints(&[&[0], shape.as_slice()].concat());
+                self.named("Reshape", &[of[0], &shape], vec![], out);
+            }
+            Op::PixelShuffle(side) => {
+                let how = vec![int("blocksize", *side), word("mode", "CRD")];
+                self.named("DepthToSpace", &of[..1], how, out);
+            }
+            Op::Fold(axes) => self.fold(of[0], axes, node.num_axes, out),
+            Op::Unfold(axes) => {
+                let order = folded(axes, node.num_axes);
+                let mut back = order.clone();
+                for (to, &from) in (0..).zip(&order) {
+                    back[from as usize] = to;
+                }
+                let shape = self.sizes(of[1], &order);
+                let apart = self.node("Reshape", &[of[0], &shape], vec![]);
+                self.named("Transpose", &[&apart], vec![ints("perm", &back)], out);
+            }
         }
     }
 
@@ -110,7 +158,7 @@ impl Writer {
     }
 
     /// A group is an instance of one channel: opset 17 has no other group norm.
-    fn group_norm(&mut self, of: &str, (groups, eps): (i64, f64), affine: [&Tensor; 2], out: &str) {
+    fn group_norm(&mut self, of: &str, (groups, eps): (i64, f64), affine: [Tensor; 2], out: &str) {
         let shape = self.node("Shape", &[of], vec![]);
         let grouped = self.ints(&[0, groups, -1]);
         let grouped = self.node("Reshape", &[of, &grouped], vec![]);
@@ -119,8 +167,7 @@ impl Writer {
         let eps = vec![float("epsilon", eps)];
         let normed = self.node("InstanceNormalization", &[&grouped, &one, &zero], eps);
         let normed = self.node("Reshape", &[&normed, &shape], vec![]);
-        let by_channel = [vec![-1], vec![1; self.num_axes]].concat();
-        let [weight, bias] = affine.map(|each| self.floats(&each.view(by_channel.as_slice())));
+        let [weight, bias] = affine.map(|each| self.floats(&each));
         let scaled = self.node("Mul", &[&normed, &weight], vec![]);
         self.named("Add", &[&scaled, &bias], vec![], out);
     }
@@ -170,21 +217,21 @@ impl Writer {
         self.named("Add", &[of, &bent], vec![], out);
     }
 
-    fn attention(&mut self, of: &[&str], channels: i64, out: &str) {
-        let shape = self.node("Shape", &[of[0]], vec![]);
-        let flat = self.ints(&[0, 0, -1]);
-        let flat: Vec<String> =
-            of.iter().map(|value| self.node("Reshape", &[value, &flat], vec![])).collect();
-        let turned = || vec![ints("perm", &[0, 2, 1])];
-        let query = self.node("Transpose", &[&flat[0]], turned());
-        let scores = self.node("MatMul", &[&query, &flat[1]], vec![]);
-        let root = self.float((channels as f64).sqrt());
-        let scores = self.node("Div", &[&scores, &root], vec![]);
-        let weights = self.node("Softmax", &[&scores], vec![int("axis", -1)]);
-        let value = self.node("Transpose", &[&flat[2]], turned());
-        let seen = self.node("MatMul", &[&weights, &value], vec![]);
-        let seen = self.node("Transpose", &[&seen], turned());
-        self.named("Reshape", &[&seen, &shape], vec![], out);
+    /// Sizes of a value along these of all its axes, `[axes]`.
+    pub(super) fn sizes(&mut self, of: &str, axes: &[i64]) -> String {
+        let shape = self.node("Shape", &[of], vec![]);
+        let axes = self.ints(axes);
+        self.node("Gather", &[&shape, &axes], vec![int("axis", 0)])
+    }
+
+    /// Places along some axes as samples; `num_left` axes are left.
+    fn fold(&mut self, of: &str, axes: &[usize], num_left: usize, out: &str) {
+        let order = folded(axes, num_left + axes.len());
+        let others = self.sizes(of, &order[axes.len() + 1..]);
+        let any = self.ints(&[-1]);
+        let shape = self.node("Concat", &[&any, &others], vec![int("axis", 0)]);
+        let turned = self.node("Transpose", &[of], vec![ints("perm", &order)]);
+        self.named("Reshape", &[&turned, &shape], vec![], out);
     }
 
     /// Gates come in the order i, o, f, g here, in PyTorch i, f, g, o.
@@ -222,6 +269,21 @@ fn steps(
         int("group", groups),
         ints("pads", &pads),
     ]
+}
+
+/// The order of axes that puts the channels last, and the way back.
+fn channels_behind(num_axes: usize) -> [Vec<i64>; 2] {
+    let last = num_axes as i64 + 1;
+    let there = [0].into_iter().chain(2..=last).chain([1]).collect();
+    let back = [0, last].into_iter().chain(1..last).collect();
+    [there, back]
+}
+
+/// All axes of a value with `num_axes` positional ones, these behind the samples.
+fn folded(axes: &[usize], num_axes: usize) -> Vec<i64> {
+    let folded = axes.iter().map(|axis| axis + 2);
+    let others = (0..num_axes).filter(|axis| !axes.contains(axis)).map(|axis| axis + 2);
+    [0].into_iter().chain(folded).chain([1]).chain(others).map(|axis| axis as i64).collect()
 }
 
 fn refs(names: &[String]) -> Vec<&str> {

@@ -7,7 +7,9 @@ use tch::Tensor;
 
 use super::config::Conv1dConfig;
 use crate::chain::Block;
+use crate::graph::{Each, Graph, Op, Sight, Value};
 use crate::layers::attention::attend;
+use crate::layers::rotary::frequencies;
 use crate::layers::{
     Activation, Attention, AttentionConfig, LayerNorm, Linear, LinearConfig, Mask, Rotary, Scope,
 };
@@ -121,5 +123,25 @@ impl Block for Layer {
         self.through(parameters, input, 0, |[query, key, value]| {
             self.attend([&query, &key, &value])
         })
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.ln_1.describe(parameters, graph, input)?;
+        let others = Some(self.window - 1);
+        let behind = if self.is_causal { Some(0) } else { others };
+        let sight = Sight { before: others, behind };
+        let turns = frequencies(self.head_dim / 2);
+        let hidden = self.attention.describe(parameters, graph, hidden, sight, Some(&turns))?;
+        let hidden = graph.push(Op::Add, &[hidden, input]);
+        let inner = self.ln_2.describe(parameters, graph, hidden)?;
+        let inner = self.widen.describe(parameters, graph, inner)?;
+        let inner = graph.each(Each::Gelu, inner);
+        let added = self.narrow.describe(parameters, graph, inner)?;
+        Ok(graph.push(Op::Add, &[added, hidden]))
     }
 }

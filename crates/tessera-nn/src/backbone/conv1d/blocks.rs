@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::attention::Layer;
 use super::config::{Conv1dConfig, Nonlinearity, OutputActivation, Shortcut};
+use crate::backbone::residual::describe_sum;
 use crate::chain::Block;
 use crate::graph::{Each, Graph, Op, Value};
 use crate::layers::{
@@ -162,11 +163,7 @@ impl Block for Unit {
         let hidden = self.conv1.describe(parameters, graph, hidden)?;
         let hidden = self.act2.describe(parameters, graph, hidden)?;
         let hidden = self.conv2.describe(parameters, graph, hidden)?;
-        let beside = match &self.shortcut {
-            Some(shortcut) => shortcut.describe(parameters, graph, input)?,
-            None => input,
-        };
-        Ok(graph.push(Op::Add, &[hidden, beside]))
+        describe_sum(self.shortcut.as_ref(), parameters, graph, hidden, input)
     }
 }
 

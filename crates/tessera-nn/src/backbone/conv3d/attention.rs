@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::blocks::EPS;
 use crate::chain::Block;
 use crate::cost;
+use crate::graph::{Graph, Op, Sight, Value};
 use crate::layers::attention::attend;
 use crate::layers::{Attention, AttentionConfig, FrameNorm, LinearConfig, Mask, Pointwise, Scope};
 use crate::parameters::{Declarations, Parameters};
@@ -38,6 +39,21 @@ impl Along {
                 channels_first(&frames_mhwc.unflatten(0, [num, frames]))
             }
             Self::Time => rows_mlc.unflatten(0, [num, height, width]).permute([0, 4, 3, 1, 2]),
+        }
+    }
+
+    /// The positional axes that are no part of a sequence.
+    fn others(self) -> Vec<usize> {
+        match self {
+            Self::Space => vec![0],
+            Self::Time => vec![1, 2],
+        }
+    }
+
+    fn sight(self) -> Sight {
+        match self {
+            Self::Space => Sight::ALL,
+            Self::Time => Sight::CAUSAL,
         }
     }
 
@@ -90,6 +106,27 @@ impl Block for SingleHead {
         let output_mlc = self.proj_out.forward(parameters, &seen.squeeze_dim(1));
         input + self.along.film(&output_mlc, input)
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let normed = self.norm.describe(parameters, graph, input)?;
+        let others = self.along.others();
+        let rows = graph.push(Op::Fold(others.clone()), &[normed]);
+        let mut parts = Vec::new();
+        for layer in [&self.query, &self.key, &self.value] {
+            parts.push(layer.describe(parameters, graph, rows)?);
+        }
+        let head_dim = parameters.get(self.query.weight()).size()[0];
+        let sight = self.along.sight();
+        let seen = graph.push(Op::Attention { heads: 1, head_dim, sight }, &parts);
+        let output = self.proj_out.describe(parameters, graph, seen)?;
+        let output = graph.push(Op::Unfold(others), &[output, input]);
+        Ok(graph.push(Op::Add, &[input, output]))
+    }
 }
 
 /// Norm of each frame, then the sum of three attentions, along the width, the height and the frames so
@@ -132,5 +169,26 @@ impl Block for Axial {
             channels_first(&seen_mlc.view(turned.size().as_slice()).permute(order))
         });
         input + (width + height + time)
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let normed = self.norm.describe(parameters, graph, input)?;
+        let mut output = input;
+        for (attention, others, sight) in [
+            (&self.width, vec![0, 1], Sight::ALL),
+            (&self.height, vec![0, 2], Sight::ALL),
+            (&self.time, vec![1, 2], Sight::CAUSAL),
+        ] {
+            let rows = graph.push(Op::Fold(others.clone()), &[normed]);
+            let seen = attention.describe(parameters, graph, rows, sight, None)?;
+            let seen = graph.push(Op::Unfold(others), &[seen, input]);
+            output = graph.push(Op::Add, &[output, seen]);
+        }
+        Ok(output)
     }
 }

@@ -4,7 +4,9 @@
 use tch::Tensor;
 
 use super::FilmNorm;
+use crate::backbone::residual::describe_sum;
 use crate::chain::Block;
+use crate::graph::{Each, Graph, Op, Value};
 use crate::layers::haar::FromPatches;
 use crate::layers::resample::{average_pool, upsample_nearest};
 use crate::layers::{Activation, Amount, Conv, ConvConfig, Fill, FrameNorm, Pad, Scope};
@@ -60,6 +62,16 @@ impl Block for Factorized {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.time.forward(parameters, &self.space.forward(parameters, input))
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.space.describe(parameters, graph, input)?;
+        self.time.describe(parameters, graph, hidden)
+    }
 }
 
 /// The norm of each frame, if there is one, and x / (1 + exp(-x)) of what it gives.
@@ -81,6 +93,19 @@ impl Block for NormSwish {
             Some(norm) => norm.forward_silu(parameters, input),
             None => Activation::Silu.of(input),
         }
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let normed = match &self.0 {
+            Some(norm) => norm.describe(parameters, graph, input)?,
+            None => input,
+        };
+        Ok(graph.each(Each::Silu, normed))
     }
 }
 
@@ -126,6 +151,20 @@ impl Block for Residual {
             None => output += input,
         }
         output
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let mut hidden = input;
+        let blocks: [&dyn Block; 4] = [&self.norm1, &self.conv1, &self.norm2, &self.conv2];
+        for block in blocks {
+            hidden = block.describe(parameters, graph, hidden)?;
+        }
+        describe_sum(self.shortcut.as_ref(), parameters, graph, hidden, input)
     }
 }
 
@@ -185,6 +224,28 @@ impl Block for Down {
         }
         self.out.forward(parameters, &hidden)
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let mut hidden = input;
+        if let Some(conv) = &self.space {
+            let means = graph.push(Op::AveragePool(vec![1, 2, 2]), &[hidden]);
+            hidden = conv.describe(parameters, graph, hidden)?;
+            hidden = graph.push(Op::Add, &[hidden, means]);
+        }
+        if let Some(conv) = &self.time {
+            let ends = vec![(1, 0), (0, 0), (0, 0)];
+            let longer = graph.push(Op::Pad { ends, fill: Fill::Replicate }, &[hidden]);
+            let means = graph.push(Op::AveragePool(vec![2, 1, 1]), &[longer]);
+            hidden = conv.describe(parameters, graph, longer)?;
+            hidden = graph.push(Op::Add, &[hidden, means]);
+        }
+        self.out.describe(parameters, graph, hidden)
+    }
 }
 
 /// Twice the time, then twice the height and width: positions repeated, plus a convolution of them;
@@ -218,6 +279,27 @@ impl Block for Up {
             hidden = conv.forward(parameters, &hidden) + hidden;
         }
         self.out.forward(parameters, &hidden)
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let mut hidden = input;
+        if let Some(conv) = &self.time {
+            let twice = graph.push(Op::Repeat(vec![2, 1, 1]), &[hidden]);
+            let twice = graph.push(Op::Slice { axis: 2, start: 1, end: None }, &[twice]);
+            let seen = conv.describe(parameters, graph, twice)?;
+            hidden = graph.push(Op::Add, &[seen, twice]);
+        }
+        if let Some(conv) = &self.space {
+            let twice = graph.push(Op::Repeat(vec![1, 2, 2]), &[hidden]);
+            let seen = conv.describe(parameters, graph, twice)?;
+            hidden = graph.push(Op::Add, &[seen, twice]);
+        }
+        self.out.describe(parameters, graph, hidden)
     }
 }
 
@@ -257,5 +339,15 @@ impl Output {
 impl Block for Output {
     fn forward(&self, parameters: &Parameters, input: &Tensor) -> Tensor {
         self.unfold.forward(parameters, &self.time.forward(parameters, input))
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let patches = self.time.describe(parameters, graph, input)?;
+        self.unfold.describe(parameters, graph, patches)
     }
 }

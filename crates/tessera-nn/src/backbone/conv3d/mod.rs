@@ -118,7 +118,7 @@ fn encoder(
     let (widths, sides) = (config.widths(), config.encoder_sides(shorter_side(ends)));
     let (downs, mut width) = (config.downs(), config.channels);
     let mut chain = Chain::default();
-    chain.push(ToPatches::new(config.patch));
+    chain.push(ToPatches::new(config.patch, ends.signal.channels()));
     let inputs = ends.signal.channels() * config.patch.pow(3);
     let first = Factorized::new(to, &scope.child("conv_in"), inputs, width);
     let (input_weight, input_bias) = first.tensors();
@@ -180,7 +180,7 @@ fn decoder(
     assert_eq!(side, sides[0], "what the encoder halves the decoder doubles");
     chain.push(NormSwish::new(to, &scope.child("norm_out"), width, config.norm));
     let outputs = ends.outputs * config.patch.pow(3);
-    let unfold = ToPatches::new(config.patch).inverse();
+    let unfold = ToPatches::new(config.patch, ends.outputs).inverse();
     let (space, last) = output(to, &scope.child("conv_out"), width, outputs, unfold);
     let (weight, bias) = last.tensors();
     chain.push(space);

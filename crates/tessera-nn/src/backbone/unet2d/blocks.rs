@@ -3,9 +3,10 @@
 
 use tch::Tensor;
 
+use crate::backbone::residual::describe_sum;
 use crate::chain::Block;
 use crate::cost;
-use crate::graph::{Graph, Op, Value};
+use crate::graph::{Graph, Op, Sight, Value};
 use crate::layers::resample::upsample_nearest;
 use crate::layers::{Conv, ConvConfig, GroupNorm, LinearConfig, Pad, Pointwise, Scope};
 use crate::parameters::{Declarations, Parameters};
@@ -103,11 +104,7 @@ impl Block for Residual {
         let hidden = self.conv1.describe(parameters, graph, hidden)?;
         let hidden = self.norm2.describe_silu(parameters, graph, hidden);
         let hidden = self.conv2.describe(parameters, graph, hidden)?;
-        let beside = match &self.shortcut {
-            Some(shortcut) => shortcut.describe(parameters, graph, input)?,
-            None => input,
-        };
-        Ok(graph.push(Op::Add, &[hidden, beside]))
+        describe_sum(self.shortcut.as_ref(), parameters, graph, hidden, input)
     }
 }
 
@@ -163,8 +160,8 @@ impl Block for Attention {
         for layer in [&self.query, &self.key, &self.value] {
             seen.push(layer.describe(parameters, graph, hidden)?);
         }
-        let channels = parameters.get(self.query.weight()).size()[0];
-        let seen = graph.push(Op::Attention(channels), &seen);
+        let head_dim = parameters.get(self.query.weight()).size()[0];
+        let seen = graph.push(Op::Attention { heads: 1, head_dim, sight: Sight::ALL }, &seen);
         let output = self.proj_out.describe(parameters, graph, seen)?;
         Ok(graph.push(Op::Add, &[output, input]))
     }

@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::DEVIATION;
 use crate::chain::Block;
+use crate::graph::{Each, Graph, Op, Sight, Value, constant};
 use crate::layers::{
     Activation, Attention, AttentionConfig, Conv, ConvConfig, LayerNorm, Linear, LinearConfig,
     Mask, Pointwise, Scope,
@@ -112,8 +113,8 @@ impl Start {
         let positions = parameters.get(self.positions);
         let tokens = match (&self.with_latents, latents) {
             (Some(with), Some(latents)) => {
-                let class = parameters.get(with.class) + positions.narrow(0, 0, 1);
-                let patches = patches + positions.narrow(0, 1, positions.size()[0] - 1);
+                let [class, of_patches] = with.class_and_patches(parameters, positions);
+                let patches = patches + of_patches;
                 let latents = latents + parameters.get(with.positions);
                 let parts = [class.unsqueeze(0), patches, latents];
                 Tensor::cat(&parts.map(|part| part.expand([num, -1, -1], false)), 1)
@@ -124,11 +125,57 @@ impl Start {
     }
 }
 
+impl Start {
+    /// Adds the normed tokens to `graph`, of patches `[N, W, rows, columns]` that are all there are.
+    fn describe_grid(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        patches: Value,
+        grid: [i64; 2],
+    ) -> Result<Value, String> {
+        let positions = columns(parameters.get(self.positions)).unflatten(2, grid);
+        let placed = graph.add_constant(patches, &positions);
+        self.ln_pre.describe(parameters, graph, placed)
+    }
+
+    /// The same of tokens `[N, W, L]` at the positions `[L, W]`, between constant ones.
+    fn describe_among(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        tokens: Value,
+        positions_lw: &Tensor,
+        [before, behind]: [Option<Tensor>; 2],
+    ) -> Result<Value, String> {
+        let placed = graph.add_constant(tokens, &columns(positions_lw));
+        let [before, behind] =
+            [before, behind].map(|rows| rows.map(|rows| constant(&columns(&rows))));
+        let all = graph.push(Op::Surround { before, behind }, &[placed]);
+        self.ln_pre.describe(parameters, graph, all)
+    }
+}
+
+impl WithLatents {
+    /// The class token at its position `[1, W]`, and the positions of patches `[patches, W]`, where `positions_lw` are those of
+    /// both.
+    fn class_and_patches(&self, parameters: &Parameters, positions_lw: &Tensor) -> [Tensor; 2] {
+        let class = parameters.get(self.class) + positions_lw.narrow(0, 0, 1);
+        [class, positions_lw.narrow(0, 1, positions_lw.size()[0] - 1)]
+    }
+}
+
+/// Rows `[L, W]` as columns of one sample, `[1, W, L]`.
+fn columns(rows_lw: &Tensor) -> Tensor {
+    rows_lw.tr().unsqueeze(0)
+}
+
 /// Pictures `[N, C, H, W]` to the encoder's tokens.
 #[derive(Debug)]
 pub(super) struct Patches {
     patch_embed: Conv,
     start: Start,
+    tokens: Tokens,
     /// `[n, W]`.
     latent_tokens: Option<ParameterId>,
 }
@@ -154,7 +201,7 @@ impl Patches {
             let name = "latent_tokens".to_owned();
             to.declare(name, &shape, scope.stage, Role::Position, tokens.init())
         });
-        Self { patch_embed, start, latent_tokens }
+        Self { patch_embed, start, tokens, latent_tokens }
     }
 }
 
@@ -164,6 +211,26 @@ impl Block for Patches {
         let latents = self.latent_tokens.map(|latents| parameters.get(latents).unsqueeze(0));
         self.start.forward(parameters, input.size()[0], &patches, latents.as_ref())
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let patches = self.patch_embed.describe(parameters, graph, input)?;
+        let (start, tokens) = (&self.start, self.tokens);
+        let (Some(with), Some(latents)) = (&start.with_latents, self.latent_tokens) else {
+            return start.describe_grid(parameters, graph, patches, tokens.grid);
+        };
+        let positions = parameters.get(start.positions);
+        let [class, of_patches] = with.class_and_patches(parameters, positions);
+        let latents = parameters.get(latents) + parameters.get(with.positions);
+        let shape = vec![tokens.width, tokens.num_patches()];
+        let patches = graph.push(Op::Reshape(shape), &[patches]);
+        let others = [Some(class), Some(latents)];
+        start.describe_among(parameters, graph, patches, &of_patches, others)
+    }
 }
 
 /// Latents `[N, D, ..]` to the decoder's tokens.
@@ -171,6 +238,7 @@ impl Block for Patches {
 pub(super) struct FromLatents {
     decoder_embed: Linear,
     start: Start,
+    grid: [i64; 2],
     /// `[1, 1, W]`.
     mask_token: Option<ParameterId>,
 }
@@ -182,7 +250,7 @@ impl FromLatents {
         let start = Start::new(to, scope, tokens);
         let mask_token =
             (tokens.num_latents > 0).then(|| tokens.declare(to, scope, "mask_token", &[1, 1]));
-        Self { decoder_embed, start, mask_token }
+        Self { decoder_embed, start, grid: tokens.grid, mask_token }
     }
 }
 
@@ -194,6 +262,24 @@ impl Block for FromLatents {
             Some(mask) => self.start.forward(parameters, num, parameters.get(mask), Some(&latents)),
             None => self.start.forward(parameters, num, &latents, None),
         }
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let latents = self.decoder_embed.describe(parameters, graph, input)?;
+        let start = &self.start;
+        let (Some(with), Some(mask)) = (&start.with_latents, self.mask_token) else {
+            return start.describe_grid(parameters, graph, latents, self.grid);
+        };
+        let positions = parameters.get(start.positions);
+        let [class, of_patches] = with.class_and_patches(parameters, positions);
+        let masks = parameters.get(mask).squeeze_dim(0) + of_patches;
+        let others = [Some(Tensor::cat(&[class, masks], 0)), None];
+        start.describe_among(parameters, graph, latents, parameters.get(with.positions), others)
     }
 }
 
@@ -239,6 +325,26 @@ impl Block for Layer {
         let hidden = self.widen.forward(parameters, &self.ln_2.forward(parameters, &tokens));
         self.narrow.forward(parameters, &Activation::Gelu.of(&hidden)) + tokens
     }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let hidden = self.ln_1.describe(parameters, graph, input)?;
+        let hidden = self.attention.describe(parameters, graph, hidden, Sight::ALL, None)?;
+        let mut tokens = graph.push(Op::Add, &[hidden, input]);
+        if let Some((first, num)) = self.kept {
+            let kept = Op::Slice { axis: 2, start: first, end: Some(first + num) };
+            tokens = graph.push(kept, &[tokens]);
+        }
+        let hidden = self.ln_2.describe(parameters, graph, tokens)?;
+        let hidden = self.widen.describe(parameters, graph, hidden)?;
+        let hidden = graph.each(Each::Gelu, hidden);
+        let hidden = self.narrow.describe(parameters, graph, hidden)?;
+        Ok(graph.push(Op::Add, &[hidden, tokens]))
+    }
 }
 
 /// The encoder's tokens that are kept, `[N, n or patches, W]`, to latents `[N, D, ..]`.
@@ -267,6 +373,16 @@ impl Block for ToLatents {
             Some(grid) => latents_nld.unflatten(1, grid),
             None => latents_nld,
         })
+    }
+
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let tokens = self.ln_post.describe(parameters, graph, input)?;
+        self.conv_out.describe(parameters, graph, tokens)
     }
 }
 
@@ -305,6 +421,27 @@ impl Block for ToPixels {
         let pixels = patches.unflatten(1, [rows, columns]).permute([0, 1, 3, 2, 4, 5]);
         let num = input.size()[0];
         channels_first(&pixels.reshape([num, rows * patch, columns * patch, self.channels]))
+    }
+
+    /// The layer makes pixel after pixel; its rows are put in the order of channels.
+    fn describe(
+        &self,
+        parameters: &Parameters,
+        graph: &mut Graph,
+        input: Value,
+    ) -> Result<Value, String> {
+        let mut tokens = self.ln_post.describe(parameters, graph, input)?;
+        let (weight, bias) = self.ffn.tensors(parameters);
+        if graph.num_axes(tokens) == 1 {
+            let [rows, columns] = self.grid;
+            let shape = vec![weight.size()[1], rows, columns];
+            tokens = graph.push(Op::Reshape(shape), &[tokens]);
+        }
+        let by_channel =
+            |rows: &Tensor| rows.unflatten(0, [-1, self.channels]).transpose(0, 1).flatten(0, 1);
+        let bias = bias.map(|bias| by_channel(&bias));
+        let patches = graph.linear(tokens, &by_channel(&weight), bias.as_ref());
+        Ok(graph.push(Op::PixelShuffle(self.patch), &[patches]))
     }
 }
 
