@@ -38,7 +38,7 @@ pub(crate) fn bars(page: &Page, title: &str, says: &str, unit: &str, all: &[Bar]
         all.iter().map(|bar| format!("{}: {} {unit}", bar.name, short(bar.value))).collect();
     let table = html! {
         table {
-            thead { tr { th scope="col" { "" } th scope="col" { (if unit.is_empty() { "value" } else { unit }) } } }
+            thead { tr { th scope="col" { "Name" } th scope="col" { (if unit.is_empty() { "value" } else { unit }) } } }
             tbody { @for bar in all { tr { th scope="row" { (bar.name) } td { (long(bar.value)) } } } }
         }
     };

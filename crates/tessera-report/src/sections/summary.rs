@@ -67,7 +67,7 @@ pub(super) fn section(runs: &[Run]) -> Markup {
 fn scrolled_table(runs: &[Run], rows: &[(String, Vec<String>)]) -> Markup {
     let table = html! {
         table {
-            thead { tr { th scope="col" { "" } @for at in 0..runs.len() { th scope="col" class="text" { (named(at, runs)) } } } }
+            thead { tr { th scope="col" { "Fact" } @for at in 0..runs.len() { th scope="col" class="text" { (named(at, runs)) } } } }
             tbody { @for (name, values) in rows { tr { th scope="row" { (name) } @for value in values { td class="text" { (value) } } } } }
         }
     };
