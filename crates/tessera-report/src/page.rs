@@ -1,7 +1,7 @@
 //! The page around the sections: its head with the content policy, and what all sections share.
 //!
-//! The policy lets nothing be fetched: pictures and sound are in the page, style is inline, and the one script, which
-//! moves the line between inputs and outputs, is named by its hash. Without scripts both lie side by side.
+//! The policy lets nothing be fetched: pictures and sound are in the page, and its style and the one script, which
+//! moves the line between inputs and outputs, are named by their hashes. Without scripts both lie side by side.
 
 use std::cell::{Cell, RefCell};
 
@@ -141,9 +141,10 @@ pub(crate) fn whole(
     fidelity: Fidelity,
     notes: &[String],
 ) -> String {
-    let hash = BASE64_STANDARD.encode(Sha256::digest(SCRIPT.as_bytes()));
+    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text.as_bytes()));
+    let [style, script] = [STYLE, SCRIPT].map(hash);
     let policy = format!(
-        "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; \
+        "default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; \
          base-uri 'none'; form-action 'none'"
     );
     let page = html! {

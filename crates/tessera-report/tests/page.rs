@@ -39,7 +39,11 @@ fn a_page_fetches_nothing_and_says_so_in_its_policy() {
     let (page, reported) = page(&[&run]);
     assert_eq!((reported.num_runs, reported.bytes), (1, page.len() as u64));
     let policy = between(&page, "<meta http-equiv=\"Content-Security-Policy\" content=\"", "\"");
-    for words in ["default-src 'none'; img-src data:; media-src data:", "script-src 'sha256-"] {
+    for words in [
+        "default-src 'none'; img-src data:; media-src data:",
+        "style-src 'sha256-",
+        "script-src 'sha256-",
+    ] {
         assert!(policy.contains(words), "{policy}");
     }
     for words in ["http://", "https://", "//cdn", "src=\"/", "@import", "url("] {
