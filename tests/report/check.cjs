@@ -84,7 +84,7 @@ async function main() {
   const out = at < 0 ? null : words.splice(at, 2)[1];
   if (out) fs.mkdirSync(out, { recursive: true });
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox", "--allow-file-access-from-files"] });
+  const browser = await puppeteer.launch({ executablePath, protocolTimeout: 600000, args: ["--no-sandbox", "--allow-file-access-from-files"] });
   let isWrong = false;
   for (const file of words) {
     const { faults, view } = await check(browser, file, out);
