@@ -346,13 +346,14 @@ mod full {
 
 /// Blocks that need another system than a test has, or take long: their page, words of theirs, and what runs the
 /// command in another form.
-const ELSEWHERE: [(&str, &str, &str); 7] = [
+const ELSEWHERE: [(&str, &str, &str); 8] = [
     ("docs/losses.md", "--set eval.features", "tests/recipes.rs"),
     ("docs/testing.md", "./launch/test.sh", ".ci/run"),
     ("README.md", "./launch/demo.sh", ".ci/run"),
     ("docs/clusters.md", "sbatch ", "tests/slurm.rs"),
     ("docs/clusters.md", "docker build ", "launch/test-image.sh"),
     ("docs/reliability.md", "tessera chaos ", "tests/matrix.rs"),
+    ("docs/report.md", "tessera report", "crates/tessera-cli/tests/report.rs"),
     ("docs/architecture.md", "tessera launch ", "crates/tessera-cli/tests/launch.rs"),
 ];
 

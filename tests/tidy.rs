@@ -11,12 +11,13 @@ use serde_json::Value;
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
     (
         "tessera-cli",
         &[
+            "tessera-report",
             "tessera-sweep",
             "tessera-launch",
             "tessera-data",
@@ -32,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("tessera-launch", &["tessera-control"]),
     ("tessera-model", &["tessera-nn", "tessera-data", "tessera-checkpoint", "tessera-codec"]),
     ("tessera-nn", &[]),
+    ("tessera-report", &["tessera-sweep", "tessera-launch", "tessera-control"]),
     ("tessera-resample", &[]),
     ("tessera-serve", &[]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),

@@ -16,8 +16,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tessera_control::{ExitCode, Stderr, all_told, end_unread, hear_of_children, tell};
 
 use crate::commands::{
-    chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, sweep,
-    trace, watch, worker,
+    chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, report,
+    sweep, trace, watch, worker,
 };
 use crate::failure::Failure;
 
@@ -106,6 +106,8 @@ enum Command {
     Bench(worker::WorkerArgs),
     /// Train many times with other values, and find the best.
     Sweep(sweep::SweepArgs),
+    /// Write one page about runs, or about a sweep: curves, pictures, sound, codebook, configuration.
+    Report(report::ReportArgs),
     /// Pack, check and describe data sets.
     Data(data::DataArgs),
     /// Describe a checkpoint and check its files; exits with 6 if one is corrupt.
@@ -192,6 +194,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Inpaint(args) => worker::run("inpaint", &args),
         Command::Bench(args) => worker::run("bench", &args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => inspect::verify(&args),

@@ -9,6 +9,7 @@ pub(crate) mod in_session;
 pub(crate) mod inspect;
 pub(crate) mod launch;
 pub(crate) mod reference;
+pub(crate) mod report;
 pub(crate) mod sweep;
 pub(crate) mod trace;
 pub(crate) mod watch;
