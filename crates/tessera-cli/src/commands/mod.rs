@@ -11,5 +11,6 @@ pub(crate) mod launch;
 pub(crate) mod reference;
 pub(crate) mod sweep;
 pub(crate) mod trace;
+pub(crate) mod track;
 pub(crate) mod watch;
 pub(crate) mod worker;
