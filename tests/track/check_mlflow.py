@@ -146,7 +146,7 @@ def main():
         sender = subprocess.Popen(follow, env=quiet)
         while sender.poll() is None:
             try:
-                sender.wait(timeout=8)
+                sender.wait(timeout=4)
             except subprocess.TimeoutExpired:
                 if server_kills <= sender_kills and server_kills < 6:
                     server.kill()
