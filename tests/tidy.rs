@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{root, run, tessera};
 
 /// Section 2 of docs/architecture.md: a crate and the crates of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("nccl-rs", &[]),
     ("tessera-checkpoint", &[]),
     (
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
         &[
             "tessera-report",
             "tessera-sweep",
+            "tessera-track",
             "tessera-launch",
             "tessera-data",
             "tessera-checkpoint",
@@ -36,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("tessera-report", &["tessera-sweep", "tessera-launch", "tessera-control"]),
     ("tessera-resample", &[]),
     ("tessera-serve", &[]),
+    ("tessera-track", &["tessera-checkpoint", "tessera-control"]),
     ("tessera-sweep", &["tessera-launch", "tessera-checkpoint", "tessera-control"]),
     (
         "tessera-train",
@@ -198,9 +200,14 @@ fn all_dependencies(metadata: &Value, name: &str) -> BTreeSet<String> {
 #[test]
 fn what_a_person_types_needs_neither_torch_nor_mpi() {
     let metadata = metadata();
-    for name in
-        ["tessera-control", "tessera-checkpoint", "tessera-data", "tessera-launch", "tessera-cli"]
-    {
+    for name in [
+        "tessera-control",
+        "tessera-checkpoint",
+        "tessera-data",
+        "tessera-launch",
+        "tessera-track",
+        "tessera-cli",
+    ] {
         let all = all_dependencies(&metadata, name);
         for heavy in ["tch", "torch-sys", "mpi", "mpi-sys"] {
             assert!(!all.contains(heavy), "{name} depends on {heavy}");

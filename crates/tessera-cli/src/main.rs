@@ -17,7 +17,7 @@ use tessera_control::{ExitCode, Stderr, all_told, end_unread, hear_of_children, 
 
 use crate::commands::{
     chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, report,
-    sweep, trace, watch, worker,
+    sweep, trace, track, watch, worker,
 };
 use crate::failure::Failure;
 
@@ -120,6 +120,8 @@ enum Command {
     Checkpoint(checkpoint::CheckpointArgs),
     /// Follow a run until it ends; exits with the run's code.
     Watch(watch::WatchArgs),
+    /// Send the rows and pictures of runs to W&B, MLflow or Trackio, each once.
+    Track(track::TrackArgs),
     /// Merge the traces of all ranks into one for Perfetto, and say whom the others waited for.
     Trace(trace::TraceArgs),
     /// Let workers, storage and launcher fail on purpose, and check that nothing is lost.
@@ -201,6 +203,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Diff(args) => inspect::compare(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Track(args) => track::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Doctor(args) => doctor::run(&args),

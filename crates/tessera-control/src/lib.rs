@@ -2,8 +2,8 @@
 //!
 //! The exit codes ([`ExitCode`]), the variables that a worker is
 //! started with ([`variables`]), the lines on the control connection ([`Message`], [`Client`]),
-//! the outcome left in the run folder ([`RunStatus`]), and how long workers may do nothing
-//! ([`LimitsConfig`]). Also what both have to know of their surroundings: how many cores there are
+//! the outcome left in the run folder ([`RunStatus`]), how long workers may do nothing
+//! ([`LimitsConfig`]), and which trackers run beside them ([`TrackConfig`]). Also what both have to know of their surroundings: how many cores there are
 //! ([`usable_cores`]), who still lives ([`Process`]), names of any bytes ([`path_json`]), streams that
 //! nobody reads ([`tell`], [`write_result`]) and storage that does not answer ([`Writer`]). The launcher links no torch and the
 //! worker draws nothing, so what they have in common lives here, below both.
@@ -25,6 +25,7 @@ mod proof;
 mod secrets;
 mod status;
 mod streams;
+mod track;
 mod writer;
 
 pub use activity::{Activity, Phase, read_record};
@@ -43,6 +44,7 @@ pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
 };
+pub use track::TrackConfig;
 pub use writer::Writer;
 
 /// Environment variables that the launcher sets for its workers.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tessera_control::ExitCode;
 
 use crate::session::TRAMPOLINE;
@@ -63,6 +63,21 @@ impl Child {
     pub fn ask_to_stop(&mut self) {
         if self.status().is_none() {
             let _ = kill_process(Pid::from_child(&self.child), Signal::USR1);
+        }
+    }
+}
+
+impl Child {
+    /// Adds to its nice value, so that others come first; where that is refused, nothing changes.
+    pub(crate) fn yield_to_others(&self, nice: i32) {
+        let _ = setpriority_process(Some(Pid::from_child(&self.child)), nice);
+    }
+
+    /// Kills it where it still runs, and does not wait: storage that stands still may keep it.
+    pub(crate) fn abandon(mut self) {
+        if self.status().is_none() {
+            let _ = self.child.kill();
+            std::mem::forget(self);
         }
     }
 }

@@ -40,6 +40,7 @@ mod signals;
 mod slurm;
 mod startup;
 mod supervision;
+mod trackers;
 mod watch;
 mod ways;
 mod worker;

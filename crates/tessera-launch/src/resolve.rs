@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tessera_control::{ExitCode, LimitsConfig};
+use tessera_control::{ExitCode, LimitsConfig, TrackConfig};
 
 use crate::LaunchError;
 use crate::listener::{Event, Stream, forward_lines};
 use crate::session::Session;
 
-/// What the worker resolved; everything but three values is opaque to the launcher.
+/// What the worker resolved; everything but four values is opaque to the launcher.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolved {
     /// The worker's line, which every worker gets as it is.
@@ -24,6 +24,8 @@ pub(crate) struct Resolved {
     pub(crate) steps: u64,
     /// How long workers may do nothing.
     pub(crate) limits: LimitsConfig,
+    /// Trackers beside the run.
+    pub(crate) track: TrackConfig,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +40,14 @@ struct Head {
 struct Config {
     #[serde(default)]
     limits: LimitsConfig,
+    #[serde(default)]
+    metrics: Metrics,
+}
+
+#[derive(Default, Deserialize)]
+struct Metrics {
+    #[serde(default)]
+    track: TrackConfig,
 }
 
 /// Runs `WORKER resolve --nproc N ARGS...` with these variables; its stderr goes to the user as it is.
@@ -83,8 +93,8 @@ fn parse(line: String) -> Result<Resolved, LaunchError> {
     let head: Head = serde_json::from_str(&line).map_err(|error| LaunchError::Resolve {
         problem: format!("printed no resolved configuration ({error})"),
     })?;
-    let Head { run_dir, steps, config: Config { limits } } = head;
-    Ok(Resolved { line, run_dir, steps, limits })
+    let Head { run_dir, steps, config: Config { limits, metrics } } = head;
+    Ok(Resolved { line, run_dir, steps, limits, track: metrics.track })
 }
 
 #[cfg(test)]
@@ -98,7 +108,9 @@ mod tests {
         let resolved = parse(line.into()).unwrap();
         assert_eq!((resolved.run_dir, resolved.steps), (PathBuf::from("runs/a b"), 7));
         assert_eq!(resolved.limits, LimitsConfig { late_seconds: 9.0, ..LimitsConfig::default() });
-        assert_eq!(resolved.line, line);
+        assert_eq!((&resolved.line, resolved.track), (&line.to_owned(), TrackConfig::default()));
+        let line = r#"{"run_dir":"a","steps":7,"config":{"metrics":{"every":1,"track":{"to":["wandb"]}}}}"#;
+        assert_eq!(parse(line.into()).unwrap().track.to, ["wandb"]);
         // A name that is not UTF-8 comes as its bytes.
         let line = r#"{"run_dir":[114,233],"steps":7,"config":{}}"#;
         let run_dir = parse(line.into()).unwrap().run_dir;

@@ -20,6 +20,7 @@ use crate::resolve::{Resolved, resolve};
 use crate::run_files::{LastWords, RunFiles};
 use crate::session::{Session, variable};
 use crate::supervision::{Limits, Supervision, Verdict};
+use crate::trackers::Trackers;
 use crate::watch::{Places, Watch};
 use crate::ways::Ways;
 use crate::worker::check_libraries;
@@ -103,6 +104,7 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
     let results = Results::start()?;
     let files = resolved.as_ref().map(|resolved| RunFiles::start(&resolved.run_dir));
     let files = files.transpose()?;
+    let trackers = resolved.as_ref().map(|it| Trackers::new(&it.track, &it.run_dir));
     let first = Attempt::draw().map_err(LaunchError::system("draw the name of this launch"))?;
     let mut restarts = 0;
     loop {
@@ -112,7 +114,12 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         }
         let (mpirun, worker, hosts_now) = (&mpirun, worker.as_path(), hosts.as_slice());
         let name = first.restarted(restarts);
-        let ways = Ways { exporter, results: &results, files: files.as_ref() };
+        let ways = Ways {
+            exporter,
+            results: &results,
+            files: files.as_ref(),
+            trackers: trackers.as_ref(),
+        };
         let start = Start {
             options,
             forwarded: &forwarded,
@@ -152,6 +159,9 @@ pub fn launch(options: &LaunchOptions) -> Result<Ending, LaunchError> {
         let asked =
             asked_to_stop || events.try_iter().any(|event| matches!(event, Event::Signal(_)));
         if !may_restart || asked || restarts >= options.max_restarts {
+            if let Some(trackers) = &trackers {
+                trackers.end();
+            }
             let run_dir = resolved.map(|resolved| resolved.run_dir);
             return Ok(Ending { code, message, run_dir }.once_read(&results, &next.1));
         }

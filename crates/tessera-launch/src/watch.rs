@@ -238,6 +238,9 @@ impl<'a> Watch<'a> {
                 tracing::debug!(attempt, "the run folder is these workers'");
                 self.holds = true;
                 self.next_write = now; // what is known so far
+                if let Some(trackers) = self.places.ways.trackers {
+                    trackers.start();
+                }
             }
             Message::Notice { text } => self.display.say(&text),
             Message::Progress { step, steps, words, figures, samples_per_second } => {

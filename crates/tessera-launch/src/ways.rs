@@ -4,6 +4,7 @@
 use crate::display::Results;
 use crate::prometheus::Exporter;
 use crate::run_files::RunFiles;
+use crate::trackers::Trackers;
 
 /// Where what becomes of a run is told.
 #[derive(Clone, Copy)]
@@ -14,4 +15,6 @@ pub(crate) struct Ways<'a> {
     pub(crate) results: &'a Results,
     /// The run folder, for a training.
     pub(crate) files: Option<&'a RunFiles>,
+    /// Trackers, of a training.
+    pub(crate) trackers: Option<&'a Trackers>,
 }

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tessera_checkpoint::{BestMetric, Retention};
 use tessera_comm::{CommConfig, DeviceConfig};
-use tessera_control::LimitsConfig;
+use tessera_control::{LimitsConfig, TrackConfig};
 use tessera_data::DataConfig;
 use tessera_model::{Precision, Weights};
 use tessera_nn::critic::CriticConfig;
@@ -207,11 +207,13 @@ pub struct MetricsConfig {
     pub every: u64,
     /// Steps between two pictures of reconstructions; 0: none.
     pub images_every: u64,
+    /// Trackers that get the rows while the run goes on.
+    pub track: TrackConfig,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { every: 10, images_every: 500 }
+        Self { every: 10, images_every: 500, track: TrackConfig::default() }
     }
 }
 
@@ -245,6 +247,7 @@ impl TrainConfig {
         self.schedule.validate(self.train.steps).map_err(TrainError::BadInput)?;
         self.comm.validate().map_err(TrainError::BadInput)?;
         self.limits.validate().map_err(TrainError::BadInput)?;
+        self.metrics.track.validate().map_err(TrainError::BadInput)?;
         for (key, value) in [
             ("train.steps", self.train.steps),
             ("train.global_batch", self.train.global_batch),

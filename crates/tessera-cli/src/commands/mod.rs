@@ -12,5 +12,6 @@ pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod sweep;
 pub(crate) mod trace;
+pub(crate) mod track;
 pub(crate) mod watch;
 pub(crate) mod worker;

@@ -3,7 +3,7 @@
 //! On a terminal a live view, elsewhere a line for each row of metrics. Only files are read.
 
 mod live;
-mod pulse;
+pub(super) mod pulse;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Whether a run has ended: where it failed, its launcher may be about to start it again.
-fn has_ended(run_dir: &Path, status: &RunStatus) -> bool {
+pub(super) fn has_ended(run_dir: &Path, status: &RunStatus) -> bool {
     match status.state {
         RunState::Running => false,
         RunState::Done | RunState::Stopped => true,

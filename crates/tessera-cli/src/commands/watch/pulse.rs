@@ -18,19 +18,19 @@ const SILENT: Duration = Duration::from_secs(60);
 const SILENT_AT_FIRST: Duration = Duration::from_secs(300);
 
 /// When a run folder was last seen to change.
-pub(super) struct Pulse {
+pub(in crate::commands) struct Pulse {
     seen: [Option<(SystemTime, u64)>; FILES.len()],
     since: Instant,
 }
 
 impl Pulse {
     /// Begins to watch.
-    pub(super) fn of(run_dir: &Path, now: Instant) -> Self {
+    pub(in crate::commands) fn of(run_dir: &Path, now: Instant) -> Self {
         Self { seen: look(run_dir), since: now }
     }
 
     /// Looks again, and says why the run is taken for lost, if it is.
-    pub(super) fn lost(
+    pub(in crate::commands) fn lost(
         &mut self,
         run_dir: &Path,
         status: Option<&RunStatus>,

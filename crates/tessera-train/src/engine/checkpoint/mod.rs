@@ -112,6 +112,7 @@ pub(crate) fn check_resumable(
         let may = MAY_CHANGE.contains(&of_whole_run(key))
             || key.starts_with("limits.")
             || key.starts_with("eval.features.")
+            || key.starts_with("metrics.track.")
             || (key.starts_with("optimizer.groups.") && key.ends_with(".learning_rate"))
             || (key == "train.steps" && is_endless);
         let value = |of: &BTreeMap<String, String>| {
