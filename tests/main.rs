@@ -33,6 +33,7 @@ mod storage;
 mod support;
 mod sweeps;
 mod tidy;
+mod tracking;
 mod use_of_models;
 
 use support::root;

@@ -104,6 +104,8 @@ fn the_commands_of_use_work() {
     assert_eq!(fs::read_dir(place.path("clothes")).unwrap().count(), 16);
     assert_eq!(pixels("boot.png"), pixels("clothes/00000000.png"), "alone or among others");
     assert_eq!(fs::read_dir(place.path("rebuilt")).unwrap().count(), 16);
+    let report = fs::read_to_string(place.path("report.html")).unwrap();
+    assert!(report.contains("Atlas") && !report.contains("is left out"), "of what the atlas has");
     assert!(place.path("features/train.safetensors").is_file());
     assert!(place.path("codes/test.labels.npy").is_file());
     for file in ["onnx/encoder.onnx", "torchscript/decoder.ts", "onnx/README.md"] {
@@ -346,14 +348,16 @@ mod full {
 
 /// Blocks that need another system than a test has, or take long: their page, words of theirs, and what runs the
 /// command in another form.
-const ELSEWHERE: [(&str, &str, &str); 8] = [
+const ELSEWHERE: [(&str, &str, &str); 10] = [
     ("docs/losses.md", "--set eval.features", "tests/recipes.rs"),
     ("docs/testing.md", "./launch/test.sh", ".ci/run"),
     ("README.md", "./launch/demo.sh", ".ci/run"),
+    ("README.md", "--config @fashion_mnist", "launch/test-wheel.sh"),
     ("docs/clusters.md", "sbatch ", "tests/slurm.rs"),
     ("docs/clusters.md", "docker build ", "launch/test-image.sh"),
     ("docs/reliability.md", "tessera chaos ", "tests/matrix.rs"),
     ("docs/report.md", "tessera report", "crates/tessera-cli/tests/report.rs"),
+    ("docs/trackers.md", "tessera track", "tests/tracking.rs"),
     ("docs/architecture.md", "tessera launch ", "crates/tessera-cli/tests/launch.rs"),
 ];
 
