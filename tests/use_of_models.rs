@@ -194,7 +194,7 @@ fn sound_goes_through_pipes_while_it_is_made() {
     let (mut sound, mut codes, mut compress) = piped(&["compress", "-", "-"], &model);
     let (mut back, mut heard, mut decompress) = piped(&["decompress", "-", "-"], &model[..2]);
     sound.write_all(&head(u32::MAX)).unwrap();
-    let (first, second) = samples.split_at(3 * samples.len() / 4 & !1);
+    let (first, second) = samples.split_at((3 * samples.len() / 4) & !1);
     sound.write_all(first).unwrap();
     // The header and two blocks: how much of a piece is sound is known when the next one comes.
     let mut file = vec![0; 500];

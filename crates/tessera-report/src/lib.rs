@@ -1,6 +1,6 @@
 //! A report of runs as one page that holds everything it shows.
 //!
-//! [`write`] reads run folders, or the folder of a sweep, as `docs/formats.md` describes them, and writes one HTML file: summary,
+//! [`write()`] reads run folders, or the folder of a sweep, as `docs/formats.md` describes them, and writes one HTML file: summary,
 //! curves, reconstructions, samples, codebook, configuration with origins, failures, and the command to do it again. The
 //! page fetches nothing, which its content policy makes sure of, and works without scripts.
 //!
