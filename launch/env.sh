@@ -59,10 +59,12 @@ if [[ -z ${CARGO_TARGET_DIR:-} ]]; then
 fi
 export CARGO_TARGET_DIR
 # Cargo goes by the times of files. Of two clones that share a folder the older one would be given what was built of the
-# other, so a clone that has not built last is made the newer one.
-if [[ $CARGO_TARGET_DIR == "$tessera_cache/target" && $(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null) != "$tessera_root" ]]; then
-  find "$tessera_root/crates" "$tessera_root/tests" -name '*.rs' -exec touch {} +
-  echo "$tessera_root" >"$CARGO_TARGET_DIR/clone"
+# other, so in a clone that has not built last all files that differ are made newer.
+tessera_built=$CARGO_TARGET_DIR/clone
+if [[ $CARGO_TARGET_DIR == "$tessera_cache/target" && $(cat "$tessera_built" 2>/dev/null) != "$tessera_root" ]]; then
+  python3 "$tessera_root/launch/times.py" "$(cat "$tessera_built" 2>/dev/null || echo none)" "$tessera_root" "$tessera_built.files" ||
+    find "$tessera_root/crates" "$tessera_root/tests" -name '*.rs' -exec touch {} +
+  echo "$tessera_root" >"$tessera_built"
 fi
 
 # The Python with which tests read what we write; launch/python.sh makes it.

@@ -184,6 +184,14 @@ fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
     // evaluation.
     assert_eq!(compared, 14 + 7);
 
+    let config = fs::read_to_string(run_dir.join("config.toml")).unwrap();
+    let text: String = config.lines().map(|line| format!("    {line}\n")).collect();
+    assert_eq!(read["config"], text.as_str());
+    let group = run_dir.file_name().unwrap().to_str().unwrap();
+    let values = &read["hparams"]["values"];
+    assert_eq!((&read["hparams"]["group"], &values["train.steps"]), (&group.into(), &60.0.into()));
+    assert!(values.get("optimizer.epsilon").is_none(), "nobody has set it: {values}");
+
     let pictures = read["images"]["reconstructions"].as_array().unwrap();
     assert_eq!(pictures.len(), 2);
     for (picture, step) in pictures.iter().zip([30, 60]) {

@@ -13,7 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..").canonicalize().unwrap()
 }
 
 /// `tessera`, with its worker beside it.

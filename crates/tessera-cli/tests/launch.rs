@@ -14,7 +14,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use tempfile::TempDir;
 use tessera_control::{ExitCode, RunState, RunStatus};
 
-const FAKE_WORKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake_worker.sh");
+fn fake_worker() -> String {
+    std::env::var("CARGO_MANIFEST_DIR").unwrap() + "/tests/fake_worker.sh"
+}
 /// Far above what anything here takes, so that a slow machine fails nothing.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -67,7 +69,7 @@ impl Launch {
             .args(options)
             .arg("--")
             .args(worker_args)
-            .env("TESSERA_WORKER", FAKE_WORKER)
+            .env("TESSERA_WORKER", fake_worker())
             .env("FAKE_RUN", run_dir.path())
             .env("FAKE_MODE", mode)
             .env_remove("RUST_LOG")
@@ -175,6 +177,23 @@ fn a_run_that_ends_well_gives_0_and_says_where_its_folder_is() {
         assert_eq!(launch.read(&format!("args.{rank}")), "train --set a=b c\n");
         assert_eq!(launch.read(&format!("resolved.{rank}")).trim_end(), resolved);
     }
+}
+
+#[test]
+fn a_command_at_the_end_knows_how_it_ended_and_changes_nothing() {
+    for (mode, expected) in [("end", 0), ("numeric", 5)] {
+        let command = "echo ended with $TESSERA_EXIT_CODE >&2; exit 3";
+        let options = ["--nproc", "2", "--on-end", command];
+        let (code, _, stderr) = Launch::start(mode, &options, &["train", "--set", "a=b c"]).end();
+        assert_eq!(code, Some(expected), "{stderr}");
+        assert!(stderr.contains(&format!("ended with {expected}\n")), "{stderr}");
+        let said = "warning: the command of --on-end ended with exit status: 3";
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    let mut bell = Launch::start("end", &["--nproc", "2", "--on-end", "bell"], &["train"]);
+    let (code, stdout, stderr) = bell.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(!(stdout + &stderr).contains('\x07'), "no terminal");
 }
 
 #[test]
@@ -436,7 +455,7 @@ fn refused(words: &[&str], path: &str) -> String {
         .arg("launch")
         .args(words)
         .env("PATH", path)
-        .env("TESSERA_WORKER", FAKE_WORKER)
+        .env("TESSERA_WORKER", fake_worker())
         .output()
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -15,7 +15,9 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 const TESSERA: &str = env!("CARGO_BIN_EXE_tessera");
-const FAKE_WORKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake_worker.sh");
+fn fake_worker() -> String {
+    std::env::var("CARGO_MANIFEST_DIR").unwrap() + "/tests/fake_worker.sh"
+}
 
 fn tessera(words: &[&OsStr]) -> Command {
     let mut command = Command::new(TESSERA);
@@ -44,7 +46,7 @@ fn words<'a>(words: &'a [&'a str]) -> Vec<&'a OsStr> {
 /// A launch of two workers that speak the protocol and train nothing.
 fn launch(run_dir: &Path) -> Command {
     let mut command = tessera(&words(&["launch", "--nproc", "2", "--", "train"]));
-    command.env("TESSERA_WORKER", FAKE_WORKER).env("FAKE_RUN", run_dir).env("FAKE_MODE", "end");
+    command.env("TESSERA_WORKER", fake_worker()).env("FAKE_RUN", run_dir).env("FAKE_MODE", "end");
     command
 }
 
@@ -164,8 +166,9 @@ fn a_run_folder_is_taken_from_the_worker_by_its_bytes() {
         run_dir.as_os_str().as_bytes().iter().map(ToString::to_string).collect();
     let worker = folder.path().join("worker");
     let line = format!(r#"{{"run_dir":[{}],"steps":30,"config":{{}}}}"#, bytes.join(","));
+    let fake = fake_worker();
     let script = format!(
-        "#!/bin/sh\n[ \"$1\" = resolve ] && {{ echo '{line}'; exit 0; }}\nexec {FAKE_WORKER} \"$@\"\n"
+        "#!/bin/sh\n[ \"$1\" = resolve ] && {{ echo '{line}'; exit 0; }}\nexec {fake} \"$@\"\n"
     );
     fs::write(&worker, script).unwrap();
     fs::set_permissions(&worker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

@@ -18,13 +18,14 @@ fn tables() -> Tables {
     Tables::new(vec![LevelTable::from_counts(&[vec![5, 0, 1, 9]]).unwrap()]).unwrap()
 }
 
-/// A file of three blocks of two samples.
-fn file(tables: &Tables) -> Vec<u8> {
-    let media = Media::Audio { channels: 1, sample_rate: 8000, frames: Some(500) };
-    let entry = Place { name: String::new(), media, samples: Some(6) };
+/// A file of three blocks of two samples; of a stream nobody knows how many before its end.
+fn file(tables: &Tables, is_stream: bool) -> Vec<u8> {
+    let known = |num: u64| (!is_stream).then_some(num);
+    let media = Media::Audio { channels: 1, sample_rate: 8000, frames: known(500) };
+    let entry = Place { name: String::new(), media, samples: known(6) };
     let header = Header {
         prior: None,
-        stream: false,
+        stream: is_stream,
         model: "0".repeat(64),
         tables: tables.id().to_owned(),
         levels: vec![LevelShape { num_codes: 4, positions: 5 }],
@@ -33,7 +34,10 @@ fn file(tables: &Tables) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = FileWriter::new(&mut bytes, header, tables).unwrap();
     (0..3).for_each(|block| writer.block(&[block; 10]).unwrap());
-    writer.finish().unwrap();
+    match is_stream {
+        true => writer.finish_with(500).unwrap(),
+        false => writer.finish().unwrap(),
+    };
     bytes
 }
 
@@ -51,7 +55,9 @@ fn read(bytes: &[u8], tables: &Tables) {
             }
             Ok(Next::Lost { first, num }) => {
                 assert_eq!(first, next);
-                next = first + num.unwrap();
+                // All from there on, of a stream.
+                let Some(num) = num else { return };
+                next = first + num;
             }
             Err(_) => return,
         }
@@ -63,10 +69,10 @@ fn read(bytes: &[u8], tables: &Tables) {
 #[test]
 fn files_with_random_changes() {
     let tables = tables();
-    let whole = file(&tables);
-    bolero::check!().with_type::<Vec<(u16, u8, bool)>>().with_test_time(time()).for_each(
-        |changes| {
-            let mut bytes = whole.clone();
+    let files = [false, true].map(|is_stream| file(&tables, is_stream));
+    bolero::check!().with_type::<(bool, Vec<(u16, u8, bool)>)>().with_test_time(time()).for_each(
+        |(is_stream, changes)| {
+            let mut bytes = files[usize::from(*is_stream)].clone();
             for &(at, byte, cut) in changes.iter().take(6) {
                 let at = at as usize % bytes.len().max(1);
                 match (cut, bytes.get_mut(at)) {
@@ -85,9 +91,14 @@ fn files_with_random_changes() {
 #[test]
 fn anything_behind_a_header() {
     let tables = tables();
-    let whole = file(&tables);
-    let head = whole.windows(4).position(|bytes| bytes == b"\xb1TS\x0b").unwrap();
-    bolero::check!().with_type::<Vec<u8>>().with_test_time(time()).for_each(|rest| {
-        read(&[&whole[..head], rest].concat(), &tables);
+    let heads = [false, true].map(|is_stream| {
+        let whole = file(&tables, is_stream);
+        let head = whole.windows(4).position(|bytes| bytes == b"\xb1TS\x0b").unwrap();
+        whole[..head].to_vec()
     });
+    bolero::check!().with_type::<(bool, Vec<u8>)>().with_test_time(time()).for_each(
+        |(is_stream, rest)| {
+            read(&[&heads[usize::from(*is_stream)], rest.as_slice()].concat(), &tables);
+        },
+    );
 }

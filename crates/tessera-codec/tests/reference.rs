@@ -10,7 +10,7 @@ use serde_json::Value;
 use tessera_codec::{FileReader, FileWriter, Header, LevelTable, Media, Next, Tables};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures").join(name)
 }
 
 fn numbers(value: &Value) -> Vec<u64> {
@@ -110,7 +110,7 @@ fn python_reads_our_files() {
     let path = folder.path().join("ours.tsc");
     std::fs::write(&path, bytes).unwrap();
 
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let script = "
 import json, sys
 sys.path.insert(0, sys.argv[1] + '/docs')

@@ -3,7 +3,7 @@
 //! Nothing here waits for a terminal or a pipe: threads write, stderr's ([`tell_above`]) and that of the
 //! results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use crate::LaunchError;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// What counts as now.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Rank 0's progress, as it tells it.
 #[derive(Debug, Clone)]
@@ -73,7 +75,7 @@ impl Results {
 pub(crate) struct Display<'a> {
     results: &'a Results,
     bar: Option<ProgressBar>,
-    first: Option<(Instant, u64)>,
+    pace: Pace,
     printed: Option<Instant>,
     /// The newest progress line that was not printed yet.
     pending: Option<String>,
@@ -93,13 +95,12 @@ impl<'a> Display<'a> {
             draw_newest(move || drawn.set_message("starting"));
             bar
         });
-        Self { results, bar, first: None, printed: None, pending: None }
+        Self { results, bar, pace: Pace::default(), printed: None, pending: None }
     }
 
     /// Shows how far the run is.
     pub(crate) fn progress(&mut self, progress: &Progress, now: Instant) {
-        let (start, first_step) = *self.first.get_or_insert((now, progress.step));
-        let left = time_left(now - start, first_step, progress.step, progress.steps);
+        let left = self.pace.left(now, progress.step, progress.steps);
         let text = describe(progress, left);
         if let Some(bar) = self.bar.clone() {
             let Progress { step, steps, .. } = *progress;
@@ -165,13 +166,27 @@ fn above<T>(bar: Option<&ProgressBar>, print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Time for the remaining steps at the mean speed since the first progress was told.
-fn time_left(elapsed: Duration, first: u64, step: u64, steps: u64) -> Option<Duration> {
-    let done = step.checked_sub(first).filter(|&done| done > 0)?;
-    let left = steps.saturating_sub(step);
-    #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
-    let ratio = left as f64 / done as f64;
-    Duration::try_from_secs_f64(elapsed.as_secs_f64() * ratio).ok()
+/// How fast a run is now: where it was at each word of progress of the last minute.
+#[derive(Debug, Default)]
+struct Pace {
+    recent: VecDeque<(Instant, u64)>,
+}
+
+impl Pace {
+    /// Time for the remaining steps at the speed of the last minute, or since the last word where that is longer ago. A first step,
+    /// which is slow, is forgotten then, and so is an hour of another speed.
+    fn left(&mut self, now: Instant, step: u64, steps: u64) -> Option<Duration> {
+        while self.recent.get(1).is_some_and(|(at, _)| now - *at >= RECENT) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, step));
+        let (then, first) = *self.recent.front()?;
+        let done = step.checked_sub(first).filter(|&done| done > 0)?;
+        let left = steps.saturating_sub(step);
+        #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
+        let ratio = left as f64 / done as f64;
+        Duration::try_from_secs_f64((now - then).as_secs_f64() * ratio).ok()
+    }
 }
 
 fn describe(progress: &Progress, left: Option<Duration>) -> String {
@@ -194,11 +209,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_left_counts_from_where_the_run_was_resumed() {
+    fn time_left_counts_from_where_the_run_was_resumed_and_at_its_speed_of_the_last_minute() {
+        let (start, mut pace) = (Instant::now(), Pace::default());
+        let mut left = |seconds: u64, step: u64| {
+            pace.left(start + Duration::from_secs(seconds), step, 1000).map(|left| left.as_secs())
+        };
+        assert_eq!(left(0, 500), None);
         // 10 of the steps from 500 took 5 s, 490 are left: 245 s.
-        let left = time_left(Duration::from_secs(5), 500, 510, 1000);
-        assert_eq!(left, Some(Duration::from_secs(245)));
-        assert_eq!(time_left(Duration::from_secs(5), 500, 500, 1000), None);
+        assert_eq!(left(5, 510), Some(245));
+        // 30 took the minute before; what was before that does not count.
+        assert_eq!(left(65, 540), Some(920));
+        // Ten times as fast: 300 steps in the minute from 540 on.
+        assert_eq!(left(95, 690), Some(155));
+        assert_eq!(left(125, 840), Some(32));
     }
 
     #[test]

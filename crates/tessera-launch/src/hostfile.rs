@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_example_is_a_host_file() {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch/hostfile.example");
+        let example = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../../launch/hostfile.example");
         let hosts = read_hostfile(&example).unwrap();
         assert_eq!(hosts, [Host::new("node1", 4), Host::new("node2", 4)]);
     }

@@ -427,7 +427,8 @@ mod tests {
     fn of_version_2() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sweep.db");
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sweep-v2.db");
+        let fixture = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("tests/fixtures/sweep-v2.db");
         std::fs::copy(fixture, &path).unwrap();
         (folder, path)
     }

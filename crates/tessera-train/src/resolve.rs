@@ -124,6 +124,14 @@ impl Resolved {
         text
     }
 
+    /// The keys that somebody has set, with their values, in the order of their names.
+    pub(crate) fn set_keys(&self) -> Vec<(String, Value)> {
+        let tree = Value::try_from(&self.config).expect("a configuration is plain data");
+        let value_of = |key: &str| key.split('.').try_fold(&tree, |place, part| place.get(part));
+        let with_value = |key: &String| Some((key.clone(), value_of(key)?.clone()));
+        self.origins.keys().filter_map(with_value).collect()
+    }
+
     /// Writes the table at `key`, whose name in headings is `name`: its values, below `heading`,
     /// then the tables in it, and its lists of tables.
     fn write_table(

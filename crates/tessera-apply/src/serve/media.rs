@@ -332,7 +332,7 @@ mod tests {
 
     /// That of a model of pictures of 16 x 16 in color, which has 64 codes of each 2 x 2 pixels.
     fn media() -> Media {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let from = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
             .join("../../tests/fixtures/interop/diffusers-tiny");
         let file = crate::import(&from, &crate::ImportOptions::default()).unwrap().model.file;
         let mut data = usual_data(&file, true).unwrap();

@@ -83,7 +83,7 @@ fn compare(path: &Path) -> OpenModel {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/interop")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/fixtures/interop")
 }
 
 #[test]
@@ -317,7 +317,9 @@ mod full {
     use super::*;
 
     pub(super) fn script(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop").join(name)
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../../tests/interop")
+            .join(name)
     }
 
     pub(super) fn python(words: &[&Path]) -> (bool, String) {
@@ -420,7 +422,8 @@ mod full {
         let is_pickle =
             |path: &PathBuf| path.extension().is_some_and(|end| end == "ckpt" || end == "pt");
         let Some(pickle) = entries.into_iter().find(is_pickle) else { return };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch/interop/unpickle.py");
+        let script = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../../launch/interop/unpickle.py");
         let (is_done, told) = python(&[&script, &pickle, &folder.join("model.safetensors")]);
         assert!(is_done, "{}: {told}", pickle.display());
     }

@@ -11,6 +11,7 @@ use tessera_launch::{
     read_hostfile, split_arguments,
 };
 
+use super::on_end;
 use crate::failure::{Failure, print_last_line};
 
 const SIGNALS: &str = "\
@@ -69,6 +70,10 @@ pub(crate) struct LaunchArgs {
     /// Serve the run's figures for Prometheus there, as in 127.0.0.1:9400, under /metrics.
     #[arg(long, value_name = "HOST:PORT")]
     prometheus: Option<String>,
+    /// Run a command of the shell when the launch has ended, however it did: TESSERA_EXIT_CODE is its exit code. The word `bell` rings the
+    /// terminal instead.
+    #[arg(long, value_name = "CMD")]
+    on_end: Option<String>,
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
@@ -83,8 +88,17 @@ pub(crate) struct LaunchArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Launches, and says in one line how it ended.
+/// Launches, says in one line how it ended, and tells whoever wants to know.
 pub(crate) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
+    let ended = launch(args);
+    if let Some(command) = &args.on_end {
+        let code = ended.as_ref().map_or_else(|failure| failure.code, |code| *code);
+        on_end::tell_end(command, code);
+    }
+    ended
+}
+
+fn launch(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     let options = options(args)?;
     if options.task == Task::Train {
         super::data::fetch::before_training(&options.args)?;

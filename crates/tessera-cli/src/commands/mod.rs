@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod in_session;
 pub(crate) mod inspect;
 pub(crate) mod launch;
+mod on_end;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod sweep;

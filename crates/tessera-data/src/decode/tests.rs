@@ -2,7 +2,7 @@
 //! `tests/pictures`, made by the script that lies there too.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::has_extension;
 use super::image::{self, Picture};
@@ -10,7 +10,7 @@ use crate::shape::Modality;
 
 /// Names and bytes of all pictures, sorted.
 fn pictures() -> Vec<(String, Vec<u8>)> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pictures"));
+    let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/pictures");
     let mut pictures = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

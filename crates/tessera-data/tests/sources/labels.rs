@@ -288,7 +288,8 @@ fn classes_of_folders_have_names_and_those_of_a_mixture_must_agree() {
 #[test]
 fn packed_labels_are_counted_where_the_manifest_does_not_say_their_classes() {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/packed-1");
+    let from =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/packed-1");
     for entry in fs::read_dir(&from).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();

@@ -335,7 +335,7 @@ fn a_film_of_pictures_has_the_class_of_its_folder_and_may_lie_right_in_the_root(
 /// each: `a/0.png`, `a/1.png`, `b/2.png`; the third is what this one writes.
 #[test]
 fn packed_sets_of_every_version_are_read() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let fixtures = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures");
     for version in 1..=3u32 {
         let path = fixtures.join(format!("packed-{version}"));
         let data = DataConfig { verify: VerifyMode::Always, ..config(DataKind::Packed, &path) };
@@ -378,7 +378,8 @@ fn packed_sets_of_every_version_are_read() {
 #[test]
 fn a_shard_that_lacks_what_the_manifest_says_of_files_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/packed-1");
+    let from =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/packed-1");
     for entry in fs::read_dir(&from).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();

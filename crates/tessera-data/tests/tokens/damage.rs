@@ -133,7 +133,8 @@ fn what_is_no_token_set_is_told_as_what_it_is() {
     let packed = DataConfig { kind: DataKind::Packed, ..config(&path) };
     let message = refused(&packed, DataErrorKind::BadInput);
     assert_eq!(message, "data.kind is packed, and data.path a token set: set it to \"tokens\"");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/packed-1");
+    let fixture =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/packed-1");
     let message = refused(&config(&fixture), DataErrorKind::BadInput);
     assert!(
         message.contains("has format \"tessera-dataset\", not \"tessera-tokens\""),

@@ -18,7 +18,8 @@ const TOKENS: usize = 12;
 /// Every experiment's quantiser, by name, with codebooks of `num_codes` codes and, where asked, of
 /// one channel; dead codes are replaced in every step where they are at all.
 fn experiments(num_codes: i64, one_channel: bool) -> BTreeMap<String, QuantizerConfig> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quantizers");
+    let folder =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../configs/quantizers");
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -22,6 +22,7 @@ use super::coordinator::{agree_on_run, choose_checkpoint};
 use super::evaluate::{Split, evaluate};
 use super::figures::{Figure, Row};
 use super::metrics::reporter::Reporter;
+use super::metrics::tensorboard::Beginning;
 use super::metrics::{self, Launcher};
 use super::run_folder::{Resume, Tenure};
 use super::saving;
@@ -151,7 +152,8 @@ fn open_reports(
 ) -> Result<Reporter, TrainError> {
     let folder = &tenure.folder;
     metrics::write_config(folder, resolved)?;
-    let sinks = metrics::open(tenure, step, &worker.faults.rows())?;
+    let beginning = Beginning::of(resolved);
+    let sinks = metrics::open(tenure, step, &worker.faults.rows(), &beginning)?;
     let status = saving::status_of(tenure, RunState::Running, step, world_size, "");
     status.write(&folder.root).map_err(TrainError::file("write the status of", &folder.root))?;
     let steps = resolved.config.train.steps;

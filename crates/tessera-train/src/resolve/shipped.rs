@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn every_configuration_for_one_run_is_shipped() {
-        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let configs =
+            Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../configs");
         let in_folder = |folder: &str| {
             let entries = std::fs::read_dir(configs.join(folder)).unwrap();
             let paths = entries.map(|entry| entry.unwrap().path());
@@ -117,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_shipped_configuration_is_the_one_of_its_file() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quantizers/fsq.toml");
+        let file = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../../configs/quantizers/fsq.toml");
         let shipped = resolve(Some(Path::new("@quantizers/fsq")), [], &[], None).unwrap();
         let of_file = resolve(Some(&file), [], &[], None).unwrap();
         assert_eq!(shipped.config, of_file.config);

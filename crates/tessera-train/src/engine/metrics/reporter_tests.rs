@@ -10,6 +10,7 @@ use tessera_checkpoint::{Fate, Operation, Storage};
 
 use super::*;
 use crate::engine::metrics;
+use crate::engine::metrics::tensorboard::Beginning;
 use crate::engine::metrics::tests::row;
 use crate::engine::run_folder::{RunFolder, Tenure};
 
@@ -25,7 +26,7 @@ fn reporter(
     let attempt = "9f3a07c2b1d4-0".parse().unwrap();
     let tenure = Tenure::without_lock(folder, attempt);
     let folder = &tenure.folder;
-    let sinks = metrics::open(&tenure, 0, &Storage::judged(judge)).unwrap();
+    let sinks = metrics::open(&tenure, 0, &Storage::judged(judge), &Beginning::default()).unwrap();
     let (told, hears) = channel();
     let tell = move |text| told.send(text).unwrap_or(());
     let reporter = Reporter::start(&folder.root, sinks, None, || Ok(()), tell);

@@ -12,7 +12,7 @@ use super::jsonl::JsonLines;
 use super::kept::{Entry, Takes};
 use super::picture::{self, Exhibit};
 use super::replace_file::replace_file;
-use super::tensorboard::EventWriter;
+use super::tensorboard::{Beginning, EventWriter};
 use crate::engine::figures::{Figure, Row};
 use crate::engine::run_folder::{RunFolder, Tenure, cut_pictures};
 use crate::error::{MAKE_FOLDER, TrainError};
@@ -46,6 +46,7 @@ pub(crate) fn open(
     tenure: &Tenure,
     last_step: u64,
     storage: &Storage,
+    beginning: &Beginning,
 ) -> Result<Vec<Sink>, TrainError> {
     let folder = &tenure.folder;
     let aside = folder.superseded(last_step, &tenure.attempt);
@@ -57,7 +58,7 @@ pub(crate) fn open(
         cut_pictures(&folder.pictures(shown), last_step, &aside.join(shown))?;
     }
     let path = folder.tensorboard();
-    let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"));
+    let events = EventWriter::open_after(&path, last_step, &aside.join("tensorboard"), beginning);
     let events = events.map_err(TrainError::file("open", &path))?;
     let rows = Rows {
         metrics: lines(folder.metrics())?,

@@ -1,7 +1,8 @@
 //! TensorBoard event files, written without TensorFlow or a protobuf compiler.
 //!
 //! A file is a sequence of TFRecords (`tfrecord.rs`), each an `Event` message (`event.rs`).
-//! Only scalars and PNG images are written: no histograms, text, audio or graphs.
+//! Scalars, PNG images and sounds are written, and at the beginning the configuration, as a text and as hyperparameters: no
+//! histograms or graphs.
 //!
 //! A run has one event file. A resumed run cuts the events past its checkpoint and appends, so
 //! the curves have no branches.
@@ -15,15 +16,73 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tessera_checkpoint::Storage;
+use toml::Value;
 
-use self::event::{audio_event, event_step, image_event, scalar_event, version_event};
+use self::event::{
+    audio_event, event_step, hparams_event, image_event, scalar_event, text_event, version_event,
+};
 use self::tfrecord::{first_record, frame};
 use super::append::Appended;
 use super::picture::{EncodedPng, EncodedWav};
 use super::replace_file::replace_file;
+use crate::resolve::Resolved;
 
 /// What TensorBoard recognizes an event file by.
 const FILE_PREFIX: &str = "events.out.tfevents.";
+
+/// What a run is told to be, at the beginning of its events.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning {
+    /// The configuration.
+    pub config: String,
+    /// Its keys that somebody has set.
+    pub settings: Vec<(String, Setting)>,
+    /// The run.
+    pub name: String,
+}
+
+/// A value of a hyperparameter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Setting {
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl Beginning {
+    /// That of a run.
+    pub(crate) fn of(resolved: &Resolved) -> Self {
+        let setting = |value: &Value| match value {
+            Value::Integer(number) => Setting::Number(*number as f64),
+            Value::Float(number) => Setting::Number(*number),
+            Value::Boolean(flag) => Setting::Flag(*flag),
+            Value::String(text) => Setting::Text(text.clone()),
+            other => Setting::Text(other.to_string()),
+        };
+        let keys = resolved.set_keys();
+        let name = resolved.run_dir.file_name().unwrap_or_default();
+        Self {
+            config: resolved.to_toml(),
+            settings: keys.iter().map(|(key, value)| (key.clone(), setting(value))).collect(),
+            name: name.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The first events of a file.
+    fn records(&self, wall_time: f64) -> Vec<u8> {
+        let mut records = frame(&version_event(wall_time));
+        if !self.config.is_empty() {
+            // A block of code in Markdown.
+            let lines: String = self.config.lines().map(|line| format!("    {line}\n")).collect();
+            records.extend(frame(&text_event(wall_time, "config", &lines)));
+            records.extend(frame(&hparams_event(wall_time, &self.name, &self.settings)));
+        }
+        records
+    }
+}
 
 /// Appends events to the one event file of a run. Collected: see [`EventWriter::flush`].
 #[derive(Debug)]
@@ -41,11 +100,11 @@ impl EventWriter {
     /// # Errors
     ///
     /// Those of the file system, `AlreadyExists` among them.
-    pub fn create(dir: &Path, wall_time: f64) -> io::Result<Self> {
+    pub fn create(dir: &Path, wall_time: f64, beginning: &Beginning) -> io::Result<Self> {
         let path = dir.join(format!("{FILE_PREFIX}{}.{}", wall_time as u64, host_name()));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let mut file = Appended::over(file, &path)?;
-        file.append(&frame(&version_event(wall_time)))?;
+        file.append(&beginning.records(wall_time))?;
         Ok(Self { file, added: Vec::new() })
     }
 
@@ -69,14 +128,19 @@ impl EventWriter {
     /// # Errors
     ///
     /// Those of the file system.
-    pub fn open_after(dir: &Path, last_step: u64, aside: &Path) -> io::Result<Self> {
+    pub fn open_after(
+        dir: &Path,
+        last_step: u64,
+        aside: &Path,
+        beginning: &Beginning,
+    ) -> io::Result<Self> {
         let Some(path) = newest_event_file(dir)? else {
-            return Self::create(dir, now());
+            return Self::create(dir, now(), beginning);
         };
         let bytes = fs::read(&path)?;
         let mut kept = records_through(&bytes, last_step);
         if kept.is_empty() {
-            kept = frame(&version_event(now()));
+            kept = beginning.records(now());
         }
         if kept.len() != bytes.len() {
             let cut_bytes = bytes.len().saturating_sub(kept.len());
@@ -169,6 +233,10 @@ mod tests {
     use super::*;
     use crate::engine::metrics::picture::ImageShape;
 
+    fn open_after(dir: &Path, last_step: u64, aside: &Path) -> io::Result<EventWriter> {
+        EventWriter::open_after(dir, last_step, aside, &Beginning::default())
+    }
+
     fn event_file(dir: &Path) -> PathBuf {
         newest_event_file(dir).expect("folder").expect("one event file")
     }
@@ -187,7 +255,8 @@ mod tests {
 
     /// A run of three steps; the file starts with the version, which counts as step 0.
     fn run_of_three(dir: &Path) {
-        let mut writer = EventWriter::create(dir, 1_500_000_000.0).expect("creates");
+        let mut writer =
+            EventWriter::create(dir, 1_500_000_000.0, &Beginning::default()).expect("creates");
         for step in 1..=3 {
             writer.scalar(step, "loss", 1.0);
         }
@@ -203,7 +272,7 @@ mod tests {
         assert!(name.starts_with("events.out.tfevents.1500000000."), "{name}");
 
         let aside = tempfile::tempdir().expect("temporary folder");
-        let mut writer = EventWriter::open_after(dir.path(), 2, aside.path()).expect("reopens");
+        let mut writer = open_after(dir.path(), 2, aside.path()).expect("reopens");
         let whole = aside.path().join(name.replace("tfevents.", ""));
         assert_eq!(steps(&whole), [0, 1, 2, 3], "moved aside");
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
@@ -221,8 +290,7 @@ mod tests {
         let fates = Mutex::new(vec![Fate::Short, Fate::Short].into_iter());
         let storage =
             Storage::judged(move |_, _| fates.lock().unwrap().next().unwrap_or(Fate::Done));
-        let mut writer =
-            EventWriter::open_after(dir.path(), 3, dir.path()).expect("reopens").on(storage);
+        let mut writer = open_after(dir.path(), 3, dir.path()).expect("reopens").on(storage);
         for _ in 0..2 {
             writer.scalar(4, "loss", 1.0);
             writer.flush().expect_err("half of it");
@@ -243,9 +311,7 @@ mod tests {
         let whole = fs::read(&path).expect("readable");
         for cut in 1..20 {
             fs::write(&path, &whole[..whole.len() - cut]).expect("writable");
-            drop(
-                EventWriter::open_after(dir.path(), 3, &dir.path().join("aside")).expect("reopens"),
-            );
+            drop(open_after(dir.path(), 3, &dir.path().join("aside")).expect("reopens"));
             assert_eq!(steps(&path), [0, 1, 2], "{cut} bytes missing");
         }
     }
@@ -253,11 +319,11 @@ mod tests {
     #[test]
     fn a_file_damaged_from_its_start_and_a_missing_one_begin_anew() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        drop(EventWriter::open_after(dir.path(), 5, &dir.path().join("aside")).expect("creates"));
+        drop(open_after(dir.path(), 5, &dir.path().join("aside")).expect("creates"));
         let path = event_file(dir.path());
         assert_eq!(steps(&path), [0]);
         fs::write(&path, b"no events").expect("writable");
-        drop(EventWriter::open_after(dir.path(), 5, &dir.path().join("aside")).expect("reopens"));
+        drop(open_after(dir.path(), 5, &dir.path().join("aside")).expect("reopens"));
         assert_eq!(steps(&path), [0]);
     }
 
@@ -265,7 +331,8 @@ mod tests {
     fn a_new_run_does_not_write_into_an_old_file() {
         let dir = tempfile::tempdir().expect("temporary folder");
         run_of_three(dir.path());
-        let error = EventWriter::create(dir.path(), 1_500_000_000.0).expect_err("exists");
+        let error = EventWriter::create(dir.path(), 1_500_000_000.0, &Beginning::default())
+            .expect_err("exists");
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
 }

@@ -5,6 +5,7 @@
 //! and `summary.proto` beside it. Fields are written in the order of their numbers and zero
 //! steps are left out, as protobuf's own encoders do, so the bytes are equal to TensorBoard's.
 
+use super::Setting;
 use crate::engine::metrics::picture::{EncodedPng, EncodedWav};
 
 // Protobuf wire types: the lower three bits of a field's key.
@@ -51,6 +52,62 @@ pub(super) fn audio_event(wall_time: f64, step: u64, tag: &str, sound: &EncodedW
     let mut content = Vec::with_capacity(message.len() + 8);
     put_bytes(&mut content, 6, &message); // Value.audio
     summary_event(wall_time, step, tag, &content)
+}
+
+/// A text of the series `tag`, in Markdown, at step 0.
+pub(super) fn text_event(wall_time: f64, tag: &str, text: &str) -> Vec<u8> {
+    const DT_STRING: u64 = 7;
+    let mut tensor = Vec::with_capacity(text.len() + 16);
+    put_varint(&mut tensor, 1, DT_STRING); // TensorProto.dtype
+    put_bytes(&mut tensor, 8, text.as_bytes()); // TensorProto.string_val
+    let mut content = Vec::with_capacity(tensor.len() + 32);
+    put_bytes(&mut content, 8, &tensor); // Value.tensor
+    put_plugin(&mut content, "text", &[]);
+    summary_event(wall_time, 0, tag, &content)
+}
+
+/// The settings of a run for the table of hyperparameters, in which runs of one group are one session.
+pub(super) fn hparams_event(
+    wall_time: f64,
+    group: &str,
+    settings: &[(String, Setting)],
+) -> Vec<u8> {
+    let mut session = Vec::new();
+    for (key, setting) in settings {
+        let mut value = Vec::new();
+        match setting {
+            Setting::Number(number) => {
+                value.push(2 << 3 | WIRE_64_BIT); // Value.number_value
+                value.extend_from_slice(&number.to_le_bytes());
+            }
+            Setting::Text(text) => put_bytes(&mut value, 3, text.as_bytes()), // Value.string_value
+            Setting::Flag(flag) => put_varint(&mut value, 4, u64::from(*flag)), // Value.bool_value
+        }
+        let mut entry = Vec::new();
+        put_bytes(&mut entry, 1, key.as_bytes());
+        put_bytes(&mut entry, 2, &value);
+        put_bytes(&mut session, 1, &entry); // SessionStartInfo.hparams
+    }
+    put_bytes(&mut session, 4, group.as_bytes()); // SessionStartInfo.group_name
+    session.push(5 << 3 | WIRE_64_BIT); // SessionStartInfo.start_time_secs
+    session.extend_from_slice(&wall_time.to_le_bytes());
+    let mut data = Vec::new();
+    put_bytes(&mut data, 3, &session); // HParamsPluginData.session_start_info
+    let mut content = Vec::new();
+    put_plugin(&mut content, "hparams", &data);
+    summary_event(wall_time, 0, "_hparams_/session_start_info", &content)
+}
+
+/// Value.metadata, which says whose data a value is.
+fn put_plugin(content: &mut Vec<u8>, name: &str, data: &[u8]) {
+    let mut plugin = Vec::new();
+    put_bytes(&mut plugin, 1, name.as_bytes()); // PluginData.plugin_name
+    if !data.is_empty() {
+        put_bytes(&mut plugin, 2, data); // PluginData.content
+    }
+    let mut metadata = Vec::new();
+    put_bytes(&mut metadata, 1, &plugin); // SummaryMetadata.plugin_data
+    put_bytes(content, 9, &metadata);
 }
 
 /// The step of an encoded event, 0 if it has none; `None` if it is no protobuf message.
