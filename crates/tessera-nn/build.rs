@@ -20,7 +20,10 @@ const SETS: [(&str, &[&str]); 3] = [
 
 fn main() {
     rpath::main();
-    println!("cargo:rerun-if-changed={FOLDER}");
+    // One by one: a folder has a time of its own in every clone.
+    for entry in std::fs::read_dir(FOLDER).expect("it is in the package") {
+        println!("cargo:rerun-if-changed={}", entry.expect("it is readable").path().display());
+    }
     for variable in ["LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
