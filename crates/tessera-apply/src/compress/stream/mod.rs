@@ -37,14 +37,14 @@ impl Pieces {
     ///
     /// [`ApplyError::BadInput`] where the model has no stream.
     pub(super) fn of(model: &OpenModel, latency: Option<f64>) -> Result<Self, ApplyError> {
-        let (hop, least) = hop_and_least(model)?;
+        let (hop, least, most) = hop_and_bounds(model)?;
         let shape = model.file.autoencoder().shape;
         let wanted = match latency {
             None => (shape.frames / hop).div_ceil(OF_A_WINDOW),
             // A number that is none, or too large a one, ends at an end of the range.
             Some(seconds) => (seconds * f64::from(shape.sample_rate) / f64::from(hop)) as u32,
         };
-        let positions = wanted.clamp(least, (shape.frames / hop).max(least));
+        let positions = wanted.clamp(least, most);
         Ok(Self { positions, frames: positions * hop })
     }
 
@@ -54,7 +54,7 @@ impl Pieces {
     ///
     /// What is wrong, in words that complete "the header of this compressed file ..".
     pub(super) fn of_header(model: &OpenModel, header: &Header) -> Result<Self, String> {
-        let (hop, least) = hop_and_least(model).map_err(|error| error.to_string())?;
+        let (hop, least, most) = hop_and_bounds(model).map_err(|error| error.to_string())?;
         let own = model.file.autoencoder().code_levels();
         let positions = header.levels[0].positions;
         let is_alike = |(told, own): (&LevelShape, &LevelShape)| {
@@ -64,9 +64,11 @@ impl Pieces {
         if levels.len() > own.len() || !levels.iter().zip(&own).all(is_alike) {
             return Err("tells of other levels of codes than its model has".to_owned());
         }
-        let frames = positions.checked_mul(hop).filter(|_| positions >= least);
-        let frames = frames.ok_or_else(|| format!("tells of pieces of {positions} codes"))?;
-        Ok(Self { positions, frames })
+        // A piece is computed at once: what a header claims is bounded before memory is asked for.
+        match (least..=most).contains(&positions) {
+            true => Ok(Self { positions, frames: positions * hop }),
+            false => Err(format!("tells of pieces of {positions} codes, not {least} to {most}")),
+        }
     }
 
     /// Pieces that so many frames take.
@@ -91,8 +93,8 @@ impl Pieces {
     }
 }
 
-/// Frames of a code, and positions that the first piece of a stream has at least.
-fn hop_and_least(model: &OpenModel) -> Result<(u32, u32), ApplyError> {
+/// Frames of a code, and positions that a piece of a stream has at least, so that the network can begin, and at most: a window.
+fn hop_and_bounds(model: &OpenModel) -> Result<(u32, u32, u32), ApplyError> {
     let bad = |problem: String| ApplyError::BadInput(format!("--stream: {problem}"));
     let shape = model.file.autoencoder().shape;
     if shape.modality != Modality::Audio {
@@ -103,7 +105,7 @@ fn hop_and_least(model: &OpenModel) -> Result<(u32, u32), ApplyError> {
     let positions = model.vqvae.num_positions()[0] as u32;
     let hop = shape.frames / positions;
     let least = (encoder.first_len() as u32).div_ceil(hop).max(decoder.first_len() as u32);
-    Ok((hop, least))
+    Ok((hop, least, positions.max(least)))
 }
 
 /// Sound to codes.

@@ -8,6 +8,7 @@ use tessera_apply::{
     CompressOptions, DecompressOptions, ReconstructOptions, StreamOptions, TablesOptions,
     count_tables,
 };
+use tessera_codec::{FileReader, FileWriter, Media, Tables};
 use tessera_control::ExitCode;
 use tessera_data::{DataConfig, DataKind, Modality};
 use tessera_model::media::wav;
@@ -169,6 +170,30 @@ fn lost_codes_are_silence_behind_which_a_stream_begins_anew() {
     assert!(found[0][..64] == wanted[0][..64] && found[1] == wanted[1]);
     assert!(found[0][64..80].iter().all(|sample| *sample == 0));
     assert!(found[0][80..] != wanted[0][80..], "without its past");
+}
+
+/// A piece of 2^24 codes would be computed at once.
+#[test]
+fn a_header_that_claims_too_much_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let model = prepared(folder.path(), &json!({}), &[300]);
+    compressed(1, &model, &as_stream(&path("sounds/0.wav"), &path("one.tsc"))).unwrap();
+    let mut header =
+        FileReader::open(fs::File::open(path("one.tsc")).unwrap()).unwrap().header().clone();
+    header.levels.truncate(1);
+    header.levels[0].positions = 1 << 24;
+    (header.entries[0].samples, header.entries[0].media) =
+        (None, Media::Audio { channels: 1, sample_rate: 8000, frames: None });
+    let tables = Tables::uniform(&[32, 32, 32]).unwrap();
+    header.tables = tables.id().to_owned();
+    let mut bytes = Vec::new();
+    FileWriter::new(&mut bytes, header, &tables).unwrap().finish_with(9).unwrap();
+    fs::write(path("claims.tsc"), bytes).unwrap();
+    let error = decompressed(1, &model, &from_file(&path("claims.tsc"), &path("out.wav")));
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), ExitCode::DataCorrupt, "{error}");
+    assert!(error.to_string().contains("pieces of 16777216 codes, not 1 to 32"), "{error}");
 }
 
 #[test]
