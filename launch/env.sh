@@ -44,6 +44,46 @@ debian() {
   echo "$archive"
 }
 
+# Makes a root folder of a Debian at $1 (bookworm unless $2 names another), with this machine's way to the registries.
+make_root() {
+  local root=$1 archive file
+  ((EUID == 0)) || die "a root folder of its own takes root"
+  archive=$(debian "${2:-bookworm}")
+  mkdir "$root"
+  tar -C "$root" -xf "$archive"
+  for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+    [[ ! -e $file ]] || install -D -m 644 "$file" "$root$file"
+  done
+  cp -n /etc/apt/apt.conf.d/* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
+}
+
+# The same with Rust, as rustup would leave it, less what is not its own, and with a clone of what is committed here.
+make_root_with_rust() {
+  local root=$1 config=${CARGO_HOME:-$HOME/.cargo}/config.toml
+  make_root "$@"
+  cp -r "$(rustc --print sysroot)"/{bin,lib} "$root/usr/local/"
+  [[ ! -e $config ]] || install -D -m 644 "$config" "$root/root/.cargo/config.toml"
+  git clone -q "$tessera_root" "$root/root/tessera"
+}
+
+# Runs a command in the root folder $1, with mounts and processes of its own, so that all of them end with it.
+in_root() {
+  local root=$1 name variables
+  shift
+  variables=(HOME=/root TERM=dumb LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
+  for name in SSL_CERT_FILE CARGO_HTTP_CAINFO PIP_CERT http_proxy https_proxy no_proxy; do
+    [[ -z ${!name:-} ]] || variables+=("$name=${!name}")
+  done
+  unshare --mount --pid --fork --kill-child bash -euc '
+    root=$1
+    shift
+    mount --rbind /dev "$root/dev"
+    mount -t sysfs none "$root/sys"
+    mount -t proc none "$root/proc"
+    exec chroot "$root" env -i "$@"
+  ' bash "$root" "${variables[@]}" "$@"
+}
+
 # A target folder outside the clone outlives it, and spares it the minutes of torch-sys' C++.
 # cargo compiles that anew when LIBTORCH changes, so there it must not name the clone.
 if [[ -z ${CARGO_TARGET_DIR:-} ]]; then

@@ -43,14 +43,7 @@ if [[ -z $suite ]]; then
   exit
 fi
 
-((EUID == 0)) || die "a root folder of its own takes root"
-debian "$suite" >"$work/base"
-mkdir "$work/root"
-tar -C "$work/root" -xf "$(cat "$work/base")"
-for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
-  [[ -e $file ]] && install -D -m 644 "$file" "$work/root$file"
-done
-cp -n /etc/apt/apt.conf.d/* "$work/root/etc/apt/apt.conf.d/" 2>/dev/null || true
+make_root "$work/root" "$suite"
 cp "$wheel" "$work/root/root/"
 cat >"$work/root/root/try.sh" <<END
 set -euo pipefail
@@ -69,16 +62,5 @@ tessera launch --nproc 2 -- train --config @fashion_mnist --set train.steps=40 -
 tessera eval --run runs/fashion_mnist
 echo "fetched, trained, resumed and evaluated in \$SECONDS s"
 END
-variables=(HOME=/root TERM=dumb LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
-for name in SSL_CERT_FILE PIP_CERT http_proxy https_proxy no_proxy; do
-  [[ -n ${!name:-} ]] && variables+=("$name=${!name}")
-done
-unshare --mount --pid --fork --kill-child bash -euc '
-  root=$1
-  shift
-  mount --rbind /dev "$root/dev"
-  mount -t sysfs none "$root/sys"
-  mount -t proc none "$root/proc"
-  exec chroot "$root" env -i "$@" bash /root/try.sh
-' bash "$work/root" "${variables[@]}"
+in_root "$work/root" bash /root/try.sh
 say "wheel: installed, trained, resumed and evaluated on Debian $suite with Python alone"
