@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the wheel (launch/wheel.sh) and the archive (launch/dist.sh) in the oldest system that is served, Debian 11 with glibc 2.31, so that they
-# run on it and on whatever is newer. Needs root, debootstrap, Rust, and half an hour of two cores. Prints their paths.
+# run on it and on whatever is newer. Needs root, debootstrap, Rust, and at first half an hour of two cores. Prints their paths.
 #
-#   launch/oldest.sh [--profile PROFILE] [--out DIR]     as of those
+#   launch/oldest.sh [--profile PROFILE] [--out DIR]     profile dist unless another is named; DIR is `dist`
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -19,18 +19,26 @@ while (($# > 0)); do
 done
 mkdir -p "$out"
 out=$(realpath "$out")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-make_root_with_rust "$work/root" bullseye
-cat >"$work/root/root/make.sh" <<END
+# The root stays in the cache, so that the next wheel takes minutes.
+root=$tessera_cache/oldest
+if [[ ! -e $root/complete ]]; then
+  rm -rf "$root"
+  make_root_with_rust "$root" bullseye
+  touch "$root/complete"
+fi
+git -C "$root/root/tessera" fetch -q "$tessera_root" HEAD
+git -C "$root/root/tessera" reset -q --hard FETCH_HEAD
+cat >"$root/root/make.sh" <<END
 set -euo pipefail
 cd /root/tessera
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends binutils git >/dev/null
+git config --global --add safe.directory /root/tessera
 ./launch/setup.sh --cpu
-./launch/wheel.sh --profile $profile --out /root/out
-./launch/dist.sh --profile $profile --out /root/out
+. launch/env.sh
+cargo build --profile $profile --locked -p tessera-cli -p tessera-worker
 END
-in_root "$work/root" bash /root/make.sh >&2
-cp "$work"/root/root/out/* "$out/"
-ls "$out"/tessera-*
+in_root "$root" bash /root/make.sh >&2
+programs=$root/root/tessera/target/$profile
+launch/wheel.sh --programs "$programs" --out "$out"
+launch/dist.sh --programs "$programs" --out "$out"

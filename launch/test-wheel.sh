@@ -2,19 +2,13 @@
 # Installs the wheel in an environment of its own and trains there: what is in it, that it finds its libraries, and that it refuses another
 # torch.
 #
-#   launch/test-wheel.sh                 with the programs of the target folder, and the libtorch of this machine in the place of torch's
-#   launch/test-wheel.sh --root SUITE    on a Debian with Python alone (bookworm, trixie), with torch and Open MPI from PyPI; as root
+# With the programs of the target folder, and the libtorch of this machine in the place of torch's; launch/test-roots.sh does it on bare
+# systems, with torch from PyPI.
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$tessera_root"
 
-suite=
-if [[ ${1:-} == --root ]]; then
-  suite=$2
-  shift 2
-fi
-(($# == 0)) || die "usage: launch/test-wheel.sh [--root SUITE]"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 wheel=$(launch/wheel.sh --profile "${TESSERA_PROFILE:-release}" --out "$work/wheels")
@@ -24,43 +18,18 @@ wanted='data/scripts/tessera data/scripts/tessera-worker dist-info/METADATA dist
 [[ $names == "$wanted" ]] || die "the wheel holds $names"
 
 train=(launch --nproc 2 -- train --config @smoke --set train.steps=20 --set checkpoint.every=10 --set eval.every=20)
-if [[ -z $suite ]]; then
-  python3 -m venv "$work/venv"
-  "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$wheel"
-  packages=$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  mkdir "$packages/torch"
-  libtorch=${LIBTORCH:-$(readlink -f .libtorch)}
-  ln -s "$libtorch/lib" "$packages/torch/lib"
-  echo "__version__ = '2.11.0+cpu'" >"$packages/torch/version.py"
-  cd "$work"
-  alone=(env -i "PATH=/usr/local/bin:/usr/bin:/bin" "HOME=$work" LANG=C.UTF-8)
-  "${alone[@]}" "$work/venv/bin/tessera" "${train[@]}" --run-dir "$work/run"
-  "${alone[@]}" "$work/venv/bin/tessera" eval --run "$work/run" >&2
-  echo "__version__ = '2.12.0'" >"$packages/torch/version.py"
-  said=$("${alone[@]}" "$work/venv/bin/tessera" eval --run "$work/run" 2>&1) && die "another torch is taken"
-  [[ $said == *"is of torch 2.12.0, the worker was built for 2.11"* ]] || die "another torch: $said"
-  say "wheel: trained and evaluated in an environment of its own; another torch is refused"
-  exit
-fi
-
-make_root "$work/root" "$suite"
-cp "$wheel" "$work/root/root/"
-cat >"$work/root/root/try.sh" <<END
-set -euo pipefail
-cd /root
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
-python3 -m venv venv
-. venv/bin/activate
-echo "installing: \$(date +%T)"
-pip install --quiet tessera-*.whl
-echo "installed: \$(date +%T), \$(du -sm venv | cut -f1) MiB"
-SECONDS=0
-tessera doctor
-tessera launch --nproc 2 -- train --config @fashion_mnist --set train.steps=40 --set checkpoint.every=20 --set eval.every=40 --set train.stop_at=20 || [[ \$? == 75 ]]
-tessera launch --nproc 2 -- train --config @fashion_mnist --set train.steps=40 --set checkpoint.every=20 --set eval.every=40
-tessera eval --run runs/fashion_mnist
-echo "fetched, trained, resumed and evaluated in \$SECONDS s"
-END
-in_root "$work/root" bash /root/try.sh
-say "wheel: installed, trained, resumed and evaluated on Debian $suite with Python alone"
+python3 -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$wheel"
+packages=$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+mkdir "$packages/torch"
+libtorch=${LIBTORCH:-$(readlink -f .libtorch)}
+ln -s "$libtorch/lib" "$packages/torch/lib"
+echo "__version__ = '2.11.0+cpu'" >"$packages/torch/version.py"
+cd "$work"
+alone=(env -i "PATH=/usr/local/bin:/usr/bin:/bin" "HOME=$work" LANG=C.UTF-8)
+"${alone[@]}" "$work/venv/bin/tessera" "${train[@]}" --run-dir "$work/run"
+"${alone[@]}" "$work/venv/bin/tessera" eval --run "$work/run" >&2
+echo "__version__ = '2.12.0'" >"$packages/torch/version.py"
+said=$("${alone[@]}" "$work/venv/bin/tessera" eval --run "$work/run" 2>&1) && die "another torch is taken"
+[[ $said == *"is of torch 2.12.0, the worker was built for 2.11"* ]] || die "another torch: $said"
+say "wheel: trained and evaluated in an environment of its own; another torch is refused"

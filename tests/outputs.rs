@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// The documented keys of a row of `metrics.jsonl`, sorted.
-const ROW: [&str; 20] = [
+const ROW: [&str; 21] = [
     "bits_per_token",
     "codes_replaced",
     "codes_used",
@@ -29,6 +29,7 @@ const ROW: [&str; 20] = [
     "level_codes_used",
     "level_perplexity",
     "loss",
+    "memory_mib",
     "perplexity",
     "quantizer_loss",
     "recon_mse",
@@ -65,6 +66,7 @@ fn all_that_a_run_leaves_is_as_documented_and_others_read_it() {
     the_configuration_reads_back_and_names_its_origins(run_dir);
     rows_and_logs_and_status_are_as_documented(run_dir);
     tensorboard_reads_the_rows_and_the_pictures(run_dir);
+    tensorboards_server_shows_histograms_and_hyperparameters(run_dir);
     python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes(run_dir);
     an_evaluation_is_the_same_on_any_number_of_ranks_and_counts_each_sample_once(run_dir);
 }
@@ -182,7 +184,7 @@ fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
     }
     // All single numbers of a row but step, epoch, samples_seen and world_size; seven figures of an
     // evaluation.
-    assert_eq!(compared, 14 + 7);
+    assert_eq!(compared, 15 + 7);
 
     let config = fs::read_to_string(run_dir.join("config.toml")).unwrap();
     let text: String = config.lines().map(|line| format!("    {line}\n")).collect();
@@ -211,6 +213,25 @@ fn tensorboard_reads_the_rows_and_the_pictures(run_dir: &Path) {
         assert_eq!(size, (width, height, width * height));
         assert_eq!(info.color_type, png::ColorType::Grayscale);
     }
+}
+
+fn tensorboards_server_shows_histograms_and_hyperparameters(run_dir: &Path) {
+    let read = python("read_tensorboard.py", run_dir);
+    // A point is its time, its step and its buckets: left, right, count.
+    let sums = |tag: &str| -> Vec<(u64, f64)> {
+        let points = read["histograms"]["tensorboard"][tag].as_array().unwrap();
+        let count = |bucket: &Value| bucket[2].as_f64().unwrap();
+        let sum = |point: &Value| point[2].as_array().unwrap().iter().map(count).sum();
+        points.iter().map(|point| (point[1].as_u64().unwrap(), sum(point))).collect()
+    };
+    // 5 steps of 32 samples of 4 x 4 codes; 8 x 1 x 4 x 4 weights.
+    assert_eq!(sums("usage/level-0"), [(30, 2560.0), (60, 2560.0)]);
+    assert_eq!(sums("weights/encoder.down1.weight"), [(30, 128.0), (60, 128.0)]);
+    assert_eq!(sums("weights/quantizer.codebook"), [(30, 512.0), (60, 512.0)]);
+    let sessions = &read["session_groups"][0]["sessions"];
+    assert_eq!(sessions[0]["status"], "STATUS_SUCCESS", "{sessions}");
+    let text = &read["text"]["tensorboard"]["config"][0]["text"];
+    assert!(text.as_str().is_some_and(|text| text.contains("[train]")), "{text}");
 }
 
 fn python_reads_a_checkpoint_and_finds_the_promised_hashes_names_and_shapes(run_dir: &Path) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::media::{write_film, write_wav};
-use crate::support::{errors, rows, run, tessera, train};
+use crate::support::{errors, python, rows, run, tessera, train};
 
 /// A tone of square waves.
 pub(crate) fn write_tone(path: &Path, instants: u32, period: u32) {
@@ -163,6 +163,15 @@ fn networks_for_sound_and_for_film_are_trained_and_shown() {
         let number = |name: &str| evaluated[name].as_f64().unwrap_or_else(|| panic!("{evaluated}"));
         if extension == "wav" {
             assert!(number("mel_distance") > 0.0 && number("si_sdr") < 20.0, "{evaluated}");
+            let read = python("read_tensorboard.py", &run_dir);
+            let heard = read["audio"]["tensorboard"]["reconstructions_sound"].as_array().unwrap();
+            for (sound, step) in heard.iter().zip([3, 6]) {
+                let file = run_dir.join(format!("reconstructions/step-{step}.wav"));
+                let bytes = file.metadata().unwrap().len();
+                assert_eq!((&sound["step"], &sound["bytes"]), (&step.into(), &bytes.into()));
+                assert_eq!(sound["type"], "audio/wav");
+            }
+            assert_eq!(heard.len(), 2);
         } else {
             assert!(number("difference_psnr") > 0.0 && number("flicker") > 0.0, "{evaluated}");
             assert_eq!(evaluated["psnr_by_frame"].as_array().unwrap().len(), 5);

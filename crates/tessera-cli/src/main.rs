@@ -9,11 +9,12 @@
 mod commands;
 mod failure;
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tessera_control::{ExitCode, Stderr, all_told, end_unread, hear_of_children, tell};
+use tessera_control::{
+    ExitCode, Stderr, all_told, end_unread, hear_of_children, is_coloured, tell,
+};
 
 use crate::commands::{
     chaos, checkpoint, completions, data, doctor, in_session, inspect, launch, reference, report,
@@ -144,6 +145,7 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    completions::for_a_shell(|| with_negative_numbers(Cli::command()));
     hear_of_children();
     let cli = Cli::from_arg_matches(&with_negative_numbers(Cli::command()).get_matches())
         .unwrap_or_else(|error| error.exit());
@@ -207,7 +209,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Trace(args) => trace::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::pages(&args, Cli::command()),
         Command::Reference(args) => reference::run(&args, Cli::command()),
         Command::Play(args) => chaos::players::run(&args),
@@ -223,7 +225,7 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(|| Stderr)
         .log_internal_errors(false) // it would panic where nobody reads stderr
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(is_coloured())
         .without_time()
         .with_target(false)
         .init();

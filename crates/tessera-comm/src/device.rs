@@ -133,6 +133,12 @@ impl RankDevice {
         Self { device: Device::Cpu, gpu: None }
     }
 
+    /// Bytes in use on the GPU, also by other processes; none on a CPU, or where the driver does not say.
+    pub fn gpu_bytes(&self) -> Option<u64> {
+        let (free, all) = self.gpu.as_ref()?.context.mem_get_info().ok()?;
+        Some((all - free) as u64)
+    }
+
     /// Whether it is the CPU.
     pub fn is_cpu(&self) -> bool {
         self.device == Device::Cpu

@@ -42,10 +42,19 @@ pub use proof::{draw_secret, is_proof, is_secret, proof};
 pub use secrets::Secrets;
 pub use status::{RunState, RunStatus, last_row, replace_json};
 pub use streams::{
-    end_unread, hear_of_children, is_ignored, not_written, one_line, tell, unread, write_result,
+    end_unread, hear_of_children, is_coloured, is_ignored, not_written, one_line, painted, tell,
+    unread, write_result,
 };
 pub use track::TrackConfig;
 pub use writer::Writer;
+
+/// What stands before the name of a configuration that the program brings, as in `--config @fashion_mnist`.
+pub const SHIPPED_MARK: char = '@';
+
+/// The name of a configuration that the program brings, where a path is one.
+pub fn shipped_name(path: &std::path::Path) -> Option<&str> {
+    path.to_str()?.strip_prefix(SHIPPED_MARK)
+}
 
 /// Environment variables that the launcher sets for its workers.
 ///
@@ -56,6 +65,8 @@ pub mod variables {
     pub const CONTROL: &str = "TESSERA_CONTROL";
     /// Secret that the first line on the control connection proves to know.
     pub const CONTROL_TOKEN: &str = "TESSERA_CONTROL_TOKEN";
+    /// Set by a shell that asks what may follow: its name. Not one of a run.
+    pub const COMPLETE: &str = "TESSERA_COMPLETE";
     /// Number of workers that the launcher asked for.
     pub const WORLD_SIZE: &str = "TESSERA_WORLD_SIZE";
     /// Folder on the launcher's host where each worker keeps a record of what it is doing.

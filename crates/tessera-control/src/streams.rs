@@ -5,7 +5,7 @@
 //! by SIGPIPE, as it ends `cat`; a full disk is bad input.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -16,8 +16,25 @@ use crate::behind::put_line;
 /// Says a line on stderr, in one piece; control characters in it, such as the newline of a file's name, are
 /// escaped, so that it stays one line.
 pub fn tell(line: impl Display) {
-    let line = one_line(&line.to_string()) + "\n";
+    let line = painted(&one_line(&line.to_string()), is_coloured()) + "\n";
     put_line(line.into_bytes());
+}
+
+/// Whether what is written to stderr may have colours: on a terminal that has them, unless `NO_COLOR` is set (<https://no-color.org>).
+pub fn is_coloured() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
+}
+
+/// A line whose first word says how grave it is, in a colour where there may be any: `error:` red, `warning:` yellow.
+pub fn painted(line: &str, is_coloured: bool) -> String {
+    let colours = [("error:", "31"), ("warning:", "33")];
+    let found = colours.iter().find(|(word, _)| is_coloured && line.starts_with(word));
+    found.map_or_else(
+        || line.to_owned(),
+        |(word, colour)| format!("\x1b[1;{colour}m{word}\x1b[0m{}", &line[word.len()..]),
+    )
 }
 
 /// The text with its control characters escaped.
@@ -83,6 +100,15 @@ fn ignored_mask(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_word_of_a_line_has_its_colour_where_there_may_be_one() {
+        assert_eq!(painted("error: no disk", true), "\x1b[1;31merror:\x1b[0m no disk");
+        assert_eq!(painted("warning: slow", true), "\x1b[1;33mwarning:\x1b[0m slow");
+        for (line, is_coloured) in [("error: no disk", false), ("an error: no disk", true)] {
+            assert_eq!(painted(line, is_coloured), line);
+        }
+    }
 
     #[test]
     fn a_name_with_a_newline_leaves_one_line() {

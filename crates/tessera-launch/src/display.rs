@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tessera_control::{Writer, draw_newest, tell_above, unread, write_result};
+use serde_json::json;
+use tessera_control::{
+    Writer, draw_newest, is_coloured, painted, tell_above, unread, write_result,
+};
 
-use crate::LaunchError;
+use crate::{LaunchError, Show};
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -74,6 +77,7 @@ impl Results {
 #[derive(Debug)]
 pub(crate) struct Display<'a> {
     results: &'a Results,
+    show: Show,
     bar: Option<ProgressBar>,
     pace: Pace,
     printed: Option<Instant>,
@@ -83,24 +87,31 @@ pub(crate) struct Display<'a> {
 
 impl<'a> Display<'a> {
     /// A display for a run of `steps` steps; `None` draws no progress at all.
-    pub(crate) fn new(steps: Option<u64>, results: &'a Results) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    pub(crate) fn new(steps: Option<u64>, results: &'a Results, show: Show) -> Self {
+        let terminal = std::io::stderr().is_terminal() && show == Show::Person;
         let bar = steps.filter(|_| terminal).map(|steps| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let template = "{bar:24} {pos}/{len} {msg}";
+            let columns =
+                rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| size.ws_col);
+            let template = template(columns);
             bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
+                ProgressStyle::with_template(&template).unwrap_or(ProgressStyle::default_bar()),
             );
             let drawn = bar.clone();
             draw_newest(move || drawn.set_message("starting"));
             bar
         });
-        Self { results, bar, pace: Pace::default(), printed: None, pending: None }
+        Self { results, show, bar, pace: Pace::default(), printed: None, pending: None }
     }
 
     /// Shows how far the run is.
     pub(crate) fn progress(&mut self, progress: &Progress, now: Instant) {
         let left = self.pace.left(now, progress.step, progress.steps);
+        match self.show {
+            Show::Person => {}
+            Show::Quiet => return,
+            Show::Json => return self.result(&of_progress(progress, left)),
+        }
         let text = describe(progress, left);
         if let Some(bar) = self.bar.clone() {
             let Progress { step, steps, .. } = *progress;
@@ -120,9 +131,18 @@ impl<'a> Display<'a> {
         }
     }
 
+    /// Tells what is good to know.
+    pub(crate) fn notice(&self, text: &str) {
+        match self.show {
+            Show::Person => self.say(text),
+            Show::Quiet => {}
+            Show::Json => self.result(&json!({ "event": "notice", "text": text }).to_string()),
+        }
+    }
+
     /// Prints a line on stderr, above the bar.
     pub(crate) fn say(&self, line: &str) {
-        let (line, bar) = (format!("{line}\n"), self.bar.clone());
+        let (line, bar) = (format!("{}\n", painted(line, is_coloured())), self.bar.clone());
         tell_above(move || {
             above(bar.as_ref(), || {
                 let _ = io::stderr().lock().write_all(line.as_bytes());
@@ -166,6 +186,25 @@ fn above<T>(bar: Option<&ProgressBar>, print: impl FnOnce() -> T) -> T {
     }
 }
 
+/// How a bar looks on a terminal of so many columns: the words beside it are worth more than the bar.
+fn template(columns: u16) -> String {
+    format!("{{bar:{}.cyan/dim}} {{pos}}/{{len}} {{msg}}", (columns / 4).clamp(6, 40))
+}
+
+/// Progress as a line of JSON.
+fn of_progress(progress: &Progress, left: Option<Duration>) -> String {
+    let Progress { step, steps, figures, samples_per_second, .. } = progress;
+    let line = json!({
+        "event": "progress",
+        "step": step,
+        "steps": steps,
+        "samples_per_second": samples_per_second,
+        "seconds_left": left.map(|left| left.as_secs()),
+        "figures": figures,
+    });
+    line.to_string()
+}
+
 /// How fast a run is now: where it was at each word of progress of the last minute.
 #[derive(Debug, Default)]
 struct Pace {
@@ -207,6 +246,20 @@ fn clock(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_leaves_room_for_words_and_a_script_gets_numbers() {
+        assert!(template(24).starts_with("{bar:6."));
+        assert!(template(80).starts_with("{bar:20."));
+        assert!(template(400).starts_with("{bar:40."));
+        let figures = BTreeMap::from([("loss".to_owned(), 0.5)]);
+        let words = "loss 0.5".to_owned();
+        let progress = Progress { step: 3, steps: 8, words, figures, samples_per_second: 32.0 };
+        let line: serde_json::Value =
+            serde_json::from_str(&of_progress(&progress, Some(Duration::from_secs(70)))).unwrap();
+        assert_eq!((&line["step"], &line["seconds_left"]), (&3.into(), &70.into()));
+        assert_eq!((&line["event"], &line["figures"]["loss"]), (&"progress".into(), &0.5.into()));
+    }
 
     #[test]
     fn time_left_counts_from_where_the_run_was_resumed_and_at_its_speed_of_the_last_minute() {

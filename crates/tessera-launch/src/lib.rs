@@ -184,6 +184,20 @@ pub struct LaunchOptions {
     pub prometheus: Option<String>,
     /// Shows `mpirun`'s command line and everything it prints.
     pub verbose: bool,
+    /// How the run is shown.
+    pub show: Show,
+}
+
+/// For whom a run is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Show {
+    /// A person: a bar on a terminal, lines elsewhere.
+    #[default]
+    Person,
+    /// Nobody: results, warnings and errors alone.
+    Quiet,
+    /// A script: progress and notices as lines of JSON on stdout.
+    Json,
 }
 
 /// How a launch ended.

@@ -80,7 +80,7 @@ impl<'a> Watch<'a> {
             places,
             next_write: Instant::now(),
             supervision,
-            display: Display::new(steps, places.ways.results),
+            display: Display::new(steps, places.ways.results, options.show),
             filters: std::array::from_fn(|_| BannerFilter::of(pid)),
             stops: StopCounter::default(),
             task: options.task,
@@ -242,7 +242,7 @@ impl<'a> Watch<'a> {
                     trackers.start();
                 }
             }
-            Message::Notice { text } => self.display.say(&text),
+            Message::Notice { text } => self.display.notice(&text),
             Message::Progress { step, steps, words, figures, samples_per_second } => {
                 let progress = Progress { step, steps, words, figures, samples_per_second };
                 self.display.progress(&progress, now);

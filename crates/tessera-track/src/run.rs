@@ -9,6 +9,9 @@ use tessera_control::{RunState, RunStatus};
 use crate::TrackError;
 use crate::source::Limits;
 
+/// The model folder, in a run's.
+const MODEL: &str = "model";
+
 /// The folder of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
@@ -67,6 +70,29 @@ impl Run {
             TrackError::Refused(format!("{} cannot be understood: {what}", path.display()))
         })?;
         Ok((config, text))
+    }
+
+    /// Files of the model folder, with their names in it; none where the run has left no such folder.
+    pub(crate) fn model(&self) -> Result<Vec<(String, PathBuf)>, TrackError> {
+        let mut files = Vec::new();
+        let mut folders = vec![(String::new(), self.dir.join(MODEL))];
+        while let Some((within, folder)) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(TrackError::file("read", &folder))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(TrackError::file("read", &folder))?.path();
+                let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+                let name = format!("{within}{name}");
+                match path.is_dir() {
+                    true => folders.push((format!("{name}/"), path)),
+                    false => files.push((name, path)),
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
     }
 
     /// The last step whose rows no resume takes back: that of the newest checkpoint, or of the end of the run.

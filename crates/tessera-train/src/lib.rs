@@ -40,7 +40,7 @@ pub use engine::step::{Stepped, Sums};
 pub use engine::trace::Trace;
 pub use engine::training::Training;
 pub use error::TrainError;
-pub use resolve::{Resolved, resolve, resolve_data};
+pub use resolve::{Resolved, resolve, resolve_data, shipped_names};
 pub use task::autoencoder::{Autoencoder, reconstruct};
 pub use task::networks::open_features;
 pub use task::probe::Classifier;

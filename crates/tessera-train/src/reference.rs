@@ -16,17 +16,46 @@ Made from the code by `tessera reference`. Where values come from, and which may
 
 /// All keys with their defaults, kinds and meanings, as a page of Markdown.
 pub fn keys() -> String {
+    page().text
+}
+
+/// A key as it is set on a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// With its tables, such as `optimizer.learning_rate`.
+    pub key: String,
+    /// Its values, where they have names.
+    pub values: Vec<String>,
+    /// What it is.
+    pub meaning: String,
+}
+
+/// All keys that can be set one by one, in the order of the page: not those of lists of tables.
+pub fn told() -> Vec<Told> {
+    page().told
+}
+
+fn page() -> Page {
     let schema = schema_for!(TrainConfig);
     let root = schema.as_object().expect("a struct");
-    let mut page =
-        Page { definitions: root["$defs"].clone(), text: HEAD.to_owned(), within: Vec::new() };
+    let definitions = root["$defs"].clone();
+    let mut page = Page {
+        definitions,
+        text: HEAD.to_owned(),
+        told: Vec::new(),
+        within: Vec::new(),
+        is_list: false,
+    };
     page.table("", root, "");
-    page.text
+    page
 }
 
 struct Page {
     definitions: Value,
     text: String,
+    told: Vec<Told>,
+    /// Whether the table is one of a list.
+    is_list: bool,
     /// What the table is of, and those that it is in: a quantiser may be in a quantiser.
     within: Vec<String>,
 }
@@ -55,6 +84,7 @@ impl Page {
             _ => format!("`[{path}]`"),
         };
         self.within.extend(name_of(schema).map(str::to_owned));
+        self.is_list = schema.contains_key("items");
         write!(self.text, "\n## {name}\n").expect("memory");
         if !meaning.is_empty() {
             write!(self.text, "\n{}\n", one_line(meaning)).expect("memory");
@@ -70,6 +100,7 @@ impl Page {
         let mut tables: Vec<(String, Map<String, Value>)> = Vec::new();
         for kind in kinds {
             let kind = kind.as_object().expect("a schema");
+            self.tell_kind(path, kind);
             write!(self.text, "\n### {}\n", sentence(kind)).expect("memory");
             let inner = self.resolved(kind).clone();
             let more = self.keys(path, &inner).into_iter();
@@ -79,6 +110,28 @@ impl Page {
         }
         self.tables(tables);
         self.within.pop();
+    }
+
+    /// Lists the key that says of which kind a table is, and one of its values.
+    fn tell_kind(&mut self, path: &str, kind: &Map<String, Value>) {
+        let kind = self.resolved(kind)["properties"]["kind"]["const"].as_str().map(str::to_owned);
+        let key = format!("{path}.kind");
+        let Some(kind) = kind.filter(|_| !self.is_list) else { return };
+        match self.told.iter_mut().find(|told| told.key == key) {
+            Some(told) => told.values.push(kind),
+            None => self.told.push(Told {
+                key,
+                values: vec![kind],
+                meaning: "Which kind it is.".to_owned(),
+            }),
+        }
+    }
+
+    /// Lists a key, once.
+    fn tell(&mut self, key: String, values: Vec<String>, meaning: String) {
+        if self.told.iter().all(|told| told.key != key) {
+            self.told.push(Told { key, values, meaning });
+        }
     }
 
     /// Tells tables, each with its place.
@@ -129,6 +182,10 @@ impl Page {
             };
             let meaning = sentence(property) + &values;
             writeln!(rows, "| `{key}` | {default} | {kind} | {meaning} |").expect("memory");
+            if !is_table && !self.is_list {
+                let values = values_of(self.resolved(property));
+                self.tell(place, values, sentence(property));
+            }
         }
         if !rows.is_empty() {
             let head = "\n| key | default | | |\n|---|---|---|---|\n";
@@ -136,6 +193,23 @@ impl Page {
             self.text.push_str(&rows);
         }
         tables
+    }
+}
+
+/// The names of a key's values, where these have any.
+fn values_of(schema: &Map<String, Value>) -> Vec<String> {
+    let named = |value: &Value| value.as_str().map(str::to_owned);
+    let names = |list: &Value| list.as_array().into_iter().flatten().filter_map(named).collect();
+    if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
+        let of_choice = |choice: &Value| match choice.get("const") {
+            Some(value) => named(value).into_iter().collect(),
+            None => names(&choice["enum"]),
+        };
+        return choices.iter().flat_map(of_choice).collect();
+    }
+    match schema.get("type").and_then(Value::as_str) {
+        Some("boolean") => vec!["true".to_owned(), "false".to_owned()],
+        _ => schema.get("enum").map(names).unwrap_or_default(),
     }
 }
 
@@ -198,6 +272,23 @@ mod tests {
             }
             _ => all.push(prefix.to_owned()),
         }
+    }
+
+    #[test]
+    fn keys_of_a_command_line_are_listed_once_with_their_values() {
+        let told = told();
+        let values = |key: &str| {
+            let found: Vec<_> = told.iter().filter(|told| told.key == key).collect();
+            assert_eq!(found.len(), 1, "{key}");
+            found[0].values.join(" ")
+        };
+        assert_eq!(values("optimizer.learning_rate"), "");
+        assert_eq!(values("loss.balanced"), "true false");
+        assert_eq!(values("eval.weights"), "average trained");
+        assert!(values("model.quantizer.kind").starts_with("vector "), "{told:?}");
+        assert_eq!(values("metrics.every"), "");
+        assert!(told.iter().all(|told| !told.key.starts_with("data.mixture.")), "a list");
+        assert!(told.len() > 130, "{}", told.len());
     }
 
     #[test]

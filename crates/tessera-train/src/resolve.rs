@@ -28,6 +28,7 @@ use toml::Value;
 
 use self::layers::{Entry, Layers};
 use self::schema::joined;
+pub use self::shipped::shipped_names;
 use self::value::Written;
 use crate::config::TrainConfig;
 use crate::error::TrainError;

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod atlas;
+mod complete;
 pub(crate) mod compress;
 mod drawing;
 pub(crate) mod features;
@@ -44,6 +45,7 @@ pub(crate) struct Arguments {
 
 /// The command line of this process; ends it where it is wrong.
 pub(crate) fn parse() -> Arguments {
+    complete::for_a_shell(|| with_negative_numbers(Arguments::command()));
     let matches = with_negative_numbers(Arguments::command()).get_matches();
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
@@ -147,10 +149,10 @@ pub(crate) enum Reference {
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
     /// Configuration file (TOML), or @NAME of one that Tessera brings, such as @fashion_mnist; without one, every value is its default.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = complete::configurations())]
     pub(crate) config: Option<PathBuf>,
     /// Set a key over file and environment, as often as wanted: --set train.steps=100
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", add = complete::settings())]
     pub(crate) set: Vec<String>,
     /// Folder of the run [default: runs/ and the name of the configuration file]
     #[arg(long, value_name = "DIR")]
@@ -180,7 +182,7 @@ pub(crate) struct EvalArguments {
     pub(crate) levels: Option<usize>,
     /// Measure with another value of eval.features, such as eval.features.network=random, or of eval.batch, and a model
     /// folder on other data, such as data.path=photos; repeatable.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", add = complete::settings())]
     pub(crate) sets: Vec<String>,
     /// Write samples and what the model makes of them here: a sheet (of sound its spectrograms), and sound and film themselves.
     /// Of a prior its draws.
@@ -230,10 +232,10 @@ pub(crate) enum BenchPart {
     /// mpirun reads its own part.
     Data {
         /// Configuration file (TOML).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", add = complete::configurations())]
         config: Option<PathBuf>,
         /// Set a key over file and environment, as often as wanted: --set data.threads=4
-        #[arg(long, value_name = "KEY=VALUE")]
+        #[arg(long, value_name = "KEY=VALUE", add = complete::settings())]
         set: Vec<String>,
         /// Batches that count, after the first.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]

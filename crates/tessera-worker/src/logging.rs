@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use tessera_control::{Stderr, all_told};
+use tessera_control::{Stderr, all_told, is_coloured};
 use tessera_train::metrics::{Appended, LineFile};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -64,7 +64,7 @@ pub(crate) fn start(file: Appended, rank: usize, to_stderr: bool) -> io::Result<
         tracing_subscriber::fmt::layer()
             .with_writer(|| Stderr)
             .log_internal_errors(false) // it would panic where nobody reads stderr
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .with_ansi(is_coloured())
             .with_target(false)
             .with_filter(terminal_filter("info"))
     });
@@ -106,7 +106,7 @@ pub(crate) fn to_stderr() {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| Stderr)
         .log_internal_errors(false)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_ansi(is_coloured())
         .with_target(false)
         .with_filter(terminal_filter("warn"));
     let _ = tracing_subscriber::registry().with(lines).try_init();

@@ -4,6 +4,7 @@
 //! Ranks share the samples that are counted; rank 0 draws and writes. Codes are made in the [tiles](crate::tile) of every command.
 
 mod codes;
+mod projector;
 mod sheet;
 
 use std::fs;
@@ -157,11 +158,12 @@ impl Work<'_> {
         let written = fs::create_dir_all(partial.join("index_maps"))
             .map_err(|error| unwritable(out, &error))
             .and_then(|()| self.write_into(&partial));
-        let named = written.and_then(|()| {
+        let named = written.and_then(|levels| {
             if out.exists() {
                 fs::remove_dir_all(out).map_err(ApplyError::file("replace", out))?;
             }
-            fs::rename(&partial, out).map_err(ApplyError::file("rename", &partial))
+            fs::rename(&partial, out).map_err(ApplyError::file("rename", &partial))?;
+            projector::write_beside_events(out, &levels)
         });
         if named.is_err() {
             // The error that led here is the one to report.
@@ -170,7 +172,8 @@ impl Work<'_> {
         named
     }
 
-    fn write_into(&self, folder: &Path) -> Result<(), ApplyError> {
+    /// Writes all files; what `atlas.json` says of levels.
+    fn write_into(&self, folder: &Path) -> Result<Vec<serde_json::Value>, ApplyError> {
         let book = Book::new(self.model, self.counted);
         let mut levels = Vec::new();
         for number in 0..self.counted.levels.len() {
@@ -178,6 +181,7 @@ impl Work<'_> {
             levels.push(self.level(folder, &book, number)?);
             self.watch.activity.part_done();
         }
+        projector::write(folder, "", &levels)?;
         let maps = (self.options.maps as u64).min(self.counted.num_samples);
         for id in 0..maps {
             self.map(folder, id)?;
@@ -202,7 +206,8 @@ impl Work<'_> {
         put(
             &folder.join("atlas.json"),
             &serde_json::to_vec_pretty(&about).expect("it is plain data"),
-        )
+        )?;
+        Ok(levels)
     }
 
     fn shape(&self) -> SampleShape {
@@ -241,6 +246,7 @@ impl Work<'_> {
         if num_codes as usize > MOST_DRAWN {
             return Ok(about);
         }
+        projector::tables(folder, number, &vectors_kd, &level.counts)?;
         for (name, in_context) in [("alone", false), ("context", true)] {
             let decoded = book.decoded(number, in_context);
             about[name] = self.decoded(folder, &format!("{name}-{number}"), number, decoded)?;
@@ -267,14 +273,23 @@ impl Work<'_> {
         let cell = Cell::of(shape, &level.axes);
         let middle: Vec<usize> = level.axes.iter().map(|size| size / 2).collect();
         let mut sheet = Sheet::new(cell, shape, level.counts.len());
+        let moments = if shape.modality == Modality::Video { cell.moments(&middle) } else { 0..0 };
+        let moving = moments.clone().map(|_| Sheet::new(cell, shape, level.counts.len()));
+        let mut moving: Vec<Sheet> = moving.collect();
         for raw in decoded {
             self.watch.check()?;
             let bytes = bytes_of(&raw)?;
             for sample in bytes.chunks_exact(shape.num_bytes()) {
                 sheet.add(&cell.cut(sample, &middle));
+                for (moment, sheet) in moments.clone().zip(&mut moving) {
+                    sheet.add(&cell.cut_frame(sample, &middle, moment));
+                }
             }
         }
         put(&folder.join(format!("{name}.png")), &sheet.png()?)?;
+        if !moving.is_empty() {
+            put(&folder.join(format!("{name}.apng")), &Sheet::animated(&moving)?)?;
+        }
         Ok(sheet.about())
     }
 

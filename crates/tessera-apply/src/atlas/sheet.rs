@@ -1,5 +1,7 @@
 //! Cells of one size side by side, as one picture.
 
+use std::ops::Range;
+
 use serde_json::json;
 use tessera_data::SampleShape;
 use tessera_model::media::{self, ImageShape};
@@ -40,20 +42,39 @@ impl Cell {
 
     /// The pixels about the code at a position, within the sample; of a clip those of a frame in the middle of the code.
     pub(super) fn cut(&self, sample: &[u8], position: &[usize]) -> Vec<u8> {
-        let [frames, height, width, channels] =
-            [self.shape.frames, self.shape.height, self.shape.width, self.shape.channels]
-                .map(|size| size as usize);
-        let middle = |back: usize, size: usize| {
-            let at = position.len().checked_sub(back).filter(|_| position.len() >= 2);
-            let stride = self.strides[3 - back];
-            at.map_or(size / 2, |at| position[at] * stride + stride / 2)
-        };
+        self.cut_frame(sample, position, self.frame(position))
+    }
+
+    /// The frames of a clip in which the code at a position moves.
+    pub(super) fn moments(&self, position: &[usize]) -> Range<usize> {
+        let frames = self.shape.frames as usize;
+        let num = (2 * self.strides[0]).max(LEAST).min(frames);
+        let first = self.frame(position).saturating_sub(num / 2).min(frames - num);
+        first..first + num
+    }
+
+    /// A frame in the middle of the code at a position.
+    fn frame(&self, position: &[usize]) -> usize {
+        let frames = self.shape.frames as usize;
+        self.middle(position, 3, frames).min(frames.max(1) - 1)
+    }
+
+    /// The middle of a code on an axis of so many pixels, which is so many from the last.
+    fn middle(&self, position: &[usize], back: usize, size: usize) -> usize {
+        let at = position.len().checked_sub(back).filter(|_| position.len() >= 2);
+        let stride = self.strides[3 - back];
+        at.map_or(size / 2, |at| position[at] * stride + stride / 2)
+    }
+
+    /// The pixels of a frame about the code at a position.
+    pub(super) fn cut_frame(&self, sample: &[u8], position: &[usize], frame: usize) -> Vec<u8> {
+        let [height, width, channels] =
+            [self.shape.height, self.shape.width, self.shape.channels].map(|size| size as usize);
         let corner = |middle: usize, side: usize, size: usize| {
             middle.saturating_sub(side / 2).min(size - side)
         };
-        let frame = middle(3, frames).min(frames.max(1) - 1);
-        let top = corner(middle(2, height), self.height, height);
-        let left = corner(middle(1, width), self.width, width);
+        let top = corner(self.middle(position, 2, height), self.height, height);
+        let left = corner(self.middle(position, 1, width), self.width, width);
         let lines = (top..top + self.height).flat_map(|line| {
             let start = ((frame * height + line) * width + left) * channels;
             &sample[start..start + self.width * channels]
@@ -126,11 +147,23 @@ impl Sheet {
     }
 
     pub(super) fn png(&self) -> Result<Vec<u8>, ApplyError> {
-        let ImageShape { height, width, channels } = self.cell;
-        let (height, width) = (height * self.rows, width * self.columns);
-        let made = media::png(&self.pixels, ImageShape { height, width, channels });
-        made.map_err(ApplyError::file("draw", std::path::Path::new("a sheet")))
+        drawn(media::png(&self.pixels, self.size()))
     }
+
+    /// Sheets of one size one after the other, as an animation.
+    pub(super) fn animated(sheets: &[Self]) -> Result<Vec<u8>, ApplyError> {
+        let pixels: Vec<u8> = sheets.iter().flat_map(|sheet| &sheet.pixels).copied().collect();
+        drawn(media::animated_png(&pixels, sheets[0].size(), media::FRAMES_PER_SECOND))
+    }
+
+    fn size(&self) -> ImageShape {
+        let ImageShape { height, width, channels } = self.cell;
+        ImageShape { height: height * self.rows, width: width * self.columns, channels }
+    }
+}
+
+fn drawn(made: std::io::Result<Vec<u8>>) -> Result<Vec<u8>, ApplyError> {
+    made.map_err(ApplyError::file("draw", std::path::Path::new("a sheet")))
 }
 
 /// The side of a square of so many cells.
@@ -155,6 +188,10 @@ mod tests {
         let cut = part.cut(&sample, &[4, 5]);
         assert_eq!((cut[0], cut[63]), (5 * 16 + 7, 12 * 16 + 14));
         assert_eq!(part.cut(&sample, &[0, 7])[0], 8);
+        // 17 frames in 5 codes of 3 frames: those of the third code about frame 7, at least 8.
+        let clip =
+            Cell::of(SampleShape { frames: 17, ..SampleShape::image(1, 16, 16) }, &[5, 4, 4]);
+        assert_eq!((clip.moments(&[2, 0, 0]), clip.moments(&[0, 0, 0])), (3..11, 0..8));
         // Tokens without places: the middle.
         assert_eq!(Cell::of(shape, &[32]).cut(&sample, &[31]).len(), 256);
     }

@@ -1,14 +1,15 @@
 //! `tessera launch`: workers through mpirun, watched from start to end.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 use tessera_control::{ExitCode, one_line};
 use tessera_launch::{
-    Ending, LaunchError, LaunchOptions, Task, parse_control_addresses, parse_hosts, parse_variable,
-    read_hostfile, split_arguments,
+    Ending, LaunchError, LaunchOptions, Show, Task, parse_control_addresses, parse_hosts,
+    parse_variable, read_hostfile, split_arguments,
 };
 
 use super::on_end;
@@ -77,6 +78,15 @@ pub(crate) struct LaunchArgs {
     /// Show mpirun's command line and all that it prints.
     #[arg(long)]
     verbose: bool,
+    /// Say nothing but results, warnings and errors.
+    #[arg(long, short, conflicts_with_all = ["json", "verbose"])]
+    quiet: bool,
+    /// Print progress, notices and the end as lines of JSON, for scripts (docs/formats.md).
+    #[arg(long, conflicts_with = "verbose")]
+    json: bool,
+    /// Say what a training would take, and train nothing: parameters, memory, files, and minutes from five timed steps.
+    #[arg(long)]
+    dry_run: bool,
     /// `train ARGS...`, `eval ARGS...`, `encode ARGS...`, `decode ARGS...`, `sample ARGS...`, `judge ARGS...`
     /// or `inpaint ARGS...`.
     #[arg(
@@ -103,8 +113,11 @@ fn launch(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     if options.task == Task::Train {
         super::data::fetch::before_training(&options.args)?;
     }
+    if args.dry_run {
+        return super::dry_run::run(options, args.json);
+    }
     match tessera_launch::launch(&options) {
-        Ok(ending) => report(options.task, &ending),
+        Ok(ending) => report(&options, &ending),
         Err(LaunchError::Refused { code }) => Err(Failure::new(code, "")), // The worker has said why.
         Err(error) => Err(Failure::new(error.exit_code(), error.to_string())),
     }
@@ -148,20 +161,39 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         max_restarts: args.max_restarts,
         prometheus: args.prometheus.clone(),
         verbose: args.verbose,
+        show: match (args.quiet, args.json) {
+            (true, _) => Show::Quiet,
+            (_, true) => Show::Json,
+            _ => Show::Person,
+        },
     })
 }
 
-fn report(task: Task, ending: &Ending) -> Result<ExitCode, Failure> {
+fn report(options: &LaunchOptions, ending: &Ending) -> Result<ExitCode, Failure> {
     let line = closing_line(ending);
+    if options.show == Show::Json {
+        print_last_line(&(as_json(ending) + "\n"));
+    }
     match ending.code {
         ExitCode::Done | ExitCode::Stopped => {
-            if task == Task::Train {
+            if options.task == Task::Train && options.show == Show::Person {
                 print_last_line(&(one_line(&line) + "\n"));
             }
             Ok(ending.code)
         }
         code => Err(Failure::new(code, line)),
     }
+}
+
+fn as_json(ending: &Ending) -> String {
+    let line = json!({
+        "event": "end",
+        "code": ending.code.code(),
+        "meaning": ending.code.meaning(),
+        "message": ending.message,
+        "run_dir": ending.run_dir.as_deref().map(Path::to_string_lossy),
+    });
+    line.to_string()
 }
 
 fn closing_line(ending: &Ending) -> String {
@@ -195,5 +227,7 @@ mod tests {
         ending.code = ExitCode::Done;
         ending.message.clear();
         assert_eq!(closing_line(&ending), "done; run folder runs/a");
+        let line: serde_json::Value = serde_json::from_str(&as_json(&ending)).unwrap();
+        assert_eq!((&line["code"], &line["run_dir"]), (&0.into(), &"runs/a".into()));
     }
 }

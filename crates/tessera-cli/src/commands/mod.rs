@@ -5,6 +5,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
+mod dry_run;
 pub(crate) mod in_session;
 pub(crate) mod inspect;
 pub(crate) mod launch;

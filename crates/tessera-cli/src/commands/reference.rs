@@ -18,7 +18,7 @@ pub(crate) struct ReferenceArgs {
 }
 
 /// Those that `tessera-worker` knows the arguments of.
-const OF_THE_WORKER: [&str; 18] = [
+pub(super) const OF_THE_WORKER: [&str; 18] = [
     "train",
     "eval",
     "export",

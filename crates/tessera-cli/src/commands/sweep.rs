@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use tessera_control::{ExitCode, one_line};
+use tessera_control::{ExitCode, one_line, shipped_name};
 use tessera_sweep::report::{self, Table};
 use tessera_sweep::{Ending, Goal, Options, Strategy, Sweep, SweepError};
 
@@ -121,7 +121,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, Failure> {
     }
     let options = Options {
         folder: args.dir.clone().unwrap_or_else(|| {
-            let name = config.file_stem().unwrap_or_else(|| "sweep".as_ref());
+            let name = shipped_name(config).map_or(config, Path::new);
+            let name = name.file_stem().unwrap_or_else(|| "sweep".as_ref());
             Path::new("runs/sweeps").join(name)
         }),
         parallel: parallel(&args.parallel)?,

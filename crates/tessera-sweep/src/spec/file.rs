@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use tessera_control::shipped_name;
 
 use super::{Budget, Metric, POINTS, Report, Search, Sweep, Trials};
 use crate::space::{Domain, Parameter, Space};
@@ -116,7 +117,7 @@ impl File {
         let set =
             leaves(&self.set).iter().map(|(key, value)| (key.clone(), plain(value))).collect();
         let File { base, search, metric, budget, trials, report, .. } = self;
-        let base = folder.join(base);
+        let base = if shipped_name(&base).is_some() { base } else { folder.join(base) };
         let space = Space { parameters, forbidden };
         Ok(Sweep { base, set, space, search, metric, budget, trials, report })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tessera_control::shipped_name;
 
 use crate::error::SweepError;
 use crate::space::{Domain, Parameter, Space};
@@ -216,25 +217,10 @@ impl Sweep {
     /// [`SweepError::Spec`] with the place of the first mistake.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self, SweepError> {
         let place = path.display().to_string();
-        let refused = |problem: String| SweepError::Spec { place: place.clone(), problem };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            refused(format!("cannot be read ({error}): name a sweep file or a configuration"))
-        })?;
-        let table: toml::Table =
-            toml::from_str(&text).map_err(|error| refused(file::place_in(&text, &error)))?;
-        let mut sweep = if table.contains_key("base") {
-            let file: file::File =
-                toml::from_str(&text).map_err(|error| refused(file::place_in(&text, &error)))?;
-            let folder = path.parent().unwrap_or(Path::new(""));
-            file.into_sweep(folder).map_err(refused)?
-        } else if let Some(key) =
-            ["parameters", "search"].into_iter().find(|key| table.contains_key(*key))
-        {
-            return Err(refused(format!(
-                "[{key}] is of a sweep, which should name its base = \"CONFIG\""
-            )));
-        } else {
-            Self::over(path)
+        // One that the program brings is of a run.
+        let mut sweep = match shipped_name(path) {
+            Some(_) => Self::over(path),
+            None => Self::read_file(path, &place)?,
         };
         for set in sets {
             sweep
@@ -242,6 +228,27 @@ impl Sweep {
                 .map_err(|problem| SweepError::Spec { place: format!("--set {set}"), problem })?;
         }
         Ok(sweep)
+    }
+
+    fn read_file(path: &Path, place: &str) -> Result<Self, SweepError> {
+        let refused = |problem: String| SweepError::Spec { place: place.to_owned(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            refused(format!("cannot be read ({error}): name a sweep file or a configuration"))
+        })?;
+        let table: toml::Table =
+            toml::from_str(&text).map_err(|error| refused(file::place_in(&text, &error)))?;
+        if table.contains_key("base") {
+            let file: file::File =
+                toml::from_str(&text).map_err(|error| refused(file::place_in(&text, &error)))?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            file.into_sweep(folder).map_err(refused)
+        } else if let Some(key) =
+            ["parameters", "search"].into_iter().find(|key| table.contains_key(*key))
+        {
+            Err(refused(format!("[{key}] is of a sweep, which should name its base = \"CONFIG\"")))
+        } else {
+            Ok(Self::over(path))
+        }
     }
 
     /// A sweep over a base configuration that varies nothing yet.
@@ -393,6 +400,14 @@ mod tests {
         let path = folder.path().join("sweep.toml");
         std::fs::write(&path, text).unwrap();
         (folder, path)
+    }
+
+    #[test]
+    fn a_shipped_configuration_is_a_base_by_its_name_alone() {
+        let sets = ["seed=1,2".to_owned()];
+        assert_eq!(Sweep::read(Path::new("@smoke"), &sets).unwrap().base, Path::new("@smoke"));
+        let (_folder, path) = written("base = \"@smoke\"");
+        assert_eq!(Sweep::read(&path, &sets).unwrap().base, Path::new("@smoke"));
     }
 
     #[test]

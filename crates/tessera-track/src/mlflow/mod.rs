@@ -9,6 +9,7 @@ mod http;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -232,17 +233,22 @@ impl Mlflow {
         }
         self.log_metrics(&server.run_id, &metrics)?;
         for exhibit in entries.iter().flat_map(|entry| &entry.exhibits) {
-            let size = exhibit.path.metadata().map_or(0, |file| file.len());
-            match fs::read(&exhibit.path) {
-                Ok(bytes) if size <= MOST_ARTIFACT => {
-                    self.put(server, &format!("{}/{}", exhibit.shows, exhibit.name()), bytes)?;
-                }
-                _ => {
-                    tracing::warn!(file = %exhibit.path.display(), "gone or too large, and left out")
-                }
-            }
+            let name = format!("{}/{}", exhibit.shows, exhibit.name());
+            self.put_file(server, &name, &exhibit.path)?;
         }
         Ok(())
+    }
+
+    /// Sends a file as an artifact; one that is gone or too large is left out.
+    fn put_file(&mut self, server: &ServerRun, name: &str, path: &Path) -> Result<(), TrackError> {
+        let size = path.metadata().map_or(0, |file| file.len());
+        match fs::read(path) {
+            Ok(bytes) if size <= MOST_ARTIFACT => self.put(server, name, bytes),
+            _ => {
+                tracing::warn!(file = %path.display(), "gone or too large, and left out");
+                Ok(())
+            }
+        }
     }
 }
 
@@ -306,11 +312,16 @@ impl Tracker for Mlflow {
 
     fn close(
         &mut self,
-        _run: &Run,
+        run: &Run,
         cursor: &mut Cursor,
         ending: Option<Ending>,
     ) -> Result<(), TrackError> {
-        let server = cursor.mlflow.as_ref().expect("it has begun");
+        let server = &cursor.mlflow.clone().expect("it has begun");
+        if ending == Some(Ending::Done) {
+            for (name, path) in run.model()? {
+                self.put_file(server, &format!("model/{name}"), &path)?;
+            }
+        }
         let status = match ending {
             Some(Ending::Done) => "FINISHED",
             Some(Ending::Stopped) => "KILLED",

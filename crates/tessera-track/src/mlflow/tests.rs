@@ -219,6 +219,10 @@ fn metrics_of(stand_in: &StandIn) -> Vec<(String, i64, String)> {
 #[test]
 fn a_run_has_its_parameters_metrics_pictures_and_end_once() {
     let (stand_in, run) = (StandIn::start(), run(1000));
+    fs::create_dir_all(run.path().join("model/tokenizer")).unwrap();
+    for name in ["model.safetensors", "tokenizer/config.json"] {
+        fs::write(run.path().join("model").join(name), "weights").unwrap();
+    }
     for _ in 0..2 {
         let mut tracking = Tracking::open(run.path(), &options(&stand_in)).unwrap();
         tracking.advance().unwrap();
@@ -230,7 +234,9 @@ fn a_run_has_its_parameters_metrics_pictures_and_end_once() {
     assert_eq!(state.params["seed"], "7");
     assert_eq!(state.params["train.steps"], "5");
     assert_eq!(state.artifacts["7/r1/artifacts/samples/step-2.png"], "picture".len());
-    assert!(state.artifacts.contains_key("7/r1/artifacts/config.toml"));
+    for name in ["config.toml", "model/model.safetensors", "model/tokenizer/config.json"] {
+        assert!(state.artifacts.contains_key(&format!("7/r1/artifacts/{name}")), "{name}");
+    }
     assert_eq!((state.status.as_str(), state.runs.len()), ("FINISHED", 1));
 }
 

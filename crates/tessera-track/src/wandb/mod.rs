@@ -81,6 +81,27 @@ impl Wandb {
         write().map_err(TrackError::file("write", &path))
     }
 
+    /// Copies the model folder below `files/`, as links where the file system has them.
+    fn copy_model(&self, run: &Run, cursor: &Cursor) -> Result<Vec<FileItem>, TrackError> {
+        let files = self.folder(cursor).join("files");
+        let mut copied = Vec::new();
+        for (name, path) in run.model()? {
+            let item = FileItem { path: format!("model/{name}") };
+            let target = files.join(&item.path);
+            let folder = target.parent().expect("it has a folder");
+            fs::create_dir_all(folder).map_err(TrackError::file("make", folder))?;
+            let copy = || -> io::Result<()> {
+                if target.exists() {
+                    fs::remove_file(&target)?;
+                }
+                fs::hard_link(&path, &target).or_else(|_| fs::copy(&path, &target).map(|_| ()))
+            };
+            copy().map_err(TrackError::file("write", &target))?;
+            copied.push(item);
+        }
+        Ok(copied)
+    }
+
     /// Writes the two files that people look into.
     fn write_files(&self, cursor: &Cursor, config: &Value) -> Result<(), TrackError> {
         let files = self.folder(cursor).join("files");
@@ -202,6 +223,12 @@ impl Tracker for Wandb {
         let summary = cursor.wandb.summary.iter();
         let update = summary.map(|(key, value)| Item::new(key, value)).collect();
         batch.add(Record { summary: Some(Items { update }), ..Record::default() });
+        if ending == Some(Ending::Done) {
+            let files = self.copy_model(run, cursor)?;
+            if !files.is_empty() {
+                batch.add(Record { files: Some(Files { files }), ..Record::default() });
+            }
+        }
         if let Some(ending) = ending {
             let exit_code = match ending {
                 Ending::Done => 0,

@@ -162,6 +162,8 @@ fn pictures_and_sounds_are_copied_and_named_in_the_row_of_their_step() {
     fs::write(pictures.join("step-2.png"), &png).unwrap();
     fs::write(pictures.join("step-2.wav"), b"RIFF").unwrap();
     fs::write(pictures.join("step-1.png"), b"not a picture").unwrap();
+    fs::create_dir(run.path().join("model")).unwrap();
+    fs::write(run.path().join("model/model.safetensors"), b"weights").unwrap();
     track(run.path());
     let log = log_of(run.path());
     let records = read(&log);
@@ -178,6 +180,10 @@ fn pictures_and_sounds_are_copied_and_named_in_the_row_of_their_step() {
     for (file, bytes) in files.iter().zip([&png[..], b"RIFF"]) {
         assert_eq!(fs::read(log.with_file_name("files").join(&file.path)).unwrap(), bytes);
     }
+    let last = records.iter().filter_map(|record| record.files.clone()).next_back().unwrap().files;
+    assert_eq!(last[0].path, "model/model.safetensors");
+    let model = log.with_file_name("files/model/model.safetensors");
+    assert_eq!(fs::read(model).unwrap(), b"weights");
     assert_eq!(rows(&log), expected(2));
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod evaluate_saved;
 pub(crate) mod faults;
 pub mod figures;
 pub(crate) mod first_batch;
+mod memory;
 pub mod metrics;
 pub(crate) mod optim;
 pub(crate) mod run;

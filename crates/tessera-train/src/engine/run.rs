@@ -21,6 +21,7 @@ use super::clock::{Clock, Lap};
 use super::coordinator::{agree_on_run, choose_checkpoint};
 use super::evaluate::{Split, evaluate};
 use super::figures::{Figure, Row};
+use super::memory;
 use super::metrics::reporter::Reporter;
 use super::metrics::tensorboard::Beginning;
 use super::metrics::{self, Launcher};
@@ -114,6 +115,7 @@ pub fn train(
         saver: agree_on(comm, saver)?,
         evaluated: None,
         skipped_in_row: 0,
+        counts: Vec::new(),
         reporter,
         clock,
         step,
@@ -186,6 +188,8 @@ pub(super) struct Run<'a> {
     pub(super) evaluated: Option<Row>,
     /// Steps left out since the last one that was not.
     pub(super) skipped_in_row: u64,
+    /// How often each code was taken in the last logging interval.
+    counts: Vec<f64>,
     /// Rank 0's.
     pub(super) reporter: Option<Reporter>,
     pub(super) clock: Clock,
@@ -266,6 +270,7 @@ impl Run<'_> {
                 for exhibit in self.training.with(eval.weights, show)? {
                     reporter.exhibit(self.step, exhibit);
                 }
+                reporter.histograms(self.step, self.training.histograms(&self.counts));
             }
             if self.is_due(checkpoint.every) || is_last || is_stop {
                 self.look_at(pending.take())?;
@@ -275,6 +280,9 @@ impl Run<'_> {
             self.clock.lap(Lap::Other);
             if is_last || is_stop {
                 let state = if is_last { RunState::Done } else { RunState::Stopped };
+                if let Some(reporter) = self.reporter.as_mut().filter(|_| is_last) {
+                    reporter.done(self.step);
+                }
                 return self.end(state);
             }
             self.clock.enter(Phase::Data);
@@ -347,8 +355,10 @@ impl Run<'_> {
             speed("step_ms", times.step_ms).in_unit("ms"),
             speed("comm_ms", times.comm_ms).in_unit("ms"),
             speed("data_wait_ms", times.data_wait_ms).in_unit("ms"),
-            Figure::count("world_size", self.comm.world_size() as u64),
         ]);
+        figures.extend(memory::figures(&self.worker.device));
+        figures.push(Figure::count("world_size", self.comm.world_size() as u64));
+        self.counts = means.vector;
         let row = Row { step: self.step, figures };
         // All ranks have the same row.
         if let Some(reporter) = &mut self.reporter {

@@ -7,11 +7,13 @@ use tessera_model::Weights;
 use tessera_nn::parameters::Stage;
 
 use super::average::Average;
+use super::metrics::histogram::Histogram;
 use super::optim::AdamW;
 use super::scalars;
 use super::window::Window;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::task::autoencoder::fit::CODEBOOK;
 use crate::task::{self, Samples, Task};
 
 /// The piece of the buffer that has the gradients, behind those of the task.
@@ -81,6 +83,26 @@ impl Training {
         let done = what(&*self.task);
         swap();
         done
+    }
+
+    /// How often each code was taken, level by level, by what was counted ([`Window`]); how the weights are spread, and a codebook that is no
+    /// parameter.
+    pub(crate) fn histograms(&self, counts: &[f64]) -> Vec<Histogram> {
+        // Before the first logging interval ends nothing is counted.
+        let counts = if counts.is_empty() { Vec::new() } else { self.task.usage(counts) };
+        let usage = counts
+            .into_iter()
+            .enumerate()
+            .map(|(level, counts)| Histogram::of_counts(format!("usage/level-{level}"), counts));
+        let state = self.task.state();
+        let codebooks = state
+            .iter()
+            .filter(|(name, _)| name.ends_with(CODEBOOK))
+            .map(|(name, tensor)| (name.as_str(), tensor.shallow_clone()));
+        let weights = self.task.parameters().named_views().chain(codebooks);
+        let weights = weights
+            .filter_map(|(name, tensor)| Histogram::of_values(format!("weights/{name}"), &tensor));
+        usage.chain(weights).collect()
     }
 
     /// Kind of the parameters that the optimiser moves.

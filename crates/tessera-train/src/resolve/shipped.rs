@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use crate::error::TrainError;
+use tessera_control::{SHIPPED_MARK, shipped_name};
 
-/// What stands before the name of a shipped configuration.
-const MARK: char = '@';
+use crate::error::TrainError;
 
 /// Names and texts of the files in `configs`.
 macro_rules! shipped {
@@ -63,13 +62,18 @@ shipped![
     "titok_64",
 ];
 
+/// Names of the configurations that the program brings, as they are given, such as `@smoke`.
+pub fn shipped_names() -> impl Iterator<Item = String> {
+    SHIPPED.iter().map(|(name, _)| format!("{SHIPPED_MARK}{name}"))
+}
+
 /// The text of a configuration that is named so; none where the path is one of a file.
 ///
 /// # Errors
 ///
 /// [`TrainError::BadInput`] names those that there are.
 pub(super) fn text_of(path: &Path) -> Result<Option<&'static str>, TrainError> {
-    let Some(name) = path.to_str().and_then(|path| path.strip_prefix(MARK)) else {
+    let Some(name) = shipped_name(path) else {
         return Ok(None);
     };
     let name = name.strip_suffix(".toml").unwrap_or(name);
@@ -87,7 +91,7 @@ pub(super) fn text_of(path: &Path) -> Result<Option<&'static str>, TrainError> {
 
 /// The name of a configuration, without the mark of a shipped one.
 pub(super) fn plain(name: &std::ffi::OsStr) -> &std::ffi::OsStr {
-    match name.to_str().and_then(|name| name.strip_prefix(MARK)) {
+    match shipped_name(name.as_ref()) {
         Some(name) => name.as_ref(),
         None => name,
     }

@@ -288,6 +288,11 @@ pub trait Task: Any + Debug + Send {
         Vec::new()
     }
 
+    /// How often each code of each level was taken in a logging interval, from its totals; nothing where there are no codes.
+    fn usage<'a>(&self, _vector: &'a [f64]) -> Vec<&'a [f64]> {
+        Vec::new()
+    }
+
     /// How the model is measured.
     ///
     /// # Errors

@@ -166,7 +166,7 @@ pub(crate) struct DataArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Set a key of `[data]`, as often as wanted: --set data.path=photos
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", add = super::complete::settings())]
     pub(crate) sets: Vec<String>,
 }
 

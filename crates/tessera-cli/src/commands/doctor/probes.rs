@@ -51,11 +51,14 @@ fn libmpi(shared: &str) -> Finding {
     let found = of_the_worker("libmpi.so").map(shown);
     let found = found.or_else(|| in_loader_cache(shared, "libmpi.so"));
     let found = found.or_else(|| in_library_path("libmpi.so"));
-    let compiler = Command::new("mpicc").arg("--version").stdin(Stdio::null()).output().is_ok();
+    // Open MPI's wheel has one that finds no compiler.
+    let compiler = Command::new("mpicc").arg("--version").stdin(Stdio::null()).output();
+    let compiler = compiler.is_ok_and(|said| said.status.success());
     match (found, compiler) {
         (Some(path), true) => {
             Finding::ok("libmpi", format!("{path}, with mpicc to build against it"))
         }
+        (Some(path), false) if find_worker().is_ok() => Finding::ok("libmpi", path),
         (Some(path), false) => Finding::warning(
             "libmpi",
             format!("{path}, but no mpicc: tessera-worker cannot be built"),

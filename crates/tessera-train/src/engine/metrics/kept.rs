@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::histogram::Histogram;
 use super::picture::Exhibit;
 use crate::engine::figures::Row;
 
@@ -17,13 +18,18 @@ pub(super) enum Entry {
     Row(Arc<Row>),
     Evaluation(Arc<Row>),
     Exhibit(u64, Arc<Exhibit>),
+    Histograms(u64, Arc<Vec<Histogram>>),
+    Done(u64),
 }
 
 impl Entry {
     fn num_bytes(&self) -> usize {
         match self {
-            Self::Row(_) | Self::Evaluation(_) => ROW_BYTES,
+            Self::Row(_) | Self::Evaluation(_) | Self::Done(_) => ROW_BYTES,
             Self::Exhibit(_, exhibit) => ROW_BYTES + exhibit.bytes().len(),
+            Self::Histograms(_, histograms) => {
+                ROW_BYTES + histograms.iter().map(Histogram::num_bytes).sum::<usize>()
+            }
         }
     }
 }
@@ -95,7 +101,7 @@ impl Kept {
     fn give_one_up(&mut self) -> bool {
         let pictures = self.queues.iter().enumerate().filter_map(|(sink, queue)| {
             let step = |entry: &Entry| match entry {
-                Entry::Exhibit(step, _) => Some(*step),
+                Entry::Exhibit(step, _) | Entry::Histograms(step, _) => Some(*step),
                 _ => None,
             };
             queue.iter().enumerate().find_map(|(at, entry)| Some((step(entry)?, sink, at)))
@@ -121,10 +127,9 @@ mod tests {
 
     /// Sinks as of a run: rows; events, which take all; pictures.
     fn kept(most_bytes: usize) -> Kept {
-        let takes: Vec<Takes> =
-            vec![|entry| !matches!(entry, Entry::Exhibit(..)), |_| true, |entry| {
-                matches!(entry, Entry::Exhibit(..))
-            }];
+        let takes: Vec<Takes> = vec![|entry| matches!(entry, Entry::Row(_)), |_| true, |entry| {
+            matches!(entry, Entry::Exhibit(..))
+        }];
         Kept::new(takes, most_bytes)
     }
 
@@ -151,7 +156,7 @@ mod tests {
             .map(|entry| match entry {
                 Entry::Row(row) => row.step,
                 Entry::Evaluation(figures) => figures.step,
-                Entry::Exhibit(step, _) => step,
+                Entry::Exhibit(step, _) | Entry::Histograms(step, _) | Entry::Done(step) => step,
             })
             .collect()
     }

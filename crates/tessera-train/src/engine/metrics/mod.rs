@@ -1,6 +1,7 @@
 //! What a run writes down while it goes, and where to.
 
 mod append;
+pub mod histogram;
 pub mod jsonl;
 mod kept;
 mod line_file;
@@ -11,6 +12,7 @@ mod sinks;
 pub mod tensorboard;
 
 pub use self::append::Appended;
+use self::histogram::Histogram;
 pub use self::line_file::LineFile;
 use self::picture::Exhibit;
 pub(crate) use self::sinks::{Launcher, Sink, open, write_config};
@@ -44,6 +46,24 @@ pub trait MetricSink: Send {
     ///
     /// [`TrainError::File`] if it cannot be written down.
     fn exhibit(&mut self, _step: u64, _exhibit: &Exhibit) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// How numbers are spread after `step` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn histograms(&mut self, _step: u64, _histograms: &[Histogram]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// All steps of the run are done, `step` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::File`] if it cannot be written down.
+    fn done(&mut self, _step: u64) -> Result<(), TrainError> {
         Ok(())
     }
 

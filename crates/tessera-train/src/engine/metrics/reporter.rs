@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tessera_checkpoint::CheckpointError;
 use tessera_control::RunStatus;
 
+use super::histogram::Histogram;
 use super::kept::{Entry, Kept};
 use super::picture::Exhibit;
 use super::{Launcher, MetricSink, Sink};
@@ -133,6 +134,16 @@ impl Reporter {
     /// Something to look at or to listen to was made after `step` steps.
     pub(crate) fn exhibit(&mut self, step: u64, exhibit: Exhibit) {
         self.keep(Entry::Exhibit(step, Arc::new(exhibit)));
+    }
+
+    /// How numbers are spread after `step` steps.
+    pub(crate) fn histograms(&mut self, step: u64, histograms: Vec<Histogram>) {
+        self.keep(Entry::Histograms(step, Arc::new(histograms)));
+    }
+
+    /// All steps of the run are done, `step` of them.
+    pub(crate) fn done(&mut self, step: u64) {
+        self.keep(Entry::Done(step));
     }
 
     /// How the run stands now.
@@ -331,6 +342,8 @@ fn write_all(shared: &Shared, sinks: &mut [Box<dyn MetricSink>]) -> Option<Train
                 Entry::Row(row) => sink.row(row),
                 Entry::Evaluation(figures) => sink.evaluation(figures),
                 Entry::Exhibit(step, exhibit) => sink.exhibit(*step, exhibit),
+                Entry::Histograms(step, histograms) => sink.histograms(*step, histograms),
+                Entry::Done(step) => sink.done(*step),
             };
             if let Err(error) = written {
                 shared.lock().kept.put_back(number, entry);

@@ -8,6 +8,7 @@ use tessera_checkpoint::Storage;
 use tessera_control::{Client, Message};
 
 use super::MetricSink;
+use super::histogram::Histogram;
 use super::jsonl::JsonLines;
 use super::kept::{Entry, Takes};
 use super::picture::{self, Exhibit};
@@ -70,7 +71,7 @@ pub(crate) fn open(
     Ok(vec![
         Sink {
             unit: "rows",
-            takes: |entry| !matches!(entry, Entry::Exhibit(..)),
+            takes: |entry| matches!(entry, Entry::Row(_) | Entry::Evaluation(_)),
             target: Box::new(rows),
         },
         Sink { unit: "events of TensorBoard", takes: |_| true, target: Box::new(events) },
@@ -163,9 +164,22 @@ impl MetricSink for TensorBoard {
     fn exhibit(&mut self, step: u64, exhibit: &Exhibit) -> Result<(), TrainError> {
         match exhibit {
             Exhibit::Picture(picture) => self.events.image(step, picture.shows, picture),
-            Exhibit::Sound(sound) => self.events.audio(step, sound.shows, sound),
+            // A tag is of one kind: the spectrograms of the sound have the other.
+            Exhibit::Sound(sound) => {
+                self.events.audio(step, &format!("{}_sound", sound.shows), sound);
+            }
             Exhibit::Film(_) => return Ok(()),
         }
+        self.flush()
+    }
+
+    fn histograms(&mut self, step: u64, histograms: &[Histogram]) -> Result<(), TrainError> {
+        histograms.iter().for_each(|histogram| self.events.histogram(step, histogram));
+        self.flush()
+    }
+
+    fn done(&mut self, step: u64) -> Result<(), TrainError> {
+        self.events.done(step);
         self.flush()
     }
 

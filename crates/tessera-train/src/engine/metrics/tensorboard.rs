@@ -1,8 +1,8 @@
 //! TensorBoard event files, written without TensorFlow or a protobuf compiler.
 //!
 //! A file is a sequence of TFRecords (`tfrecord.rs`), each an `Event` message (`event.rs`).
-//! Scalars, PNG images and sounds are written, and at the beginning the configuration, as a text and as hyperparameters: no
-//! histograms or graphs.
+//! Scalars, PNG images, sounds and histograms are written, at the beginning the configuration, as a text and as hyperparameters, and at the
+//! end of a run that is done that it has succeeded. There is no graph.
 //!
 //! A run has one event file. A resumed run cuts the events past its checkpoint and appends, so
 //! the curves have no branches.
@@ -19,10 +19,12 @@ use tessera_checkpoint::Storage;
 use toml::Value;
 
 use self::event::{
-    audio_event, event_step, hparams_event, image_event, scalar_event, text_event, version_event,
+    audio_event, done_event, event_step, histogram_event, hparams_event, image_event, scalar_event,
+    text_event, version_event,
 };
 use self::tfrecord::{first_record, frame};
 use super::append::Appended;
+use super::histogram::Histogram;
 use super::picture::{EncodedPng, EncodedWav};
 use super::replace_file::replace_file;
 use crate::resolve::Resolved;
@@ -166,6 +168,16 @@ impl EventWriter {
     /// Adds one sound to the series `tag`.
     pub fn audio(&mut self, step: u64, tag: &str, sound: &EncodedWav) {
         self.added.extend(frame(&audio_event(now(), step, tag, sound)));
+    }
+
+    /// Adds one histogram to its series.
+    pub fn histogram(&mut self, step: u64, histogram: &Histogram) {
+        self.added.extend(frame(&histogram_event(now(), step, histogram)));
+    }
+
+    /// Adds that the run has succeeded, for the table of hyperparameters.
+    pub fn done(&mut self, step: u64) {
+        self.added.extend(frame(&done_event(now(), step)));
     }
 
     /// Hands everything that was added to the system, where TensorBoard sees it: all of it, or nothing, and

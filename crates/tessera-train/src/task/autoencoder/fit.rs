@@ -8,7 +8,7 @@ use tessera_nn::quantize::{Codes, resize};
 use super::Autoencoder;
 
 /// What a codebook's name ends with.
-const CODEBOOK: &str = ".codebook";
+pub(crate) const CODEBOOK: &str = ".codebook";
 
 impl Autoencoder {
     /// Gives each saved codebook as many codes as there are here, with what belongs to it; a line for each.

@@ -6,7 +6,7 @@ mod decode;
 mod evaluate;
 mod features;
 mod first_codes;
-mod fit;
+pub(crate) mod fit;
 mod judge;
 mod levels;
 mod objective;
@@ -348,6 +348,15 @@ impl Task for Autoencoder {
             figures.extend(balance.figures(&numbers[numbers.len() - balance.num_totals()..]));
         }
         figures
+    }
+
+    fn usage<'a>(&self, vector: &'a [f64]) -> Vec<&'a [f64]> {
+        let mut rest = vector;
+        let num_codes = self.model.num_codes();
+        num_codes
+            .iter()
+            .map(|&len| rest.split_off(..len as usize).expect("a number each"))
+            .collect()
     }
 
     fn measure(&self, asked: Asked) -> Result<Box<dyn Measure + '_>, TrainError> {

@@ -6,6 +6,7 @@
 //! steps are left out, as protobuf's own encoders do, so the bytes are equal to TensorBoard's.
 
 use super::Setting;
+use crate::engine::metrics::histogram::Histogram;
 use crate::engine::metrics::picture::{EncodedPng, EncodedWav};
 
 // Protobuf wire types: the lower three bits of a field's key.
@@ -64,6 +65,41 @@ pub(super) fn text_event(wall_time: f64, tag: &str, text: &str) -> Vec<u8> {
     put_bytes(&mut content, 8, &tensor); // Value.tensor
     put_plugin(&mut content, "text", &[]);
     summary_event(wall_time, 0, tag, &content)
+}
+
+/// Numbers in buckets; `wall_time` in seconds since 1970.
+pub(super) fn histogram_event(wall_time: f64, step: u64, histogram: &Histogram) -> Vec<u8> {
+    const DT_DOUBLE: u64 = 2;
+    let mut shape = Vec::new();
+    for size in [histogram.buckets.len() as u64, 3] {
+        let mut dim = Vec::new();
+        put_varint(&mut dim, 1, size); // Dim.size
+        put_bytes(&mut shape, 2, &dim); // TensorShapeProto.dim
+    }
+    let numbers: Vec<u8> =
+        histogram.buckets.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
+    let mut tensor = Vec::with_capacity(numbers.len() + 32);
+    put_varint(&mut tensor, 1, DT_DOUBLE); // TensorProto.dtype
+    put_bytes(&mut tensor, 2, &shape); // TensorProto.tensor_shape
+    put_bytes(&mut tensor, 4, &numbers); // TensorProto.tensor_content
+    let mut content = Vec::with_capacity(tensor.len() + 32);
+    put_bytes(&mut content, 8, &tensor); // Value.tensor
+    put_plugin(&mut content, "histograms", &[]);
+    summary_event(wall_time, step, &histogram.tag, &content)
+}
+
+/// That a run has succeeded, for the table of hyperparameters.
+pub(super) fn done_event(wall_time: f64, step: u64) -> Vec<u8> {
+    const SUCCESS: u64 = 1;
+    let mut session = Vec::new();
+    put_varint(&mut session, 1, SUCCESS); // SessionEndInfo.status
+    session.push(2 << 3 | WIRE_64_BIT); // SessionEndInfo.end_time_secs
+    session.extend_from_slice(&wall_time.to_le_bytes());
+    let mut data = Vec::new();
+    put_bytes(&mut data, 4, &session); // HParamsPluginData.session_end_info
+    let mut content = Vec::new();
+    put_plugin(&mut content, "hparams", &data);
+    summary_event(wall_time, step, "_hparams_/session_end_info", &content)
 }
 
 /// The settings of a run for the table of hyperparameters, in which runs of one group are one session.
@@ -202,15 +238,22 @@ mod tests {
         let image = EncodedPng { png: b"not looked into".repeat(10), shape, shows: "samples" };
         let (wav, shows) = (b"not heard".repeat(20), "reconstructions");
         let sound = EncodedWav { wav, sample_rate: 8000, channels: 2, len: 300, shows };
+        let settings = [("train.steps".to_owned(), Setting::Number(0.5))];
+        let buckets = vec![[0.0, 1.0, 3.0], [1.0, 2.5, 0.25]];
+        let histogram = Histogram { tag: "usage/level-0".to_owned(), buckets };
         let ours = [
             version_event(WALL_TIME),
             scalar_event(WALL_TIME, 0, "train/loss", 0.0),
             scalar_event(WALL_TIME, 300, "train/loss", 0.125),
             image_event(WALL_TIME, 70_000, "eval/reconstructions", &image),
             audio_event(WALL_TIME, 70_000, "reconstructions", &sound),
+            text_event(WALL_TIME, "config", "    [train]\n"),
+            hparams_event(WALL_TIME, "run", &settings),
+            histogram_event(WALL_TIME, 300, &histogram),
+            done_event(WALL_TIME, 300),
         ];
         let mut rest = FIXTURE;
-        for (event, step) in ours.iter().zip([0, 0, 300, 70_000, 70_000]) {
+        for (event, step) in ours.iter().zip([0, 0, 300, 70_000, 70_000, 0, 0, 300, 300]) {
             let (theirs, length) = first_record(rest).expect("sound fixture");
             assert_eq!(event, theirs, "step {step}");
             assert_eq!(event_step(theirs), Some(step));

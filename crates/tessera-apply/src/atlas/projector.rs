@@ -1,0 +1,99 @@
+//! A codebook for the embedding projector of TensorBoard: `projector_config.pbtxt`, which names of each level its vectors, what is known
+//! of each code, and the picture of each code.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use super::put;
+use crate::error::ApplyError;
+
+/// The file by which TensorBoard knows that a folder holds vectors.
+const CONFIG: &str = "projector_config.pbtxt";
+
+/// The vectors `[K, D]` of a level, and how often each code was taken, as tables.
+pub(super) fn tables(
+    folder: &Path,
+    level: usize,
+    vectors_kd: &Tensor,
+    counts: &[u64],
+) -> Result<(), ApplyError> {
+    let mut vectors = String::new();
+    for vector_d in vectors_kd.to_kind(Kind::Float).unbind(0) {
+        let numbers: Vec<f32> = Vec::try_from(vector_d)?;
+        let words: Vec<String> = numbers.iter().map(f32::to_string).collect();
+        vectors.push_str(&words.join("\t"));
+        vectors.push('\n');
+    }
+    let all: u64 = counts.iter().sum();
+    let mut codes = "code\ttaken\tshare\n".to_owned();
+    for (code, &taken) in counts.iter().enumerate() {
+        let share = taken as f64 / all.max(1) as f64;
+        codes.push_str(&format!("{code}\t{taken}\t{share:.6}\n"));
+    }
+    put(&folder.join(format!("codebook-{level}.tsv")), vectors.as_bytes())?;
+    put(&folder.join(format!("codes-{level}.tsv")), codes.as_bytes())
+}
+
+/// What names the tables of levels, as `atlas.json` describes these, in a folder from which they lie at `place`; levels that are not drawn
+/// have none.
+pub(super) fn write(folder: &Path, place: &str, levels: &[Value]) -> Result<(), ApplyError> {
+    let drawn = levels.iter().enumerate().filter(|(_, level)| !level["alone"].is_null());
+    let embedding = |(number, level): (usize, &Value)| embedding(place, number, &level["alone"]);
+    let text: String = drawn.map(embedding).collect();
+    put(&folder.join(CONFIG), text.as_bytes())
+}
+
+/// The same for whoever opens the events of the run whose folder the atlas lies in.
+pub(super) fn write_beside_events(atlas: &Path, levels: &[Value]) -> Result<(), ApplyError> {
+    let events = atlas.with_file_name("tensorboard");
+    match atlas.file_name().and_then(|name| name.to_str()) {
+        Some(name) if events.is_dir() => write(&events, &format!("../{name}/"), levels),
+        _ => Ok(()),
+    }
+}
+
+fn embedding(place: &str, level: usize, sheet: &Value) -> String {
+    format!(
+        r#"embeddings {{
+  tensor_name: "codebook-{level}"
+  tensor_path: "{place}codebook-{level}.tsv"
+  metadata_path: "{place}codes-{level}.tsv"
+  sprite {{
+    image_path: "{place}alone-{level}.png"
+    single_image_dim: {}
+    single_image_dim: {}
+  }}
+}}
+"#,
+        sheet["width"], sheet["height"]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_have_a_line_for_each_code_and_the_config_names_them() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let vectors_kd = Tensor::from_slice2(&[[0.5f32, -1.0], [2.0, 0.25]]);
+        tables(folder.path(), 0, &vectors_kd, &[3, 1]).expect("writes");
+        let sheet = json!({ "alone": { "columns": 2, "width": 16, "height": 8 } });
+        let (atlas, events) = (folder.path().join("atlas"), folder.path().join("tensorboard"));
+        fs::create_dir(&events).expect("makes a folder");
+        write_beside_events(&atlas, &[sheet, json!({ "alone": null })]).expect("writes");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("is there");
+        assert_eq!(read("codebook-0.tsv"), "0.5\t-1\n2\t0.25\n");
+        assert_eq!(read("codes-0.tsv"), "code\ttaken\tshare\n0\t3\t0.750000\n1\t1\t0.250000\n");
+        let config = read("tensorboard/projector_config.pbtxt");
+        assert_eq!(config.matches("embeddings {").count(), 1, "a level that is not drawn has none");
+        assert!(config.contains("metadata_path: \"../atlas/codes-0.tsv\"\n"), "{config}");
+        assert!(config.contains("single_image_dim: 16\n    single_image_dim: 8\n"), "{config}");
+    }
+}
