@@ -239,7 +239,21 @@ def compressed(model: pathlib.Path, prior: pathlib.Path, m: Machine, table: Tabl
         same = contents(name) == contents("whole")
         table.add(f"files compressed by {name}", f"{(folder / f'{name}.tsc').stat().st_size} bytes; {'as' if same else 'not as'} reconstructed",
                   OK if same else BAD)
+    atlas(model, m, table)
     served(place, folder, m, table)
+
+
+def atlas(model: pathlib.Path, m: Machine, table: Table):
+    """How often each code is taken, counted on the device and on the CPU, and all codes decoded."""
+    counts = []
+    for number, device in enumerate(["cpu", m.device]):
+        out = m.work / f"atlas-{number}"
+        m.run(1, ["atlas", "--run", model, "--out", out, "--device", device])
+        counts.append([level["counts"] for level in json.loads((out / "atlas.json").read_text())["levels"]])
+    moved = sum(abs(one - other) for cpu, gpu in zip(*counts) for one, other in zip(cpu, gpu)) // 2
+    tokens = sum(sum(level) for level in counts[0])
+    # A latent between two codes may go to either.
+    table.add("atlas of the codes", f"{moved} of {tokens} codes other than on the CPU (limit 0.1 %)", OK if moved <= tokens / 1000 else BAD)
 
 
 def served(place: list, folder: pathlib.Path, m: Machine, table: Table):
@@ -300,6 +314,9 @@ def resume(m: Machine, table: Table):
     same = all(a["recon_mse"] == b["recon_mse"] for a, b in zip(parts, whole))
     table.add("resume", f"losses {'bit for bit' if same else f'within {off:.1e}'}",
               OK if off <= 0.02 else BAD, worst=off)
+    key = "memory_mib" if m.dry else "gpu_memory_mib"
+    mib = whole[-1].get(key, 0)
+    table.add(f"memory in rows: {key}", f"{mib:.0f} MiB", OK if mib > 0 else BAD)
 
 
 def wait_for_steps(run_dir: pathlib.Path, process, seconds=60):

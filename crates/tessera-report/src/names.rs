@@ -27,7 +27,7 @@ impl Group {
 }
 
 /// Name, label, unit.
-const NAMES: [(&str, &str, &str); 74] = [
+const NAMES: [(&str, &str, &str); 76] = [
     ("loss", "Loss", ""),
     ("recon_mse", "Mean squared error", ""),
     ("recon_absolute", "Mean absolute error", ""),
@@ -58,6 +58,8 @@ const NAMES: [(&str, &str, &str); 74] = [
     ("step_ms", "Time of a step", "ms"),
     ("comm_ms", "In sums over ranks", "ms"),
     ("data_wait_ms", "Waiting for data", "ms"),
+    ("memory_mib", "Memory of rank 0, the peak", "MiB"),
+    ("gpu_memory_mib", "Memory in use on rank 0's GPU", "MiB"),
     ("world_size", "Ranks", ""),
     ("samples_skipped", "Samples skipped", ""),
     ("epoch", "Epoch", ""),
@@ -134,7 +136,9 @@ pub(crate) fn with_unit(name: &str) -> String {
 pub(crate) fn group(name: &str) -> Option<Group> {
     match name {
         "epoch" | "samples_seen" | "world_size" | "comm_ms" | "data_wait_ms" => None,
-        "samples_per_second" | "step_ms" | "samples_skipped" => Some(Group::Speed),
+        "samples_per_second" | "step_ms" | "samples_skipped" | "memory_mib" | "gpu_memory_mib" => {
+            Some(Group::Speed)
+        }
         "perplexity" | "codes_used" | "bits_per_token" | "codes_replaced" => Some(Group::Codes),
         name if name.starts_with("level_") => Some(Group::Codes),
         name if name.starts_with("learning_rate") || name == "grad_norm" => Some(Group::Optimizer),

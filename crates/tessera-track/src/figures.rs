@@ -7,6 +7,9 @@ use crate::source::Entry;
 /// Figures of `metrics.jsonl` that are about speed.
 const SPEED: [&str; 4] = ["samples_per_second", "step_ms", "comm_ms", "data_wait_ms"];
 
+/// Those that are about memory.
+const MEMORY: [&str; 2] = ["memory_mib", "gpu_memory_mib"];
+
 /// A value that a tracker can take.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Figure {
@@ -20,12 +23,16 @@ pub(crate) enum Figure {
 
 /// All figures of an entry, `step` left out, in the order of their names.
 ///
-/// Fields of `metrics.jsonl` are `train/FIELD` or `speed/FIELD`, those of `eval.jsonl` `eval/FIELD`. Of a list each
+/// Fields of `metrics.jsonl` are `train/FIELD`, `speed/FIELD` or `memory/FIELD`, those of `eval.jsonl` `eval/FIELD`. Of a list each
 /// number has its place behind a slash; lists of lists are left out.
 pub(crate) fn figures(entry: &Entry) -> Vec<(String, Figure)> {
     let mut found = Vec::new();
     for (name, value) in fields(&entry.metrics) {
-        let part = if SPEED.contains(&name.as_str()) { "speed" } else { "train" };
+        let part = match name.as_str() {
+            name if SPEED.contains(&name) => "speed",
+            name if MEMORY.contains(&name) => "memory",
+            _ => "train",
+        };
         add(&mut found, format!("{part}/{name}"), value);
     }
     for (name, value) in fields(&entry.evaluation) {

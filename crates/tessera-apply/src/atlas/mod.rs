@@ -273,16 +273,17 @@ impl Work<'_> {
         let cell = Cell::of(shape, &level.axes);
         let middle: Vec<usize> = level.axes.iter().map(|size| size / 2).collect();
         let mut sheet = Sheet::new(cell, shape, level.counts.len());
-        let moments = if shape.modality == Modality::Video { cell.moments(&middle) } else { 0..0 };
-        let moving = moments.clone().map(|_| Sheet::new(cell, shape, level.counts.len()));
+        let is_film = shape.modality == Modality::Video;
+        let moments = if is_film { cell.moments(&middle) } else { Vec::new() };
+        let moving = moments.iter().map(|_| Sheet::new(cell, shape, level.counts.len()));
         let mut moving: Vec<Sheet> = moving.collect();
         for raw in decoded {
             self.watch.check()?;
             let bytes = bytes_of(&raw)?;
             for sample in bytes.chunks_exact(shape.num_bytes()) {
                 sheet.add(&cell.cut(sample, &middle));
-                for (moment, sheet) in moments.clone().zip(&mut moving) {
-                    sheet.add(&cell.cut_frame(sample, &middle, moment));
+                for (moment, sheet) in moments.iter().zip(&mut moving) {
+                    sheet.add(&cell.cut_frame(sample, &middle, *moment));
                 }
             }
         }

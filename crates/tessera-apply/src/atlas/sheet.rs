@@ -1,7 +1,5 @@
 //! Cells of one size side by side, as one picture.
 
-use std::ops::Range;
-
 use serde_json::json;
 use tessera_data::SampleShape;
 use tessera_model::media::{self, ImageShape};
@@ -12,6 +10,8 @@ use crate::error::ApplyError;
 const POSITIONS: usize = 4;
 /// Pixels of a side at least, where the sample has as many.
 const LEAST: usize = 8;
+/// Frames of a moving sheet, at most.
+const MOMENTS: usize = 4;
 /// What stands where there is nothing.
 const EMPTY: u8 = 255;
 
@@ -45,12 +45,12 @@ impl Cell {
         self.cut_frame(sample, position, self.frame(position))
     }
 
-    /// The frames of a clip in which the code at a position moves.
-    pub(super) fn moments(&self, position: &[usize]) -> Range<usize> {
+    /// Frames of a clip in which the code at a position moves, some of all, so that sheets of many codes stay small.
+    pub(super) fn moments(&self, position: &[usize]) -> Vec<usize> {
         let frames = self.shape.frames as usize;
         let num = (2 * self.strides[0]).max(LEAST).min(frames);
         let first = self.frame(position).saturating_sub(num / 2).min(frames - num);
-        first..first + num
+        (first..first + num).step_by(num.div_ceil(MOMENTS)).collect()
     }
 
     /// A frame in the middle of the code at a position.
@@ -188,10 +188,11 @@ mod tests {
         let cut = part.cut(&sample, &[4, 5]);
         assert_eq!((cut[0], cut[63]), (5 * 16 + 7, 12 * 16 + 14));
         assert_eq!(part.cut(&sample, &[0, 7])[0], 8);
-        // 17 frames in 5 codes of 3 frames: those of the third code about frame 7, at least 8.
+        // 17 frames in 5 codes of 3 frames: those of the third code about frame 7: of 8, every second.
         let clip =
             Cell::of(SampleShape { frames: 17, ..SampleShape::image(1, 16, 16) }, &[5, 4, 4]);
-        assert_eq!((clip.moments(&[2, 0, 0]), clip.moments(&[0, 0, 0])), (3..11, 0..8));
+        assert_eq!(clip.moments(&[2, 0, 0]), [3, 5, 7, 9]);
+        assert_eq!(clip.moments(&[0, 0, 0]), [0, 2, 4, 6]);
         // Tokens without places: the middle.
         assert_eq!(Cell::of(shape, &[32]).cut(&sample, &[31]).len(), 256);
     }

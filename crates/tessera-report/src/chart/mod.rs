@@ -5,6 +5,7 @@
 
 mod bars;
 mod lines;
+mod parallel;
 mod points;
 
 use maud::{Markup, html};
@@ -14,6 +15,7 @@ use crate::page::Page;
 
 pub(crate) use bars::{Bar, bars};
 pub(crate) use lines::{Line, LineChart};
+pub(crate) use parallel::{Axis, Parallel, Path};
 pub(crate) use points::{Mark, Scatter};
 
 /// Width of a chart in its own units, which are pixels on a phone.

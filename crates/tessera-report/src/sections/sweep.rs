@@ -5,7 +5,7 @@ use serde_json::Value;
 use tessera_sweep::report::{Row, State};
 use tessera_sweep::{Domain, Goal, Parameter};
 
-use crate::chart::{Mark, Scatter, scrolled};
+use crate::chart::{Axis, Mark, Parallel, Path, Scatter, scrolled};
 use crate::numbers::{long, percent, short};
 use crate::page::Page;
 use crate::sweep::SweepView;
@@ -21,12 +21,12 @@ pub(super) fn section(page: &Page, sweeps: &[SweepView]) -> Option<Markup> {
     Some(html! {
         @for sweep in sweeps {
             @if sweeps.len() > 1 { h3 { (sweep.name) } }
-            (of_sweep(page, sweep))
+            (of_sweep(page, sweep, sweeps.len() > 1))
         }
     })
 }
 
-fn of_sweep(page: &Page, sweep: &SweepView) -> Markup {
+fn of_sweep(page: &Page, sweep: &SweepView, has_name: bool) -> Markup {
     let metric = &sweep.review.about.sweep.metric;
     let goal = if metric.goal == Goal::Minimize { "small is good" } else { "large is good" };
     let failed = sweep.table.rows.iter().filter(|row| row.state == State::Failed).count();
@@ -37,12 +37,14 @@ fn of_sweep(page: &Page, sweep: &SweepView) -> Markup {
         }
         (scrolled("Trials", table(page, sweep)))
         div class="charts" {
+            (parallel(page, sweep))
             @for (at, parameter) in sweep.review.about.sweep.space.parameters.iter().enumerate() {
                 (scatter(page, sweep, at, parameter))
             }
         }
         @if let Some(importances) = sweep.review.importances().filter(|importances| !importances.are_void()) {
-            (page.heading(0, &html! { "Which parameters matter" }))
+            @let matter = "Which parameters matter";
+            @if has_name { h4 { (matter) } } @else { h3 { (matter) } }
             table {
                 caption { "Share of the metric's variance that a parameter explains by itself; a forest says so whose R² is " (short(importances.r_squared)) "." }
                 tbody { @for (key, share) in &importances.shares { tr { th scope="row" { code { (key) } } td { (percent(*share)) } } } }
@@ -96,19 +98,79 @@ fn table(page: &Page, sweep: &SweepView) -> Markup {
     }
 }
 
-/// The metric against one parameter.
-fn scatter(page: &Page, sweep: &SweepView, at: usize, parameter: &Parameter) -> Markup {
-    let last = sweep.review.schedule.rungs.last().copied().unwrap_or(0);
-    let place = |value: &Value| match &parameter.domain {
+/// Where the value of a parameter is on its axis.
+fn place(parameter: &Parameter, value: &Value) -> Option<f64> {
+    match &parameter.domain {
         Domain::Values(values) => {
             values.iter().position(|known| known == value).map(|at| at as f64)
         }
         Domain::Range { .. } => value.as_f64(),
+    }
+}
+
+/// The names of a parameter's values, where it has some, and whether ratios count.
+fn names(parameter: &Parameter) -> (Vec<String>, bool) {
+    match &parameter.domain {
+        Domain::Values(values) => (values.iter().map(|value| shown(Some(value))).collect(), false),
+        Domain::Range { log, .. } => (Vec::new(), *log),
+    }
+}
+
+/// All parameters and the metric at once; nothing of a single parameter, whose chart says it all.
+fn parallel(page: &Page, sweep: &SweepView) -> Markup {
+    let parameters = &sweep.review.about.sweep.space.parameters;
+    let rows: Vec<&Row> = sweep
+        .table
+        .rows
+        .iter()
+        .filter(|row| row.figures.first().copied().flatten().is_some())
+        .collect();
+    if parameters.len() < 2 || rows.is_empty() {
+        return html! {};
+    }
+    let metric = &sweep.review.about.sweep.metric.name;
+    let figures = || rows.iter().filter_map(|row| row.figures.first().copied().flatten());
+    let (least, most) = (figures().fold(f64::INFINITY, f64::min), figures().fold(0.0, f64::max));
+    let mut axes: Vec<Axis<'_>> = parameters
+        .iter()
+        .map(|parameter| {
+            let (names, is_log) = names(parameter);
+            let name = parameter.key.rsplit('.').next().unwrap_or(&parameter.key);
+            Axis { name, is_log, names }
+        })
+        .collect();
+    axes.push(Axis { name: metric, is_log: least > 0.0 && most / least > 20.0, names: Vec::new() });
+    let path = |(rank, row): (usize, &&Row)| {
+        let values = parameters.iter().zip(&row.values);
+        let mut values: Vec<Option<f64>> =
+            values.map(|(parameter, value)| place(parameter, value.as_ref()?)).collect();
+        values.push(row.figures.first().copied().flatten());
+        Path { values, name: if rank < 3 { row.trial.to_string() } else { String::new() } }
     };
+    Parallel {
+        title: "All parameters at once",
+        says: "a line a trial; the best three are thick and have their numbers",
+        description: &format!(
+            "{} trials across {} parameters; the table above has all numbers.",
+            rows.len(),
+            parameters.len()
+        ),
+        axes,
+        paths: rows.iter().enumerate().map(path).collect(),
+        table: table(page, sweep),
+    }
+    .draw(page)
+}
+
+/// The metric against one parameter.
+fn scatter(page: &Page, sweep: &SweepView, at: usize, parameter: &Parameter) -> Markup {
+    let last = sweep.review.schedule.rungs.last().copied().unwrap_or(0);
     let mut points: Vec<(&Row, f64, f64)> = Vec::new();
     for row in &sweep.table.rows {
         let figure = row.figures.first().copied().flatten();
-        if let (Some(x), Some(y)) = (row.values[at].as_ref().and_then(place), figure) {
+        if let (Some(x), Some(y)) =
+            (row.values[at].as_ref().and_then(|value| place(parameter, value)), figure)
+        {
             points.push((row, x, y));
         }
     }
@@ -123,10 +185,7 @@ fn scatter(page: &Page, sweep: &SweepView, at: usize, parameter: &Parameter) -> 
         name: if rank < 3 { row.trial.to_string() } else { String::new() },
     });
     let marks: Vec<Mark> = marks.collect();
-    let (names, x_log) = match &parameter.domain {
-        Domain::Values(values) => (values.iter().map(|value| shown(Some(value))).collect(), false),
-        Domain::Range { log, .. } => (Vec::new(), *log),
-    };
+    let (names, x_log) = names(parameter);
     let metric = &sweep.review.about.sweep.metric.name;
     let least = points.iter().map(|(_, _, y)| *y).fold(f64::INFINITY, f64::min);
     let most = points.iter().map(|(_, _, y)| *y).fold(f64::NEG_INFINITY, f64::max);
