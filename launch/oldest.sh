@@ -2,23 +2,13 @@
 # Makes the wheel (launch/wheel.sh) and the archive (launch/dist.sh) in the oldest system that is served, Debian 11 with glibc 2.31, so that they
 # run on it and on whatever is newer. Needs root, debootstrap, Rust, and at first half an hour of two cores. Prints their paths.
 #
-#   launch/oldest.sh [--profile PROFILE] [--out DIR]     profile dist unless another is named; DIR is `dist`
+#   launch/oldest.sh [--out DIR]     as in launch/packing.sh; TESSERA_PROFILE says how the programs are built, dist unless another is named
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$tessera_root"
 
-profile=dist out=dist
-while (($# > 0)); do
-  case $1 in
-    --profile) profile=$2 ;;
-    --out) out=$2 ;;
-    *) die "unknown option $1; usage: launch/oldest.sh [--profile PROFILE] [--out DIR]" ;;
-  esac
-  shift 2
-done
-mkdir -p "$out"
-out=$(realpath "$out")
+profile=${TESSERA_PROFILE:-dist}
 # The root stays in the cache, so that the next wheel takes minutes.
 root=$tessera_cache/oldest
 if [[ ! -e $root/complete ]]; then
@@ -40,5 +30,5 @@ cargo build --profile $profile --locked -p tessera-cli -p tessera-worker
 END
 in_root "$root" bash /root/make.sh >&2
 programs=$root/root/tessera/target/$profile
-launch/wheel.sh --programs "$programs" --out "$out"
-launch/dist.sh --programs "$programs" --out "$out"
+launch/wheel.sh --programs "$programs" "$@"
+launch/dist.sh --programs "$programs" "$@"

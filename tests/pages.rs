@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{outside_cargo, root, rows, run, steps_logged, tessera};
+use crate::support::{outside_cargo, python, root, rows, run, steps_logged, tessera};
 
 /// A folder with the configurations, the programs, and a reader's own files.
 struct Place(TempDir);
@@ -106,6 +106,10 @@ fn the_commands_of_use_work() {
     assert_eq!(fs::read_dir(place.path("rebuilt")).unwrap().count(), 16);
     let report = fs::read_to_string(place.path("report.html")).unwrap();
     assert!(report.contains("Atlas") && !report.contains("is left out"), "of what the atlas has");
+    let projector = &python("read_tensorboard.py", &place.path("runs/fashion_mnist"))["projector"];
+    let codebook = &projector["codebook-0"];
+    assert_eq!((&codebook["floats"], &codebook["codes"]), (&(512 * 64).into(), &512.into()));
+    assert!(codebook["picture"].as_u64().unwrap() > 1000, "{projector}");
     assert!(place.path("features/train.safetensors").is_file());
     assert!(place.path("codes/test.labels.npy").is_file());
     for file in ["onnx/encoder.onnx", "torchscript/decoder.ts", "onnx/README.md"] {

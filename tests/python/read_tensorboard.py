@@ -6,7 +6,6 @@ usage: read_tensorboard.py DIR
 import json
 import sys
 import threading
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -18,7 +17,9 @@ address = server.launch()
 
 
 def get(path, body=None, **query):
-    url = f"{address}data/{path}?{urllib.parse.urlencode(query)}"
+    url = f"{address}data/{path}"
+    if query:
+        url += f"?{urllib.parse.urlencode(query)}"
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/json"})) as answer:
         content = answer.read()
@@ -61,9 +62,13 @@ groups = get(
     },
 )
 found["session_groups"] = groups["sessionGroups"]
-try:
-    info = get("plugin/projector/runs")
-    found["projector"] = {run: get("plugin/projector/info", run=run)["embeddings"] for run in info}
-except urllib.error.HTTPError as error:
-    found["projector"] = str(error)
+found["projector"] = {}
+for run in get("plugin/projector/runs"):
+    for vectors in get("plugin/projector/info", run=run)["embeddings"]:
+        asked = {"run": run, "name": vectors["tensorName"]}
+        found["projector"][vectors["tensorName"]] = {
+            "floats": len(get("plugin/projector/tensor", **asked)) // 4,
+            "codes": len(get("plugin/projector/metadata", **asked).splitlines()) - 1,
+            "picture": len(get("plugin/projector/sprite_image", **asked)),
+        }
 json.dump(found, sys.stdout)

@@ -181,7 +181,7 @@ impl Work<'_> {
             levels.push(self.level(folder, &book, number)?);
             self.watch.activity.part_done();
         }
-        projector::write(folder, "", &levels)?;
+        projector::write(folder, &levels)?;
         let maps = (self.options.maps as u64).min(self.counted.num_samples);
         for id in 0..maps {
             self.map(folder, id)?;

@@ -1,6 +1,7 @@
 //! A codebook for the embedding projector of TensorBoard: `projector_config.pbtxt`, which names of each level its vectors, what is known
 //! of each code, and the picture of each code.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
@@ -32,49 +33,61 @@ pub(super) fn tables(
         let share = taken as f64 / all.max(1) as f64;
         codes.push_str(&format!("{code}\t{taken}\t{share:.6}\n"));
     }
-    put(&folder.join(format!("codebook-{level}.tsv")), vectors.as_bytes())?;
-    put(&folder.join(format!("codes-{level}.tsv")), codes.as_bytes())
+    let [of_vectors, of_codes, _] = files(level);
+    put(&folder.join(of_vectors), vectors.as_bytes())?;
+    put(&folder.join(of_codes), codes.as_bytes())
 }
 
-/// What names the tables of levels, as `atlas.json` describes these, in a folder from which they lie at `place`; levels that are not drawn
-/// have none.
-pub(super) fn write(folder: &Path, place: &str, levels: &[Value]) -> Result<(), ApplyError> {
-    let drawn = levels.iter().enumerate().filter(|(_, level)| !level["alone"].is_null());
-    let embedding = |(number, level): (usize, &Value)| embedding(place, number, &level["alone"]);
-    let text: String = drawn.map(embedding).collect();
+/// What names the tables of levels, as `atlas.json` describes these; levels that are not drawn have none.
+pub(super) fn write(folder: &Path, levels: &[Value]) -> Result<(), ApplyError> {
+    let text: String = drawn(levels).map(|(level, sheet)| embedding(level, sheet)).collect();
     put(&folder.join(CONFIG), text.as_bytes())
 }
 
-/// The same for whoever opens the events of the run whose folder the atlas lies in.
+/// The same for whoever opens the events of the run whose folder the atlas lies in. TensorBoard takes no file from elsewhere, so they are copied.
 pub(super) fn write_beside_events(atlas: &Path, levels: &[Value]) -> Result<(), ApplyError> {
     let events = atlas.with_file_name("tensorboard");
-    match atlas.file_name().and_then(|name| name.to_str()) {
-        Some(name) if events.is_dir() => write(&events, &format!("../{name}/"), levels),
-        _ => Ok(()),
+    if !events.is_dir() {
+        return Ok(());
     }
+    for name in drawn(levels).flat_map(|(level, _)| files(level)) {
+        let path = events.join(&name);
+        fs::copy(atlas.join(&name), &path).map_err(ApplyError::file("write", &path))?;
+    }
+    write(&events, levels)
 }
 
-fn embedding(place: &str, level: usize, sheet: &Value) -> String {
+/// Numbers and sheets of levels that are drawn.
+fn drawn(levels: &[Value]) -> impl Iterator<Item = (usize, &Value)> {
+    let sheets = levels.iter().map(|level| &level["alone"]).enumerate();
+    sheets.filter(|(_, sheet)| !sheet.is_null())
+}
+
+/// Vectors, what is known of codes, and pictures of a level.
+fn files(level: usize) -> [String; 3] {
+    [format!("codebook-{level}.tsv"), format!("codes-{level}.tsv"), format!("alone-{level}.png")]
+}
+
+fn embedding(level: usize, sheet: &Value) -> String {
+    let [vectors, codes, pictures] = files(level);
+    let (width, height) = (&sheet["width"], &sheet["height"]);
     format!(
         r#"embeddings {{
   tensor_name: "codebook-{level}"
-  tensor_path: "{place}codebook-{level}.tsv"
-  metadata_path: "{place}codes-{level}.tsv"
+  tensor_path: "{vectors}"
+  metadata_path: "{codes}"
   sprite {{
-    image_path: "{place}alone-{level}.png"
-    single_image_dim: {}
-    single_image_dim: {}
+    image_path: "{pictures}"
+    single_image_dim: {width}
+    single_image_dim: {height}
   }}
 }}
-"#,
-        sheet["width"], sheet["height"]
+"#
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use serde_json::json;
 
     use super::*;
@@ -82,18 +95,22 @@ mod tests {
     #[test]
     fn tables_have_a_line_for_each_code_and_the_config_names_them() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let vectors_kd = Tensor::from_slice2(&[[0.5f32, -1.0], [2.0, 0.25]]);
-        tables(folder.path(), 0, &vectors_kd, &[3, 1]).expect("writes");
-        let sheet = json!({ "alone": { "columns": 2, "width": 16, "height": 8 } });
         let (atlas, events) = (folder.path().join("atlas"), folder.path().join("tensorboard"));
-        fs::create_dir(&events).expect("makes a folder");
+        for folder in [&atlas, &events] {
+            fs::create_dir(folder).expect("makes a folder");
+        }
+        let vectors_kd = Tensor::from_slice2(&[[0.5f32, -1.0], [2.0, 0.25]]);
+        tables(&atlas, 0, &vectors_kd, &[3, 1]).expect("writes");
+        put(&atlas.join("alone-0.png"), b"a picture").expect("writes");
+        let sheet = json!({ "alone": { "columns": 2, "width": 16, "height": 8 } });
         write_beside_events(&atlas, &[sheet, json!({ "alone": null })]).expect("writes");
-        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("is there");
+        let read = |name: &str| fs::read_to_string(events.join(name)).expect("is there");
         assert_eq!(read("codebook-0.tsv"), "0.5\t-1\n2\t0.25\n");
         assert_eq!(read("codes-0.tsv"), "code\ttaken\tshare\n0\t3\t0.750000\n1\t1\t0.250000\n");
-        let config = read("tensorboard/projector_config.pbtxt");
+        let config = read(CONFIG);
         assert_eq!(config.matches("embeddings {").count(), 1, "a level that is not drawn has none");
-        assert!(config.contains("metadata_path: \"../atlas/codes-0.tsv\"\n"), "{config}");
+        assert!(config.contains("metadata_path: \"codes-0.tsv\"\n"), "{config}");
+        assert_eq!(read("alone-0.png"), "a picture");
         assert!(config.contains("single_image_dim: 16\n    single_image_dim: 8\n"), "{config}");
     }
 }
