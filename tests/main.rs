@@ -11,6 +11,7 @@ mod data;
 mod docs;
 mod experiments;
 mod faults;
+mod forecast;
 mod hosts;
 mod image;
 mod inpaint;

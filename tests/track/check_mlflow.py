@@ -65,7 +65,8 @@ def expected(run):
             row = json.loads(line)
             for key, value in row.items():
                 speed = key in ("samples_per_second", "step_ms", "comm_ms", "data_wait_ms") and part == "train"
-                key = f"speed/{key}" if speed else f"{part}/{key}"
+                group = "speed" if speed else "memory" if key in ("memory_mib", "gpu_memory_mib") else part
+                key = f"{group}/{key}"
                 values = value if isinstance(value, list) else None
                 if key.endswith("/step") or isinstance(value, str):
                     continue
@@ -108,6 +109,10 @@ def check(server, run):
     params = {param["key"]: param["value"] for param in found["data"]["params"]}
     url = f"{server.url}/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=reconstructions"
     pictures = json.load(urllib.request.urlopen(url)).get("files", [])
+    if (run / "model").is_dir() and found["info"]["status"] == "FINISHED":
+        url = f"{server.url}/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=model"
+        sent = {file["path"]: file["file_size"] for file in json.load(urllib.request.urlopen(url))["files"] if not file["is_dir"]}
+        assert sent == {f"model/{path.name}": path.stat().st_size for path in (run / "model").iterdir() if path.is_file()}, sent
     assert len(pictures) == len(list((run / "reconstructions").glob("*.*"))), pictures
     for picture in pictures:
         size = (run / picture["path"]).stat().st_size

@@ -55,7 +55,7 @@ def check(run, server, steps_sent=None):
     for row in rows:
         for part, source in wanted.get(row["_step"], {}).items():
             for name, value in source.items():
-                for prefix in {"train": ("train", "speed"), "eval": ("eval",)}[part]:
+                for prefix in {"train": ("train", "speed", "memory"), "eval": ("eval",)}[part]:
                     if name != "step" and not isinstance(value, list) and f"{prefix}/{name}" in row:
                         found = row[f"{prefix}/{name}"]
                         assert found == ("NaN" if value is None else value), (row["_step"], name, found, value)
@@ -66,6 +66,9 @@ def check(run, server, steps_sent=None):
     for value in media:
         assert len(server.files[f"{run_id}/{value['path']}"]) == value["size"], value
     assert len(media) == len(pictures), (len(media), len(pictures))
+    done = json.loads((run / "status.json").read_text())["state"] == "done"
+    for path in (run / "model").iterdir() if done and (run / "model").is_dir() else []:
+        assert path.is_dir() or len(server.files[f"{run_id}/model/{path.name}"]) == path.stat().st_size, path
     return len(rows), len(media), seconds, key
 
 
