@@ -11,20 +11,29 @@ die() {
   exit 1
 }
 
+# Makes the Python environment $1, of launch/$1.txt, in the cache where it is missing; $2 is what that installs, the rest are options of pip.
+# Sets `venv` to its folder.
+python_environment() {
+  local name=$1 words=$2 wanted=$tessera_root/launch/$1.txt lock
+  shift 2
+  venv=$tessera_cache/$name
+  mkdir -p "$tessera_cache"
+  exec {lock}>"$tessera_cache/$name.lock"
+  flock "$lock"
+  # complete.txt is copied last: it says that all of it is there, and for which list.
+  if ! cmp -s "$wanted" "$venv/complete.txt" || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    say "$name: installing $words into $venv"
+    python3 -m venv --clear "$venv" >&2 &&
+      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" -r "$wanted" >&2 &&
+      cp "$wanted" "$venv/complete.txt" || return
+  fi
+  exec {lock}>&-
+}
+
 # Prints the path of a program of launch/tools.txt, which is fetched into the cache where it is missing.
 tool() {
-  local venv=$tessera_cache/tools wanted=$tessera_root/launch/tools.txt
-  mkdir -p "$tessera_cache"
-  exec 8>"$tessera_cache/tools.lock"
-  flock 8
-  if ! cmp -s "$wanted" "$venv/complete.txt"; then
-    say "tools: installing those of launch/tools.txt into $venv"
-    python3 -m venv --clear "$venv" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$wanted" >&2 ||
-      die "cannot install $1; get it by cargo install"
-    cp "$wanted" "$venv/complete.txt"
-  fi
-  exec 8>&-
+  local venv
+  python_environment tools "programs that run tests, check and pack" --no-deps --require-hashes || die "cannot install $1; get it by cargo install"
   echo "$venv/bin/$1"
 }
 

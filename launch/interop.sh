@@ -6,21 +6,10 @@ set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-venv=$tessera_cache/interop
-wanted=$tessera_root/launch/interop.txt
-if [[ -n ${TESSERA_INTEROP:-} && $TESSERA_INTEROP != "$venv/bin/python" ]]; then
+if [[ -n ${TESSERA_INTEROP:-} && $TESSERA_INTEROP != "$tessera_cache/interop/bin/python" ]]; then
   say "interop: $TESSERA_INTEROP, from the environment"
   exit
 fi
-mkdir -p "$tessera_cache"
-exec 9>"$tessera_cache/interop.lock"
-flock 9
-# complete.txt is copied last: it says that all of it is there, and for which list.
-if ! cmp -s "$wanted" "$venv/complete.txt" || ! "$venv/bin/python" -c '' 2>/dev/null; then
-  python3 -c 'import sys; exit(sys.version_info < (3, 11))' || die "interop: Python 3.11 or newer is needed, python3 is $(python3 -V)"
-  say "interop: installing PyTorch, diffusers, transformers and ONNX Runtime into $venv: 2.6 GB to download"
-  python3 -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: -r "$wanted" >&2
-  cp "$wanted" "$venv/complete.txt"
-fi
+python3 -c 'import sys; exit(sys.version_info < (3, 11))' || die "interop: Python 3.11 or newer is needed, python3 is $(python3 -V)"
+python_environment interop "PyTorch, diffusers, transformers and ONNX Runtime, 2.6 GB to download," --no-cache-dir --no-deps --only-binary=:all:
 say "interop: $venv"

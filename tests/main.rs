@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod beginnings;
+mod clones;
 mod data;
 mod docs;
 mod experiments;

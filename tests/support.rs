@@ -112,15 +112,15 @@ pub(crate) fn steps_logged(run_dir: &Path) -> u64 {
         .unwrap_or(0)
 }
 
-/// The rows of `metrics.jsonl`, or of `eval.jsonl`, without what is measured in time.
+/// The rows of `metrics.jsonl`, or of `eval.jsonl`, without what is measured.
 pub(crate) fn rows(run_dir: &Path, file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(run_dir.join(file)).unwrap();
     let mut rows: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for row in &mut rows {
         let row = row.as_object_mut().unwrap();
-        for time in ["samples_per_second", "step_ms", "comm_ms", "data_wait_ms"] {
-            row.remove(time);
+        for measured in tessera_control::MEASURED {
+            row.remove(measured);
         }
     }
     rows

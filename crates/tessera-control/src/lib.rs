@@ -15,6 +15,7 @@ mod attempt;
 mod behind;
 mod client;
 mod cores;
+mod ended;
 mod exit;
 mod limits;
 pub mod lock;
@@ -33,6 +34,7 @@ pub use attempt::{Attempt, NotAnAttempt};
 pub use behind::{Stderr, all_told, draw_newest, tell_above, tell_behind};
 pub use client::{Client, ControlError};
 pub use cores::{Quota, allowed_cores, quotas, usable_cores};
+pub use ended::ended_by;
 pub use exit::ExitCode;
 pub use limits::LimitsConfig;
 pub use lock::{Holder, LockError, Lost, RunLock};
@@ -40,7 +42,7 @@ pub use message::{Call, Message, Numbered, Reply};
 pub use process::{Process, SignOfLife};
 pub use proof::{draw_secret, is_proof, is_secret, proof};
 pub use secrets::Secrets;
-pub use status::{RunState, RunStatus, last_row, replace_json};
+pub use status::{MEASURED, RunState, RunStatus, last_row, replace_json};
 pub use streams::{
     end_unread, hear_of_children, is_coloured, is_ignored, not_written, one_line, painted, tell,
     unread, write_result,

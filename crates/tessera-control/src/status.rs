@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ExitCode, Process};
 
+/// Figures of a row of `metrics.jsonl` that are measured, and so differ between two runs that compute the same.
+pub const MEASURED: [&str; 6] =
+    ["samples_per_second", "step_ms", "comm_ms", "data_wait_ms", "memory_mib", "gpu_memory_mib"];
+
 /// Name of the file in the run folder.
 const FILE_NAME: &str = "status.json";
 

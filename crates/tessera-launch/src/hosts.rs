@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tessera_control::ended_by;
+
 use crate::addresses::host_name;
 use crate::{LaunchError, Vendor};
 
@@ -169,15 +171,7 @@ pub(crate) fn reachable(hosts: &[Host], vendor: Vendor, arguments: &[OsString]) 
             found.extend(host.is_here().then(|| (*host).clone()));
             continue;
         };
-        let status = loop {
-            match child.try_wait() {
-                Ok(None) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Ok(status) => break status,
-                Err(_) => break None,
-            }
-        };
+        let status = ended_by(child, deadline).ok().flatten();
         if status.is_none() {
             let _ = child.kill();
             let _ = child.wait();

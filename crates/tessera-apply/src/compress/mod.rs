@@ -31,6 +31,7 @@ pub use self::expand::{DecompressOptions, Decompressed, Lost, decompress};
 use self::given::Given;
 pub use self::given::Stream;
 pub use self::model::PriorCoder;
+pub(crate) use self::reconstruct::psnr;
 pub use self::reconstruct::{ReconstructOptions, Reconstructed, reconstruct};
 use self::stream::Pieces;
 pub use self::tables::{Counted, CountedLevel, TablesOptions, count_tables};

@@ -115,16 +115,21 @@ pub fn reconstruct(
     }
     let sums = done?.of_all(comm)?;
     let mse = sums.squares / sums.values;
-    let peak = if sample.modality == Modality::Audio { 65_535.0 } else { 255.0 };
     Ok(Reconstructed {
         path: options.out.path(),
         num_files: places.len(),
         mse,
-        psnr: 10.0 * (peak * peak / mse).log10(),
+        psnr: psnr(sample.modality, mse),
         seam: (sums.num_seams > 0.0)
             .then(|| (sums.seams / sums.num_seams) / (sums.others / sums.num_others)),
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// PSNR in dB of a mean squared error in raw values, whose range is the peak: 8 bits, of sound 16.
+pub(crate) fn psnr(modality: Modality, mse: f64) -> f64 {
+    let peak: f64 = if modality == Modality::Audio { 65_535.0 } else { 255.0 };
+    10.0 * (peak * peak / mse).log10()
 }
 
 fn check(

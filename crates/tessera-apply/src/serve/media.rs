@@ -12,7 +12,7 @@ use tessera_serve::{BadInput, Layout, Parsed, Rival};
 use crate::compress::CODES_OF_A_BLOCK;
 use crate::compress::given::{placed, shape_of};
 use crate::compress::grid::Grid;
-use crate::compress::sound_samples;
+use crate::compress::{psnr, sound_samples};
 
 /// Pixels of a picture that others code too, for comparison.
 const MOST_COMPARED: usize = 1 << 20;
@@ -254,21 +254,21 @@ impl tessera_serve::Media for Media {
             self.frames(&grid, native.shape, original),
             self.frames(&grid, native.shape, reconstructed),
         ];
-        let (squares, num, peak) = match native.shape.modality {
+        let (squares, num) = match native.shape.modality {
             Modality::Audio => {
                 let pairs = sound_samples(&theirs).into_iter().zip(sound_samples(&ours));
                 let squares: f64 =
                     pairs.map(|(one, other)| (f64::from(one) - f64::from(other)).powi(2)).sum();
-                (squares, theirs.len() / 2, 65536.0)
+                (squares, theirs.len() / 2)
             }
             _ => {
                 let pairs = theirs.iter().zip(&ours);
                 let squares: f64 =
                     pairs.map(|(&one, &other)| (f64::from(one) - f64::from(other)).powi(2)).sum();
-                (squares, theirs.len(), 255.0)
+                (squares, theirs.len())
             }
         };
-        10.0 * (peak * peak / (squares / num as f64)).log10()
+        psnr(native.shape.modality, squares / num as f64)
     }
 
     fn rivals(&self, layout: &Layout, original: &[&[u8]], psnr: f64) -> Vec<Rival> {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tessera_checkpoint::{Checkpoint, CheckpointError, diff, newest_good};
-use tessera_control::ExitCode;
+use tessera_control::{ExitCode, MEASURED};
 
 use crate::failure::Failure;
 use catalogue::{CASES, Case, Draws};
@@ -263,7 +263,7 @@ impl Undisturbed {
     }
 }
 
-/// Rows of a file of a run, without what is measured in time.
+/// Rows of a file of a run, without what is measured.
 fn rows(folder: &Path, file: &str) -> Result<Vec<serde_json::Value>, String> {
     let text = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
     let mut rows = Vec::new();
@@ -271,8 +271,8 @@ fn rows(folder: &Path, file: &str) -> Result<Vec<serde_json::Value>, String> {
         let mut row: serde_json::Value =
             serde_json::from_str(line).map_err(|error| format!("{file}: {error}"))?;
         if let Some(row) = row.as_object_mut() {
-            for time in ["samples_per_second", "step_ms", "comm_ms", "data_wait_ms"] {
-                row.remove(time);
+            for measured in MEASURED {
+                row.remove(measured);
             }
         }
         rows.push(row);

@@ -4,13 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tessera_control::{ExitCode, tell};
+use tessera_control::{ExitCode, ended_by, tell};
 
 /// The word that is no command.
 const BELL: &str = "bell";
 /// How long a command may take: the launch has ended, and its exit code is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Runs the command; what goes wrong with it is said, and changes no exit code.
 pub(super) fn tell_end(command: &str, code: ExitCode) {
@@ -26,6 +25,7 @@ pub(super) fn tell_end(command: &str, code: ExitCode) {
         .env("TESSERA_EXIT_CODE", code.code().to_string())
         .stdin(Stdio::null())
         .spawn();
+    let ended = |mut child: Child| ended_by(&mut child, Instant::now() + PATIENCE);
     let problem = match started.and_then(ended) {
         Ok(Some(status)) if status.success() => return,
         Ok(Some(status)) => format!("ended with {status}"),
@@ -33,16 +33,4 @@ pub(super) fn tell_end(command: &str, code: ExitCode) {
         Err(error) => format!("could not be started ({error})"),
     };
     tell(format_args!("warning: the command of --on-end {problem}"));
-}
-
-/// How it ended; none where it does not.
-fn ended(mut child: Child) -> std::io::Result<Option<std::process::ExitStatus>> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        std::thread::sleep(POLL);
-    }
-    Ok(None)
 }
