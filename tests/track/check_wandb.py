@@ -23,10 +23,11 @@ KEY = "0" * 40
 
 def sync(folder, server):
     environment = dict(os.environ, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY, WANDB_ERROR_REPORTING="false")
-    environment |= {"HOME": tempfile.mkdtemp(), "WANDB_SILENT": "false"}
+    home = tempfile.mkdtemp()
+    environment |= {"HOME": home, "WANDB_SILENT": "false"}
     wandb = pathlib.Path(sys.executable).with_name("wandb")
     begun = time.time()
-    done = subprocess.run([wandb, "sync", "--yes", folder], env=environment, capture_output=True, text=True)
+    done = subprocess.run([wandb, "sync", "--yes", folder.resolve()], cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return time.time() - begun, done.stdout + done.stderr
 

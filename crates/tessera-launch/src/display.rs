@@ -112,8 +112,8 @@ impl<'a> Display<'a> {
             Show::Quiet => return,
             Show::Json => return self.result(&of_progress(progress, left)),
         }
-        let text = describe(progress, left);
         if let Some(bar) = self.bar.clone() {
+            let text = beside_bar(progress, left);
             let Progress { step, steps, .. } = *progress;
             return draw_newest(move || {
                 bar.set_length(steps);
@@ -121,6 +121,7 @@ impl<'a> Display<'a> {
                 bar.set_message(text);
             });
         }
+        let text = describe(progress, left);
         let line = format!("step {}/{} {text}", progress.step, progress.steps);
         if self.printed.is_none_or(|at| now - at >= LINE_EVERY) {
             self.printed = Some(now);
@@ -186,9 +187,20 @@ fn above<T>(bar: Option<&ProgressBar>, print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// How a bar looks on a terminal of so many columns: the words beside it are worth more than the bar.
+/// How a bar looks on a terminal of so many columns: the words beside it are worth more than the bar, and their end is left out where there is no
+/// room.
 fn template(columns: u16) -> String {
-    format!("{{bar:{}.cyan/dim}} {{pos}}/{{len}} {{msg}}", (columns / 4).clamp(6, 40))
+    format!(
+        "{{bar:{}.cyan/dim}} {{pos}}/{{len}} {{wide_msg}}",
+        columns.saturating_sub(68).clamp(6, 40)
+    )
+}
+
+/// What stands beside a bar, what is missed most first.
+fn beside_bar(progress: &Progress, left: Option<Duration>) -> String {
+    let Progress { words, samples_per_second, .. } = progress;
+    let left = left.map_or_else(|| "?".into(), clock);
+    format!("ETA {left} {words} {samples_per_second:.0} samples/s")
 }
 
 /// Progress as a line of JSON.
@@ -250,11 +262,13 @@ mod tests {
     #[test]
     fn a_bar_leaves_room_for_words_and_a_script_gets_numbers() {
         assert!(template(24).starts_with("{bar:6."));
-        assert!(template(80).starts_with("{bar:20."));
+        assert!(template(80).starts_with("{bar:12."));
         assert!(template(400).starts_with("{bar:40."));
         let figures = BTreeMap::from([("loss".to_owned(), 0.5)]);
         let words = "loss 0.5".to_owned();
         let progress = Progress { step: 3, steps: 8, words, figures, samples_per_second: 32.0 };
+        let beside = beside_bar(&progress, Some(Duration::from_secs(70)));
+        assert_eq!(beside, "ETA 1m10s loss 0.5 32 samples/s");
         let line: serde_json::Value =
             serde_json::from_str(&of_progress(&progress, Some(Duration::from_secs(70)))).unwrap();
         assert_eq!((&line["step"], &line["seconds_left"]), (&3.into(), &70.into()));

@@ -40,6 +40,19 @@ struct Config {
     loss: Loss,
 }
 
+impl Config {
+    /// Steps between two rows of a dry run: the first row pays for what is done once, the second is timed.
+    fn row_every(&self) -> u64 {
+        TIMED.min(self.train.steps.div_ceil(2)).max(1)
+    }
+
+    /// The step of the last row of a dry run.
+    fn last_row(&self) -> u64 {
+        let every = self.row_every();
+        self.train.steps.min(2 * TIMED) / every * every
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Train {
     steps: u64,
@@ -132,7 +145,7 @@ pub(crate) fn run(mut options: LaunchOptions, json: bool) -> Result<ExitCode, Fa
         return Err(Failure::new(ending.code, ending.message));
     }
     let rows = read_rows(&folder.path)?;
-    let Some(row) = rows.last().filter(|row| row.step >= TIMED.min(config.train.steps)) else {
+    let Some(row) = rows.last().filter(|row| row.step == config.last_row()) else {
         return Err(Failure::new(ExitCode::Stopped, "stopped before five steps were timed"));
     };
     let sizes = Sizes {
@@ -181,7 +194,7 @@ fn arguments(given: &[OsString], config: &Config, folder: &Path) -> Vec<OsString
     }
     let steps = config.train.steps;
     let mut sets = vec![
-        format!("metrics.every={}", TIMED.min(steps.div_ceil(2)).max(1)),
+        format!("metrics.every={}", config.row_every()),
         "metrics.images_every=0".to_owned(),
         "metrics.track.to=[]".to_owned(),
         "eval.every=0".to_owned(),
@@ -388,6 +401,8 @@ mod tests {
         assert!(line.starts_with("--config @smoke --set seed=1 --set metrics.every=5 "), "{line}");
         assert!(line.contains(" --set train.stop_at=10 "), "{line}");
         assert!(line.ends_with(" --run-dir runs/a.dry-run-1 --resume never"), "{line}");
+        let lasts = [1, 3, 4, 9, 10, 11, 1000].map(|steps| config(steps).last_row());
+        assert_eq!(lasts, [1, 2, 4, 5, 10, 10, 10]);
         let few = arguments(&given, &config(4), Path::new("runs/b"));
         assert!(few.iter().any(|arg| arg == "metrics.every=2"), "{few:?}");
         assert!(few.iter().all(|arg| !arg.to_string_lossy().starts_with("train.stop_at")));
