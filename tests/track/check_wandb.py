@@ -106,7 +106,7 @@ def main():
     run = work / "large"
     make_run.write(run, 1_000_000, "done", 1_000_000)
     begun = time.time()
-    number, _ = kills.until_done([*command, run], quiet, 5, 0.1, 1.0)
+    number, _ = kills.until_done([*command, run], quiet, 5, 0.02, 0.12)
     tracked = time.time() - begun
     rows, media, seconds, _ = check(run, server)
     print(f"large: {number} kills in {tracked:.1f} s, {rows} rows and {media} pictures once, sync {seconds:.1f} s")
