@@ -4,6 +4,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use tessera_control::{ExitCode, not_written, tell, unread, write_result};
+use tessera_launch::LaunchError;
 
 /// An error on its way to `main`, which prints it as `error: MESSAGE` and exits with the code.
 #[derive(Debug)]
@@ -32,6 +33,16 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self { unread: unread(&error), ..Self::bad_input(not_written(&error)) }
+    }
+}
+
+/// A launch that did not come as far as running workers.
+impl From<LaunchError> for Failure {
+    fn from(error: LaunchError) -> Self {
+        match error {
+            LaunchError::Refused { code } => Self::new(code, ""), // The worker has said why.
+            error => Self::new(error.exit_code(), error.to_string()),
+        }
     }
 }
 

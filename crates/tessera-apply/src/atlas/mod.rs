@@ -159,11 +159,11 @@ impl Work<'_> {
             .map_err(|error| unwritable(out, &error))
             .and_then(|()| self.write_into(&partial));
         let named = written.and_then(|levels| {
+            projector::write_beside_events(&partial, out, &levels)?;
             if out.exists() {
                 fs::remove_dir_all(out).map_err(ApplyError::file("replace", out))?;
             }
-            fs::rename(&partial, out).map_err(ApplyError::file("rename", &partial))?;
-            projector::write_beside_events(out, &levels)
+            fs::rename(&partial, out).map_err(ApplyError::file("rename", &partial))
         });
         if named.is_err() {
             // The error that led here is the one to report.

@@ -44,9 +44,14 @@ pub(super) fn write(folder: &Path, levels: &[Value]) -> Result<(), ApplyError> {
     put(&folder.join(CONFIG), text.as_bytes())
 }
 
-/// The same for whoever opens the events of the run whose folder the atlas lies in. TensorBoard takes no file from elsewhere, so they are copied.
-pub(super) fn write_beside_events(atlas: &Path, levels: &[Value]) -> Result<(), ApplyError> {
-    let events = atlas.with_file_name("tensorboard");
+/// The same for whoever opens the events of the run whose folder the atlas comes to lie in, as `out`; it is still at `atlas`. TensorBoard
+/// takes no file from elsewhere, so they are copied.
+pub(super) fn write_beside_events(
+    atlas: &Path,
+    out: &Path,
+    levels: &[Value],
+) -> Result<(), ApplyError> {
+    let events = out.with_file_name("tensorboard");
     if !events.is_dir() {
         return Ok(());
     }
@@ -103,7 +108,7 @@ mod tests {
         tables(&atlas, 0, &vectors_kd, &[3, 1]).expect("writes");
         put(&atlas.join("alone-0.png"), b"a picture").expect("writes");
         let sheet = json!({ "alone": { "columns": 2, "width": 16, "height": 8 } });
-        write_beside_events(&atlas, &[sheet, json!({ "alone": null })]).expect("writes");
+        write_beside_events(&atlas, &atlas, &[sheet, json!({ "alone": null })]).expect("writes");
         let read = |name: &str| fs::read_to_string(events.join(name)).expect("is there");
         assert_eq!(read("codebook-0.tsv"), "0.5\t-1\n2\t0.25\n");
         assert_eq!(read("codes-0.tsv"), "code\ttaken\tshare\n0\t3\t0.750000\n1\t1\t0.250000\n");

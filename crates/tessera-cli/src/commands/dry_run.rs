@@ -12,7 +12,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use serde::{Deserialize, Serialize};
 use tessera_control::{ExitCode, write_result};
-use tessera_launch::{LaunchError, LaunchOptions, Show, Task};
+use tessera_launch::{LaunchOptions, Show, Task};
 
 use crate::failure::Failure;
 
@@ -136,11 +136,7 @@ pub(crate) fn run(mut options: LaunchOptions, json: bool) -> Result<ExitCode, Fa
     options.show = Show::Quiet;
     options.max_restarts = 0;
     options.prometheus = None;
-    let ending = match tessera_launch::launch(&options) {
-        Err(LaunchError::Refused { code }) => return Err(Failure::new(code, "")),
-        Err(error) => return Err(Failure::new(error.exit_code(), error.to_string())),
-        Ok(ending) => ending,
-    };
+    let ending = tessera_launch::launch(&options)?;
     if !matches!(ending.code, ExitCode::Done | ExitCode::Stopped) {
         return Err(Failure::new(ending.code, ending.message));
     }
@@ -165,8 +161,7 @@ pub(crate) fn run(mut options: LaunchOptions, json: bool) -> Result<ExitCode, Fa
 /// What the worker makes of the arguments. It has said itself what is wrong with them.
 fn resolve(args: &[OsString]) -> Result<Resolved, Failure> {
     let failed = |problem: String| Failure::new(ExitCode::Failed, problem);
-    let worker = tessera_launch::find_worker()
-        .map_err(|error| Failure::new(error.exit_code(), error.to_string()))?;
+    let worker = tessera_launch::find_worker()?;
     let resolved =
         Command::new(&worker).arg("resolve").args(args).stderr(Stdio::inherit()).output();
     let resolved = resolved.map_err(|error| failed(format!("{}: {error}", worker.display())))?;

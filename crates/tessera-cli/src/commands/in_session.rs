@@ -41,6 +41,6 @@ pub(crate) fn run(args: &InSessionArgs) -> Result<ExitCode, Failure> {
     };
     match trampoline.jump(&args.command) {
         Ok(never) => match never {},
-        Err(error) => Err(Failure::new(error.exit_code(), error.to_string())),
+        Err(error) => Err(error.into()),
     }
 }

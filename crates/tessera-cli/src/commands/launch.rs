@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::json;
 use tessera_control::{ExitCode, one_line};
 use tessera_launch::{
-    Ending, LaunchError, LaunchOptions, Show, Task, parse_control_addresses, parse_hosts,
-    parse_variable, read_hostfile, split_arguments,
+    Ending, LaunchOptions, Show, Task, parse_control_addresses, parse_hosts, parse_variable,
+    read_hostfile, split_arguments,
 };
 
 use super::on_end;
@@ -116,18 +116,11 @@ fn launch(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     if args.dry_run {
         return super::dry_run::run(options, args.json);
     }
-    match tessera_launch::launch(&options) {
-        Ok(ending) => report(&options, &ending),
-        Err(LaunchError::Refused { code }) => Err(Failure::new(code, "")), // The worker has said why.
-        Err(error) => Err(Failure::new(error.exit_code(), error.to_string())),
-    }
+    report(&options, &tessera_launch::launch(&options)?)
 }
 
 fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
-    let nproc = args
-        .nproc
-        .parse()
-        .map_err(|error: LaunchError| Failure::new(error.exit_code(), error.to_string()))?;
+    let nproc = args.nproc.parse()?;
     let command = args.command.split_first();
     let command = command.and_then(|(first, rest)| Some((Task::of(first)?, rest)));
     let Some((task, rest)) = command else {
@@ -135,16 +128,15 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
                        `-- decode ARGS`, `-- sample ARGS`, `-- judge ARGS` or `-- inpaint ARGS`";
         return Err(Failure::bad_input(message));
     };
-    let refused = |error: LaunchError| Failure::new(error.exit_code(), error.to_string());
     let hosts = match (&args.hosts, &args.hostfile) {
-        (Some(text), _) => parse_hosts(text).map_err(refused)?,
-        (None, Some(path)) => read_hostfile(path).map_err(refused)?,
+        (Some(text), _) => parse_hosts(text)?,
+        (None, Some(path)) => read_hostfile(path)?,
         (None, None) => Vec::new(),
     };
     let mpirun_args = args.mpirun_args.as_deref().map_or(Ok(Vec::new()), split_arguments);
     let environment = args.env.iter().map(|text| parse_variable(text)).collect::<Result<_, _>>();
     let control = args.control_address.iter().map(|text| parse_control_addresses(text));
-    let control = control.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    let control = control.collect::<Result<Vec<_>, _>>()?;
     Ok(LaunchOptions {
         task,
         args: rest.to_vec(),
@@ -154,8 +146,8 @@ fn options(args: &LaunchArgs) -> Result<LaunchOptions, Failure> {
         mpirun: args.mpirun.clone(),
         control_addresses: control.concat(),
         bind_to: args.bind_to.clone(),
-        mpirun_args: mpirun_args.map_err(refused)?,
-        environment: environment.map_err(refused)?,
+        mpirun_args: mpirun_args?,
+        environment: environment?,
         silence: args.silence.map(Duration::from_secs),
         stuck: args.stuck.map(Duration::from_secs),
         max_restarts: args.max_restarts,

@@ -9,7 +9,6 @@ use std::process::Command;
 
 use clap::Args;
 use tessera_control::ExitCode;
-use tessera_launch::LaunchError;
 
 use crate::failure::Failure;
 
@@ -23,8 +22,8 @@ pub(crate) struct WorkerArgs {
 
 /// Becomes `tessera-worker COMMAND ARGS...`; returns only if that is impossible.
 pub(crate) fn run(command: &str, args: &WorkerArgs) -> Result<ExitCode, Failure> {
-    let worker = tessera_launch::find_worker().map_err(failed)?;
-    tessera_launch::check_libraries(&worker).map_err(failed)?;
+    let worker = tessera_launch::find_worker()?;
+    tessera_launch::check_libraries(&worker)?;
     let refused = Command::new(&worker)
         .arg(command)
         .args(&args.args)
@@ -32,8 +31,4 @@ pub(crate) fn run(command: &str, args: &WorkerArgs) -> Result<ExitCode, Failure>
         .exec();
     let message = format!("cannot start {}: {refused}; run `tessera doctor`", worker.display());
     Err(Failure::new(ExitCode::Failed, message))
-}
-
-fn failed(error: LaunchError) -> Failure {
-    Failure::new(error.exit_code(), error.to_string())
 }

@@ -61,10 +61,7 @@ pub(super) fn text_event(wall_time: f64, tag: &str, text: &str) -> Vec<u8> {
     let mut tensor = Vec::with_capacity(text.len() + 16);
     put_varint(&mut tensor, 1, DT_STRING); // TensorProto.dtype
     put_bytes(&mut tensor, 8, text.as_bytes()); // TensorProto.string_val
-    let mut content = Vec::with_capacity(tensor.len() + 32);
-    put_bytes(&mut content, 8, &tensor); // Value.tensor
-    put_plugin(&mut content, "text", &[]);
-    summary_event(wall_time, 0, tag, &content)
+    tensor_event(wall_time, 0, tag, "text", &tensor)
 }
 
 /// Numbers in buckets; `wall_time` in seconds since 1970.
@@ -82,10 +79,7 @@ pub(super) fn histogram_event(wall_time: f64, step: u64, histogram: &Histogram) 
     put_varint(&mut tensor, 1, DT_DOUBLE); // TensorProto.dtype
     put_bytes(&mut tensor, 2, &shape); // TensorProto.tensor_shape
     put_bytes(&mut tensor, 4, &numbers); // TensorProto.tensor_content
-    let mut content = Vec::with_capacity(tensor.len() + 32);
-    put_bytes(&mut content, 8, &tensor); // Value.tensor
-    put_plugin(&mut content, "histograms", &[]);
-    summary_event(wall_time, step, &histogram.tag, &content)
+    tensor_event(wall_time, step, &histogram.tag, "histograms", &tensor)
 }
 
 /// That a run has succeeded, for the table of hyperparameters.
@@ -93,13 +87,10 @@ pub(super) fn done_event(wall_time: f64, step: u64) -> Vec<u8> {
     const SUCCESS: u64 = 1;
     let mut session = Vec::new();
     put_varint(&mut session, 1, SUCCESS); // SessionEndInfo.status
-    session.push(2 << 3 | WIRE_64_BIT); // SessionEndInfo.end_time_secs
-    session.extend_from_slice(&wall_time.to_le_bytes());
+    put_double(&mut session, 2, wall_time); // SessionEndInfo.end_time_secs
     let mut data = Vec::new();
     put_bytes(&mut data, 4, &session); // HParamsPluginData.session_end_info
-    let mut content = Vec::new();
-    put_plugin(&mut content, "hparams", &data);
-    summary_event(wall_time, step, "_hparams_/session_end_info", &content)
+    hparams_plugin_event(wall_time, step, "_hparams_/session_end_info", &data)
 }
 
 /// The settings of a run for the table of hyperparameters, in which runs of one group are one session.
@@ -112,10 +103,7 @@ pub(super) fn hparams_event(
     for (key, setting) in settings {
         let mut value = Vec::new();
         match setting {
-            Setting::Number(number) => {
-                value.push(2 << 3 | WIRE_64_BIT); // Value.number_value
-                value.extend_from_slice(&number.to_le_bytes());
-            }
+            Setting::Number(number) => put_double(&mut value, 2, *number), // Value.number_value
             Setting::Text(text) => put_bytes(&mut value, 3, text.as_bytes()), // Value.string_value
             Setting::Flag(flag) => put_varint(&mut value, 4, u64::from(*flag)), // Value.bool_value
         }
@@ -125,13 +113,25 @@ pub(super) fn hparams_event(
         put_bytes(&mut session, 1, &entry); // SessionStartInfo.hparams
     }
     put_bytes(&mut session, 4, group.as_bytes()); // SessionStartInfo.group_name
-    session.push(5 << 3 | WIRE_64_BIT); // SessionStartInfo.start_time_secs
-    session.extend_from_slice(&wall_time.to_le_bytes());
+    put_double(&mut session, 5, wall_time); // SessionStartInfo.start_time_secs
     let mut data = Vec::new();
     put_bytes(&mut data, 3, &session); // HParamsPluginData.session_start_info
+    hparams_plugin_event(wall_time, 0, "_hparams_/session_start_info", &data)
+}
+
+/// An event of a tensor that a plugin shows.
+fn tensor_event(wall_time: f64, step: u64, tag: &str, plugin: &str, tensor: &[u8]) -> Vec<u8> {
+    let mut content = Vec::with_capacity(tensor.len() + 32);
+    put_bytes(&mut content, 8, tensor); // Value.tensor
+    put_plugin(&mut content, plugin, &[]);
+    summary_event(wall_time, step, tag, &content)
+}
+
+/// An event for the table of hyperparameters, all of which is in its metadata.
+fn hparams_plugin_event(wall_time: f64, step: u64, tag: &str, data: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
-    put_plugin(&mut content, "hparams", &data);
-    summary_event(wall_time, 0, "_hparams_/session_start_info", &content)
+    put_plugin(&mut content, "hparams", data);
+    summary_event(wall_time, step, tag, &content)
 }
 
 /// Value.metadata, which says whose data a value is.
@@ -182,12 +182,17 @@ fn summary_event(wall_time: f64, step: u64, tag: &str, content: &[u8]) -> Vec<u8
 }
 
 fn event_header(wall_time: f64, step: u64) -> Vec<u8> {
-    let mut event = vec![1 << 3 | WIRE_64_BIT]; // Event.wall_time
-    event.extend_from_slice(&wall_time.to_le_bytes());
+    let mut event = Vec::new();
+    put_double(&mut event, 1, wall_time); // Event.wall_time
     if step != 0 {
         put_varint(&mut event, 2, step); // Event.step; protobuf leaves out a zero
     }
     event
+}
+
+fn put_double(message: &mut Vec<u8>, field: u8, value: f64) {
+    message.push(field << 3 | WIRE_64_BIT);
+    message.extend_from_slice(&value.to_le_bytes());
 }
 
 fn put_varint(message: &mut Vec<u8>, field: u8, value: u64) {
