@@ -99,7 +99,9 @@ impl Parallel<'_> {
         });
         let values = match low < high {
             true => (low, high),
-            false => (low - 1.0, low + 1.0),
+            false if low.is_finite() => (low - 1.0, low + 1.0),
+            // No trial has a value of a parameter that is one of some trials only.
+            false => (0.0, 1.0),
         };
         Scale { values, places: UP, is_log: *is_log && low > 0.0 && low < high }
     }
@@ -156,7 +158,9 @@ mod tests {
         let lines: Vec<String> =
             parallel.paths.iter().map(|path| line(path, &scales, &x)).collect();
         assert_eq!(lines, ["M34.0 204.0L320.0 204.0", "M34.0 18.0L320.0 18.0", "M34.0 111.0"]);
-        let words = labels(&parallel.axes[1], &scales[1]);
+        let unused = Parallel { paths: vec![path(&[None, Some(1.0)])], ..parallel };
+        assert_eq!(unused.scale(0).values, (0.0, 1.0));
+        let words = labels(&unused.axes[1], &scales[1]);
         assert_eq!(words, [(0.0, "a".to_owned()), (1.0, "b".to_owned())]);
     }
 }

@@ -116,6 +116,11 @@ fn names(parameter: &Parameter) -> (Vec<String>, bool) {
     }
 }
 
+/// Whether figures lie so far apart that ratios count.
+fn is_broad(least: f64, most: f64) -> bool {
+    least > 0.0 && most / least > 20.0
+}
+
 /// All parameters and the metric at once; nothing of a single parameter, whose chart says it all.
 fn parallel(page: &Page, sweep: &SweepView) -> Markup {
     let parameters = &sweep.review.about.sweep.space.parameters;
@@ -139,7 +144,7 @@ fn parallel(page: &Page, sweep: &SweepView) -> Markup {
             Axis { name, is_log, names }
         })
         .collect();
-    axes.push(Axis { name: metric, is_log: least > 0.0 && most / least > 20.0, names: Vec::new() });
+    axes.push(Axis { name: metric, is_log: is_broad(least, most), names: Vec::new() });
     let path = |(rank, row): (usize, &&Row)| {
         let values = parameters.iter().zip(&row.values);
         let mut values: Vec<Option<f64>> =
@@ -204,7 +209,7 @@ fn scatter(page: &Page, sweep: &SweepView, at: usize, parameter: &Parameter) -> 
         says: "a point a trial, the best three with their numbers; rings did not come to the end",
         description: &description,
         marks,
-        axes: Some((&parameter.key, x_log, least > 0.0 && most / least > 20.0)),
+        axes: Some((&parameter.key, x_log, is_broad(least, most))),
         names,
         table,
     }
